@@ -118,35 +118,35 @@ type FieldKind int
 
 // Fields by their nft(8) names. The header offsets behind them are constants of enforcer/nft.
 const (
-	FieldInvalid       FieldKind = iota
-	MetaNFProto                  // meta nfproto
-	MetaL4Proto                  // meta l4proto
-	MetaIIF                      // meta iif (index)
-	MetaOIF                      // meta oif (index)
-	MetaIIFName                  // meta iifname
-	MetaOIFName                  // meta oifname
-	IPSaddr                      // ip saddr
-	IPDaddr                      // ip daddr
-	IP6Saddr                     // ip6 saddr
-	IP6Daddr                     // ip6 daddr
-	THSport                      // th sport, of any transport with ports
-	THDport                      // th dport
-	TCPFlags                     // tcp flags, 1 byte
-	TCPSeq                       // tcp sequence
-	TCPAckSeq                    // tcp ackseq
-	Inner                        // @ih,offset,length: the TCP payload
-	CTState                      // ct state, bit mask in host order
-	CTDirection                  // ct direction
-	CTStatus                     // ct status, bit mask in host order
-	CTMark                       // ct mark, host order
-	CTID                         // ct id, 4 bytes
-	TCPOptionMPTCP               // exists tcp option 30 (RFC 8684): 1 byte boolean
-	TCPOptionFastOpen            // exists tcp option 34 (RFC 7413): 1 byte boolean
-	ICMPType                     // icmp type
-	ICMPv6Type                   // icmpv6 type
-	FibSaddrIIFOIF               // fib saddr . iif oif (index, 0: no route back)
-	IPFragOff                    // ip frag-off, 2 bytes, network order
-	ExthdrFragExists             // exthdr frag exists: 1 byte boolean
+	FieldInvalid      FieldKind = iota
+	MetaNFProto                 // meta nfproto
+	MetaL4Proto                 // meta l4proto
+	MetaIIF                     // meta iif (index)
+	MetaOIF                     // meta oif (index)
+	MetaIIFName                 // meta iifname
+	MetaOIFName                 // meta oifname
+	IPSaddr                     // ip saddr
+	IPDaddr                     // ip daddr
+	IP6Saddr                    // ip6 saddr
+	IP6Daddr                    // ip6 daddr
+	THSport                     // th sport, of any transport with ports
+	THDport                     // th dport
+	TCPFlags                    // tcp flags, 1 byte
+	TCPSeq                      // tcp sequence
+	TCPAckSeq                   // tcp ackseq
+	Inner                       // @ih,offset,length: the TCP payload
+	CTState                     // ct state, bit mask in host order
+	CTDirection                 // ct direction
+	CTStatus                    // ct status, bit mask in host order
+	CTMark                      // ct mark, host order
+	CTID                        // ct id, 4 bytes
+	TCPOptionMPTCP              // exists tcp option 30 (RFC 8684): 1 byte boolean
+	TCPOptionFastOpen           // exists tcp option 34 (RFC 7413): 1 byte boolean
+	ICMPType                    // icmp type
+	ICMPv6Type                  // icmpv6 type
+	FibSaddrIIFOIF              // fib saddr . iif oif (index, 0: no route back)
+	IPFragOff                   // ip frag-off, 2 bytes, network order
+	ExthdrFragExists            // exthdr frag exists: 1 byte boolean
 )
 
 // F is a Field without parameters.
@@ -207,10 +207,10 @@ type SetOp int
 
 // Operations on dynamic sets.
 const (
-	SetOpInvalid SetOp = iota
-	AddElement         // add: keeps the timeout of an element that is there
-	UpdateElement      // update: refreshes it
-	DeleteElement      // delete (kernel 5.x and later)
+	SetOpInvalid  SetOp = iota
+	AddElement          // add: keeps the timeout of an element that is there
+	UpdateElement       // update: refreshes it
+	DeleteElement       // delete (kernel 5.x and later)
 )
 
 // Dynset changes a dynamic set with a key taken from the packet. The rule goes on only if the kernel could do it.
