@@ -72,7 +72,7 @@ func (d mongoDriver) query(ctx context.Context, marker string) (string, error) {
 	return answer, nil
 }
 
-func (d mongoDriver) close() error { return d.conn.Close() }
+func (d mongoDriver) close() error { return d.conn.conn.Close() }
 
 // mongoConn is the transport under the driver: whole messages, each beginning with its length.
 type mongoConn struct {
@@ -142,8 +142,8 @@ func (c *mongoConn) bound(ctx context.Context) (release func()) {
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// Close closes the connection.
-func (c *mongoConn) Close() error { return c.conn.Close() }
+// Close does nothing: the driver means to give the connection back to a pool after every operation.
+func (c *mongoConn) Close() error { return nil }
 
 // Description returns what the server said of itself.
 func (c *mongoConn) Description() description.Server { return c.server }
