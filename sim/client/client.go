@@ -32,10 +32,10 @@ type Target struct {
 	ServerName string         // the address of Addr if empty
 }
 
-// Session is an authenticated connection. It is not safe for concurrent use, except for Close.
+// Session is an authenticated connection. It is not safe for concurrent use.
 type Session interface {
 	// Query sends a query that contains the marker literally, and returns nil only if the database's answer contains it too.
-	// Errors are *Error with StageQuery.
+	// Errors are *Error with StageQuery. A context that ends before the answer ends the session, too.
 	Query(ctx context.Context, marker string) error
 	// Close says goodbye where the protocol has a word for it, and closes the connection.
 	Close() error
@@ -104,13 +104,19 @@ func Open(ctx context.Context, dial Dial, t Target) (Session, error) {
 	if err != nil {
 		return nil, &Error{StageDial, t.Engine, err}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // whatever the driver does with its context
-	defer stop()
+	defer closeWith(ctx, conn)()
 	s, err := open(ctx, &only{Conn: conn}, t)
 	if err != nil {
-		return nil, &Error{StageNegotiate, t.Engine, errors.Join(conclude(err), context.Cause(ctx), conn.Close())}
+		_ = conn.Close() // the driver may have done so already
+		return nil, &Error{StageNegotiate, t.Engine, conclude(ctx, err)}
 	}
 	return &session{driver: s, conn: conn, engine: t.Engine}, nil
+}
+
+// closeWith closes the connection with the context, whatever the driver makes of its context, until release is called.
+func closeWith(ctx context.Context, conn net.Conn) (release func()) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	return func() { stop() }
 }
 
 // opener returns the driver of a valid target.
@@ -156,9 +162,10 @@ func (s *session) Query(ctx context.Context, marker string) error {
 	if err := checkMarker(marker); err != nil {
 		return &Error{StageQuery, s.engine, err}
 	}
+	defer closeWith(ctx, s.conn)()
 	answer, err := s.driver.query(ctx, marker)
 	if err != nil {
-		return &Error{StageQuery, s.engine, errors.Join(conclude(err), context.Cause(ctx))}
+		return &Error{StageQuery, s.engine, conclude(ctx, err)}
 	}
 	if answer != marker {
 		return &Error{StageQuery, s.engine, fmt.Errorf("%w: the answer is %.40q, not %q", ErrMarker, answer, marker)}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,13 +20,15 @@ const (
 	mongoSSLHandshakeFailed      = 141     // SSLHandshakeFailed
 )
 
-// conclude adds to a driver's error what the database's own words allow to conclude.
-func conclude(err error) error {
-	switch {
+// conclude adds to a driver's error what the database's own words allow to conclude, and the context's end if that was it.
+func conclude(ctx context.Context, err error) error {
+	switch cause := context.Cause(ctx); {
 	case refusedPlaintext(err):
 		return fmt.Errorf("%w: %w", ErrRefusedByDatabase, err)
 	case noTLS(err):
 		return fmt.Errorf("%w: %w", ErrTLSNotOffered, err)
+	case cause != nil && !errors.Is(err, cause):
+		return fmt.Errorf("%w: %w", cause, err)
 	}
 	return err
 }

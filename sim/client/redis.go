@@ -21,7 +21,8 @@ func openRedis(ctx context.Context, o *only, t Target) (driver, error) {
 		Addr:     t.Addr.String(),
 		Username: endpoint.User, Password: endpoint.Password,
 		Dialer:   func(context.Context, string, string) (net.Conn, error) { return o.take() },
-		PoolSize: 1, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+		PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
+		ReadTimeout: -1, WriteTimeout: -1, ContextTimeoutEnabled: true, // the context alone decides
 		// Notifications of maintenance would cost a round trip, and mean nothing here.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})

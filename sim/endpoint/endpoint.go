@@ -103,13 +103,11 @@ type Server struct {
 	wg sync.WaitGroup
 }
 
-// protocol is one engine's side of a connection. Both methods return when the conversation is over; what they return
-// becomes the reason of the Closed event.
+// protocol is one engine's side of the connections.
 type protocol interface {
-	// serve talks to a client. For every transport but InBand, TLS is already decided.
+	// serve talks to a client until the conversation is over; its error becomes the reason of the Closed event. For
+	// every transport but InBand, TLS is already decided.
 	serve(s *session) error
-	// refusePlaintext tells a client, in the protocol's own words, that it has to come back over TLS.
-	refusePlaintext(s *session) error
 	// close ends what the protocol keeps between connections, after all of them are closed.
 	close()
 }

@@ -104,7 +104,7 @@ func (p *httpProtocol) serve(s *session) error {
 		return net.ErrClosed
 	}
 	<-c.finished
-	return nil
+	return s.wire.end()
 }
 
 // ServeHTTP answers one request.

@@ -1,11 +1,13 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,54 +69,62 @@ type Event struct {
 const FirstBytes = 64
 
 // Journal records the events of any number of servers in the order in which they happened. It loses nothing: it grows
-// until Forget. All methods may be called concurrently.
+// until Forget. All methods may be called concurrently. The zero value is empty and ready.
 type Journal struct {
-	mu      sync.Mutex
-	conns   uint64
-	events  map[uint16][]Event
-	changed chan struct{} // closed and replaced with every event
+	conns atomic.Uint64
+	mu    sync.Mutex
+	ports map[uint16]*portLog
+}
+
+// portLog is what one source port did.
+type portLog struct {
+	events    []Event
+	forgotten int           // how many events were dropped from the front
+	changed   chan struct{} // closed and replaced with every event
+	received  atomic.Uint64
 }
 
 // NewJournal returns an empty journal.
-func NewJournal() *Journal {
-	return &Journal{events: make(map[uint16][]Event), changed: make(chan struct{})}
-}
+func NewJournal() *Journal { return &Journal{} }
 
 // Events returns what was recorded of the connections from one source port, which in a lab belongs to one probe only.
 func (j *Journal) Events(remotePort uint16) []Event {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return cloneEvents(j.events[remotePort])
+	events, _, _ := j.since(remotePort, 0)
+	return events
 }
+
+// Received returns how many bytes have arrived from one source port until now, on the wire and in all its connections, also
+// those that completed no query and are in no event yet.
+func (j *Journal) Received(remotePort uint16) uint64 { return j.counter(remotePort).Load() }
 
 // All returns every event, sorted by time and connection.
 func (j *Journal) All() []Event {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var all []Event
-	for _, events := range j.events {
-		all = append(all, cloneEvents(events)...)
+	for _, log := range j.ports {
+		all = append(all, cloneEvents(log.events)...)
 	}
 	slices.SortStableFunc(all, func(a, b Event) int {
-		if c := a.At.Compare(b.At); c != 0 {
-			return c
-		}
-		return int(a.Conn) - int(b.Conn)
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Conn, b.Conn))
 	})
 	return all
 }
 
-// Forget drops what was recorded of one source port, so that the port can be used again. Events of a connection that is
-// still open are recorded afterwards as well.
+// Forget drops what was recorded of one source port, so that the port can be used again. Subscriptions go on, and so does the
+// record of a connection that is still open.
 func (j *Journal) Forget(remotePort uint16) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	delete(j.events, remotePort)
+	log := j.log(remotePort)
+	log.forgotten += len(log.events)
+	log.events = nil
+	log.received.Store(0)
 }
 
 // Subscribe delivers the events of one source port, those already recorded first. No event is lost, however slow the
-// reader is. The channel is closed after cancel, which may be called more than once.
-func (j *Journal) Subscribe(remotePort uint16) (<-chan Event, func()) {
+// reader is. The channel is closed after cancel, which must be called, and may be called more than once.
+func (j *Journal) Subscribe(remotePort uint16) (events <-chan Event, cancel func()) {
 	out, done := make(chan Event), make(chan struct{})
 	go j.pump(remotePort, out, done)
 	return out, sync.OnceFunc(func() { close(done) })
@@ -124,11 +134,11 @@ func (j *Journal) Subscribe(remotePort uint16) (<-chan Event, func()) {
 func (j *Journal) Wait(ctx context.Context, remotePort uint16, match func(Event) bool) (Event, error) {
 	next := 0
 	for {
-		events, changed := j.since(remotePort, next)
+		events, after, changed := j.since(remotePort, next)
 		if i := slices.IndexFunc(events, match); i >= 0 {
 			return events[i], nil
 		}
-		next += len(events)
+		next = after
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -141,7 +151,7 @@ func (j *Journal) pump(remotePort uint16, out chan<- Event, done <-chan struct{}
 	defer close(out)
 	next := 0
 	for {
-		events, changed := j.since(remotePort, next)
+		events, after, changed := j.since(remotePort, next)
 		for _, e := range events {
 			select {
 			case out <- e:
@@ -149,7 +159,7 @@ func (j *Journal) pump(remotePort uint16, out chan<- Event, done <-chan struct{}
 				return
 			}
 		}
-		next += len(events)
+		next = after
 		select {
 		case <-changed:
 		case <-done:
@@ -158,31 +168,42 @@ func (j *Journal) pump(remotePort uint16, out chan<- Event, done <-chan struct{}
 	}
 }
 
-// since returns the events from index next on, and a channel that is closed with the next event of any port.
-func (j *Journal) since(remotePort uint16, next int) ([]Event, <-chan struct{}) {
+// since returns the events from number next on, the number after the last of them, and a channel that is closed with the
+// next event. Forgotten events keep their numbers.
+func (j *Journal) since(remotePort uint16, next int) (events []Event, after int, changed <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	events := j.events[remotePort]
-	if next > len(events) { // forgotten in between
-		next = len(events)
-	}
-	return cloneEvents(events[next:]), j.changed
+	log := j.log(remotePort)
+	from := max(next-log.forgotten, 0)
+	return cloneEvents(log.events[from:]), log.forgotten + len(log.events), log.changed
 }
 
-func (j *Journal) nextConn() uint64 {
+// log returns the log of one port; the caller holds the lock.
+func (j *Journal) log(remotePort uint16) *portLog {
+	log, ok := j.ports[remotePort]
+	if !ok {
+		if j.ports == nil {
+			j.ports = make(map[uint16]*portLog)
+		}
+		log = &portLog{changed: make(chan struct{})}
+		j.ports[remotePort] = log
+	}
+	return log
+}
+
+func (j *Journal) counter(remotePort uint16) *atomic.Uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.conns++
-	return j.conns
+	return &j.log(remotePort).received
 }
 
 func (j *Journal) record(e Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	port := e.Remote.Port()
-	j.events[port] = append(j.events[port], e)
-	close(j.changed)
-	j.changed = make(chan struct{})
+	log := j.log(e.Remote.Port())
+	log.events = append(log.events, e)
+	close(log.changed)
+	log.changed = make(chan struct{})
 }
 
 func cloneEvents(events []Event) []Event {

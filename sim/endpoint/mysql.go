@@ -18,9 +18,6 @@ type mysqlProtocol struct{}
 
 func (mysqlProtocol) close() {}
 
-// refusePlaintext is never called: MySQL refuses inside its handshake, see mysqlConn.GetCredential.
-func (mysqlProtocol) refusePlaintext(*session) error { return errRefused }
-
 // serve runs go-mysql's server on the session. It panics on some malformed packets, which end the session only.
 func (mysqlProtocol) serve(s *session) (err error) {
 	defer func() {
@@ -78,7 +75,7 @@ func (m *mysqlConn) CheckUsername(username string) (bool, error) { return userna
 
 // GetCredential is called once the login packet is complete: if the connection is encrypted, the TLS handshake is done.
 func (m *mysqlConn) GetCredential(username string) (string, bool, error) {
-	if m.encrypted {
+	if m.encrypted && !m.tls {
 		m.tlsEstablished()
 	}
 	if m.refusesPlaintext() {

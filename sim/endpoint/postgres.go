@@ -77,7 +77,7 @@ func (p postgresProtocol) serve(s *session) error {
 		return err
 	}
 	if s.refusesPlaintext() {
-		return p.refusePlaintext(s)
+		return c.refusePlaintext()
 	}
 	if err := c.authenticate(p.scram); err != nil {
 		return err
@@ -86,10 +86,9 @@ func (p postgresProtocol) serve(s *session) error {
 }
 
 // refusePlaintext answers as a server does whose pg_hba.conf has only "hostssl" entries.
-func (p postgresProtocol) refusePlaintext(s *session) error {
-	c := &pgConn{session: s}
+func (c *pgConn) refusePlaintext() error {
 	return c.fatal(codeInvalidAuth, fmt.Sprintf(`no pg_hba.conf entry for host "%s", user "%s", database "%s", no encryption`,
-		s.remote.Addr(), User, Schema))
+		c.remote.Addr(), c.user, c.schema))
 }
 
 // directTLS takes a connection that begins with TLS instead of a startup packet (PostgreSQL 17, "SSL Session Encryption").
@@ -194,6 +193,9 @@ func (c *pgConn) openSession(packet []byte) error {
 		return errors.Join(err, c.fatal(codeProtocolViolation, "invalid startup packet layout: expected terminator as last byte"))
 	}
 	c.user, c.schema = startup.Parameters["user"], startup.Parameters["database"]
+	if c.schema == "" {
+		c.schema = c.user
+	}
 	if c.user == "" {
 		return c.fatal(codeInvalidAuth, "no PostgreSQL user name specified in startup packet")
 	}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +31,12 @@ var (
 	errNotConforming = errors.New("not the engine's protocol")
 )
 
+// plaintextRefuser is a protocol without negotiation of its own that can tell a client, in its own words, to come back over
+// TLS. The protocols of InBand ports do that while they negotiate.
+type plaintextRefuser interface {
+	refusePlaintext(s *session) error
+}
+
 // nonTLSAnswerer is a protocol that answers plaintext at a TLS port before it closes.
 type nonTLSAnswerer interface {
 	answerNonTLS(s *session, handshake error)
@@ -48,10 +55,11 @@ type session struct {
 
 func newSession(s *Server, c net.Conn) *session {
 	ses := &session{
-		server: s, id: s.cfg.Journal.nextConn(),
+		server: s, id: s.cfg.Journal.conns.Add(1),
 		remote: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()),
 	}
-	ses.wire = &wire{Conn: c, allowance: unitLimit, grown: func() { ses.record(Event{Kind: Bytes}) }}
+	total := s.cfg.Journal.counter(ses.remote.Port())
+	ses.wire = &wire{Conn: c, total: total, allowance: unitLimit, grown: func() { ses.record(Event{Kind: Bytes}) }}
 	ses.wire.buffered = bufio.NewReader(rawReader{ses.wire})
 	ses.conn = ses.wire
 	return ses
@@ -68,10 +76,14 @@ func (s *session) run() error {
 	if err := s.decideTLS(); err != nil {
 		return err
 	}
-	if s.refusesPlaintext() {
-		return s.server.protocol.refusePlaintext(s)
+	if !s.refusesPlaintext() {
+		return s.server.protocol.serve(s)
 	}
-	return s.server.protocol.serve(s)
+	if p, ok := s.server.protocol.(plaintextRefuser); ok {
+		return p.refusePlaintext(s)
+	}
+	s.refuse("plaintext")
+	return errRefused
 }
 
 // refusesPlaintext tells whether the database itself insists on TLS for a connection that has none.
@@ -152,12 +164,14 @@ func (s *session) record(e Event) {
 type wire struct {
 	net.Conn
 	buffered *bufio.Reader
-	grown    func() // called after the recorded prefix grew
+	total    *atomic.Uint64 // bytes of the source port
+	grown    func()         // called after the recorded prefix grew
 
 	mu        sync.Mutex
 	first     []byte
 	received  uint64
 	allowance int
+	failed    error // what ended reading, once something did
 }
 
 // Read reads through the buffer.
@@ -188,10 +202,24 @@ func (w *wire) take(p []byte) (grew bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.received += uint64(len(p))
+	w.total.Add(uint64(len(p)))
 	w.allowance -= len(p)
 	n := min(len(p), FirstBytes-len(w.first))
 	w.first = append(w.first, p[:n]...)
 	return n > 0
+}
+
+func (w *wire) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failed = err
+}
+
+// end returns what ended reading.
+func (w *wire) end() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed
 }
 
 func (w *wire) exhausted() bool {
@@ -205,11 +233,15 @@ type rawReader struct{ *wire }
 
 func (r rawReader) Read(p []byte) (int, error) {
 	if r.exhausted() {
+		r.fail(errTooMuch)
 		return 0, errTooMuch
 	}
 	n, err := r.Conn.Read(p)
 	if n > 0 && r.take(p[:n]) {
 		r.grown()
+	}
+	if err != nil {
+		r.fail(err)
 	}
 	return n, err
 }
