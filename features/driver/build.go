@@ -2,7 +2,6 @@ package driver
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"drawbridge/features/platform"
@@ -55,11 +54,11 @@ func database(p *platform.State, pt topology.Point, d topology.Database) (Databa
 		if e.Database != d.Name || e.Point != pt.Name {
 			continue
 		}
-		endpoint, err := endpoint(p, d, e)
+		published, err := endpoint(p, d, e)
 		if err != nil {
 			return Database{}, err
 		}
-		db.Endpoints = append(db.Endpoints, endpoint)
+		db.Endpoints = append(db.Endpoints, published)
 	}
 	for _, n := range d.Nodes {
 		db.Nodes = append(db.Nodes, Node{n.Name, n.Host == "" || n.Host == pt.Name, n.Addresses, ports(d, n)})
@@ -89,16 +88,9 @@ func rule(i int, r platform.Rule) Rule {
 	return Rule{Type: CustomRange, CIDR: &cidr, Label: fmt.Sprintf("rule %d", i+1)}
 }
 
-func family(a netip.Addr) string {
-	if a.Is4() {
-		return "ipv4"
-	}
-	return "ipv6"
-}
-
 func endpoint(p *platform.State, d topology.Database, e topology.Endpoint) (Endpoint, error) {
 	out := Endpoint{
-		Kind: string(e.Kind), Address: e.Addr.Addr(), Port: e.Addr.Port(), Family: family(e.Addr.Addr()), TLS: string(e.TLS),
+		Kind: string(e.Kind), Address: e.Addr.Addr(), Port: e.Addr.Port(), Family: string(topology.FamilyOf(e.Addr.Addr())), TLS: string(e.TLS),
 	}
 	if d.Model != topology.Dedicated {
 		return out, nil
@@ -125,21 +117,9 @@ func endpoint(p *platform.State, d topology.Database, e topology.Endpoint) (Endp
 
 // ports lists everything a node listens on, client ports first.
 func ports(d topology.Database, n topology.Node) []Port {
-	client := topology.TLSOnly
-	switch d.Engine.Negotiation() {
-	case topology.InBand:
-		client = topology.TLSInBand
-	case topology.EitherFirst:
-		client = topology.TLSEither
-	}
-	out := []Port{{n.Port, string(client)}}
-	if n.PlainPort != 0 {
-		out = append(out, Port{n.PlainPort, string(topology.TLSNone)})
-	}
-	for _, c := range d.ClusterPorts {
-		if !c.Shared {
-			out = append(out, Port{c.Port, string(topology.TLSOnly)})
-		}
+	var out []Port
+	for _, l := range d.Listeners(n) {
+		out = append(out, Port{l.Port, string(l.TLS)})
 	}
 	return out
 }

@@ -22,7 +22,7 @@ func Expect(p *platform.State, c Connection) (Verdict, error) {
 }
 
 // Decide says what must become of a connection that looks like a at the enforcement point and asks for an endpoint, or
-// for a way round one (an Endpoint without a Kind).
+// for a way round one.
 func Decide(p *platform.State, a Arrival, to topology.Endpoint, tls bool) (Verdict, error) {
 	d, ok := p.World().Database(to.Database)
 	if !ok {
@@ -34,7 +34,7 @@ func Decide(p *platform.State, a Arrival, to topology.Endpoint, tls bool) (Verdi
 	if toNode, peer := clusterTraffic(d, a.Source, to); peer {
 		return betweenNodes(d, toNode, to, tls), nil
 	}
-	if to.Kind == "" {
+	if to.Kind == topology.WayRound {
 		return roundabout(d, to), nil
 	}
 	if d.Model == topology.Shared {
