@@ -8,7 +8,7 @@
 //			code, err := cell.Run(ctx, cell.Options{})
 //			...
 //		}
-//		// from here on: inside
+//		work(cell.Context()) // inside; the context ends with Ctrl-C
 //	}
 //
 // There are three processes of the same program. The *outer* one, started by the user, calls Run and waits. Its child
@@ -22,11 +22,13 @@
 package cell
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,10 +50,11 @@ const exitBroken = 125
 const standardFiles = 3
 
 // membership is what the worker knows of its cell. Written once, by Init.
-var membership struct {
+var membership = struct {
 	inside bool
 	extra  []*os.File
-}
+	ctx    context.Context
+}{ctx: context.Background()}
 
 // Init must be the first call in main, and in TestMain: in a process that Run started it takes the part that Run gave
 // it. In the worker and in any other process it returns; in the cell's init it does not. A process that is told to play a
@@ -76,6 +79,7 @@ func Init() {
 	_ = os.Unsetenv(roleVariable) // fails only for names that are not valid
 	membership.inside = true
 	membership.extra = inherit(standardFiles, r.extra)
+	membership.ctx = untilSignal()
 }
 
 // Inside reports whether this process is the worker of a cell. Its children are not.
@@ -87,6 +91,30 @@ func ExtraFile(i int) *os.File {
 		return nil
 	}
 	return membership.extra[i]
+}
+
+// Context returns the context that the worker's work has to obey: it ends with the first SIGHUP, SIGINT or SIGTERM, and
+// context.Cause then is a *StopError. Those signals do nothing else in a worker, whether or not it listens to them too, and
+// however often they come: one sent to the whole process group, such as a terminal's Ctrl-C, reaches the worker by itself and once
+// more through the outer process, which cannot tell how it was sent. SIGQUIT is left to the Go runtime, which prints every
+// goroutine. In any other process it is context.Background().
+func Context() context.Context { return membership.ctx }
+
+// StopError is why a worker's context ended.
+type StopError struct{ Signal syscall.Signal }
+
+// Error names the signal.
+func (e *StopError) Error() string { return "stopped: " + e.Signal.String() }
+
+// ExitCode is the status by which a program says that the signal ended it, as shells count it.
+func (e *StopError) ExitCode() int { return killed + int(e.Signal) }
+
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
+	go func() { cancel(&StopError{(<-signals).(syscall.Signal)}) }()
+	return ctx
 }
 
 // inherit wraps n descriptors that this process was started with, and keeps its own children from getting them.

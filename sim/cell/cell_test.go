@@ -73,7 +73,7 @@ var scenarios = map[string]func(argument string) int{
 		select {}
 	},
 	"look":    look,
-	"stay":    func(string) int { say("ready"); select {} },
+	"stay":    stay,
 	"daemon":  daemon,
 	"hear":    hear,
 	"clean":   clean,
@@ -124,12 +124,24 @@ func daemon(string) int {
 	return int(w.Fd())
 }
 
+// stay ends with its context.
+func stay(string) int {
+	say("ready")
+	<-Context().Done()
+	var stopped *StopError
+	if !errors.As(context.Cause(Context()), &stopped) {
+		return exitBroken
+	}
+	return stopped.ExitCode()
+}
+
 // clean takes an interrupt as the way out, and cleans up before it goes.
 func clean(string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
+	// The habit of programs outside: stop makes the next SIGINT deadly.
+	ctx, stop := signal.NotifyContext(Context(), unix.SIGINT)
 	say("ready")
 	<-ctx.Done()
+	stop()
 	say("cleaning up")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until the test lets it
 	say("cleaned up")
@@ -394,6 +406,7 @@ func TestSecondCtrlCDoesNotWait(t *testing.T) {
 	require.Equal(t, "ready", p.line(t))
 	_, err := master.Write([]byte{3})
 	require.NoError(t, err)
+	require.Equal(t, "interrupt", p.line(t)) // the terminal has signalled the whole group
 	// The second must not melt into the first: once this has come through, the outer process has taken the first.
 	require.NoError(t, p.Process.Signal(unix.SIGQUIT))
 	for line := ""; line != "quit"; line = p.line(t) {
@@ -463,6 +476,7 @@ func TestForgedRolesAreRefused(t *testing.T) {
 
 func TestMachineIsNotACell(t *testing.T) {
 	require.False(t, Inside())
+	require.Equal(t, context.Background(), Context())
 	require.Nil(t, ExtraFile(0))
 	require.Nil(t, ExtraFile(-1))
 	here, err := networkNamespace()

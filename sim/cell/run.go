@@ -39,12 +39,9 @@ var stopSignals = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTE
 // Run executes the current program again, inside a new cell, and waits for it. It returns the worker's exit status, 128+n
 // if signal n ended it. Once Run has returned nothing that was started inside runs any more.
 //
-// While it waits, SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed to the worker, which may take its time to clean up: a
-// second SIGINT ends the cell at once, and so does the end of ctx, whose cause is then returned along with the status.
-//
-// A signal to the whole process group, such as a terminal's Ctrl-C, reaches the worker by itself and once more through
-// this process, which cannot tell how it was sent. So a worker must not take a repetition for impatience: with
-// signal.NotifyContext, it calls stop only when everything is cleaned up.
+// While it waits, SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed to the worker (see Context), which may take its time to
+// clean up: a second SIGINT ends the cell at once, and so does the end of ctx, whose cause is then returned along with
+// the status.
 //
 // If this machine does not allow cells the error is a *ForbiddenError, and errors.Is(err, ErrForbidden).
 func Run(ctx context.Context, opts Options) (code int, err error) {
@@ -52,7 +49,7 @@ func Run(ctx context.Context, opts Options) (code int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, len(stopSignals))
-	notify(signals)
+	notify(signals, stopSignals...)
 	defer signal.Stop(signals)
 	o, err := start(opts)
 	if err != nil {
@@ -73,8 +70,9 @@ func Run(ctx context.Context, opts Options) (code int, err error) {
 	return o.code(), failure
 }
 
-func notify(signals chan<- os.Signal) {
-	for _, s := range stopSignals {
+// notify is signal.Notify, but leaves ignored what the process was started to ignore.
+func notify(signals chan<- os.Signal, which ...os.Signal) {
+	for _, s := range which {
 		if !signal.Ignored(s) {
 			signal.Notify(signals, s)
 		}
