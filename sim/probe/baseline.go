@@ -69,7 +69,7 @@ func (p *Prober) judged(v topology.Vantage, to topology.Endpoint) bool {
 		return false
 	}
 	where, ok := p.receiver(to)
-	return ok && p.namespaceOf(v) != where
+	return ok && v.Namespace != where
 }
 
 // reach makes a bare TCP connection and waits until the right database has accepted it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,28 +154,14 @@ func (p *Prober) prepare(spec Spec) (*track, *dialer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ns, ok := p.lab.Node(p.namespaceOf(v))
+	ns, ok := p.lab.Node(v.Namespace)
 	if !ok {
 		return nil, nil, fmt.Errorf("%w: vantage %q has no namespace", ErrSpec, v.Name)
 	}
 	port := p.port()
+	p.lab.Journal().Forget(port) // of the probe that had this port some forty thousand probes ago
 	d := &dialer{ns: ns, local: netip.AddrPortFrom(source, port), remote: spec.To.Addr}
 	return newTrack(spec, port, p.mark(), point), d, nil
-}
-
-// namespaceOf names the namespace that a vantage starts from: its own, or for a shared node its host's.
-func (p *Prober) namespaceOf(v topology.Vantage) string {
-	if v.Kind != topology.VantageNode {
-		return v.Name
-	}
-	if db, ok := p.world.Database(v.Database); ok {
-		for _, n := range db.Nodes {
-			if n.Name == v.Name && n.Host != "" {
-				return n.Host
-			}
-		}
-	}
-	return v.Name
 }
 
 // sourceOf picks the source address: the one asked for, if the vantage owns it, or its own of the target's family.
@@ -191,7 +178,8 @@ func sourceOf(v topology.Vantage, spec Spec) (netip.Addr, error) {
 	if spec.Source.Is4() != want4 {
 		return netip.Addr{}, fmt.Errorf("%w: source %s and target %s are of different families", ErrSpec, spec.Source, spec.To.Addr)
 	}
-	if v.Owns(spec.Source) {
+	owns := func(n netip.Prefix) bool { return n.Contains(spec.Source) }
+	if slices.Contains(v.Addresses, spec.Source) || slices.ContainsFunc(v.Networks, owns) {
 		return spec.Source, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w: %s is not an address of %s", ErrSpec, spec.Source, v.Name)
@@ -210,7 +198,15 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 // target describes the database's end for the client.
 func (p *Prober) target(spec Spec) client.Target {
 	return client.Target{
-		Engine: spec.To.Engine, Addr: spec.To.Addr, TLS: spec.Mode == TLS, Cluster: spec.To.Cluster,
+		Engine: spec.To.Engine, Addr: spec.To.Addr, TLS: spec.Mode == TLS, Cluster: p.clusterOnly(spec.To),
 		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(),
 	}
+}
+
+// clusterOnly reports whether a port is one on which only the nodes of the cluster speak to each other.
+func (p *Prober) clusterOnly(to topology.Endpoint) bool {
+	db, ok := p.world.Database(to.Database)
+	return ok && slices.ContainsFunc(db.ClusterPorts, func(c topology.ClusterPort) bool {
+		return c.Port == to.Addr.Port() && !c.Shared
+	})
 }

@@ -77,13 +77,9 @@ func (p *Prober) receiver(to topology.Endpoint) (string, bool) {
 		return "", false
 	}
 	for _, n := range db.Nodes {
-		if n.Name != to.Node {
-			continue
+		if n.Name == to.Node {
+			return n.Listener(), true
 		}
-		if n.Host != "" {
-			return n.Host, true
-		}
-		return n.Name, true
 	}
 	return "", false
 }

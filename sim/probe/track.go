@@ -89,7 +89,7 @@ func (t *track) see(p capture.Packet) {
 }
 
 func (t *track) entered(p capture.Packet) {
-	if p.SYN() && !p.ACK() {
+	if p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.ACK) {
 		t.evidence.SYNEntered = true
 		t.isn, t.haveISN = p.Seq, true
 	}
@@ -98,7 +98,7 @@ func (t *track) entered(p capture.Packet) {
 
 // left: a gateway forwarded it.
 func (t *track) left(p capture.Packet) {
-	if p.RST() {
+	if p.Flags.Has(capture.RST) {
 		return // ends the database's half of the connection, and says nothing
 	}
 	t.evidence.SYNLeft = true
@@ -108,7 +108,7 @@ func (t *track) left(p capture.Packet) {
 // answered: a packet towards the client. Only the database's own host can acknowledge what the client sent; a reset may be the
 // enforcer's.
 func (t *track) answered(p capture.Packet) {
-	if p.RST() || !p.ACK() || !t.point.fromDatabase(p) {
+	if p.Flags.Has(capture.RST) || !p.Flags.Has(capture.ACK) || !t.point.fromDatabase(p) {
 		return
 	}
 	t.evidence.SYNLeft = true
