@@ -46,7 +46,7 @@ type Prober struct {
 	world    *topology.World
 	points   map[string]*watchpoint
 	vantages map[string]topology.Vantage
-	taps     []*capture.Tap
+	tapOf    map[string]*capture.Tap // by enforcement point
 	reg      registry
 	fences   fences
 	nextPort atomic.Uint32
@@ -63,7 +63,8 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	p := &Prober{
 		lab: lab, world: lab.World(), patience: defaultPatience,
 		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
-		reg: registry{tracks: map[uint16]*track{}},
+		tapOf: map[string]*capture.Tap{},
+		reg:   registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
 	for _, v := range p.world.Vantages() {
@@ -88,7 +89,7 @@ func (p *Prober) watch(_ context.Context, w *watchpoint) error {
 		return fmt.Errorf("watch enforcement point %s: %w", w.Name, err)
 	}
 	p.points[w.Name] = w
-	p.taps = append(p.taps, tap)
+	p.tapOf[w.Name] = tap
 	packets, _ := tap.Subscribe(nil)
 	p.readers.Go(func() { p.sort(w, packets) })
 	return nil
@@ -108,7 +109,7 @@ func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
 func (p *Prober) Close() error {
 	p.Settle()
 	var errs []error
-	for _, tap := range p.taps {
+	for _, tap := range p.tapOf {
 		errs = append(errs, tap.Close())
 	}
 	p.readers.Wait()
@@ -117,7 +118,7 @@ func (p *Prober) Close() error {
 
 // Err returns an error once a tap lost packets: denials concluded since are not to be trusted.
 func (p *Prober) Err() error {
-	for _, tap := range p.taps {
+	for _, tap := range p.tapOf {
 		if err := tap.Err(); err != nil {
 			return fmt.Errorf("the lab lost sight of packets: %w", err)
 		}
