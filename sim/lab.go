@@ -20,6 +20,8 @@ import (
 	"drawbridge/sim/nat"
 	"drawbridge/sim/netns"
 	"drawbridge/topology"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Options of a Lab. The zero value is the ordinary lab.
@@ -71,10 +73,11 @@ func (l *Lab) Close() error {
 		return nil
 	}
 	l.closed = true
-	var errs []error
+	var g errgroup.Group
 	for _, t := range l.nat {
-		errs = append(errs, t.Close())
+		g.Go(t.Close) // the kernel waits for all processors to be done with each table; it can do so for all tables at once
 	}
+	errs := []error{g.Wait()}
 	for _, h := range l.nodes {
 		errs = append(errs, h.Close())
 	}
