@@ -58,16 +58,11 @@ func (l *Lab) spawn(ctx context.Context) ([]site, error) {
 	sites := make([]site, len(l.plan.Nodes))
 	handles, err := netns.Spawn(ctx, len(sites), func(i int, _ *netns.Handle) (err error) {
 		sites[i].node = l.plan.Nodes[i]
-		if err := apply(everyNode); err != nil {
-			return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
-		}
-		if l.plan.Nodes[i].Router {
-			if err := apply(routersOnly); err != nil {
-				return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
-			}
+		if err := apply(settingsOf(sites[i].node)); err != nil {
+			return fmt.Errorf("node %s: %w", sites[i].node.Name, err)
 		}
 		if sites[i].conn, err = link.OpenHere(); err != nil {
-			return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
+			return fmt.Errorf("node %s: %w", sites[i].node.Name, err)
 		}
 		return nil
 	})

@@ -40,9 +40,10 @@ type Lab struct {
 	nodes map[string]*netns.Handle // fixed once the lab is up
 	nat   map[string]*nat.Table    // fixed once the lab is up
 
-	mu      sync.Mutex
-	primary map[string]string // node by database
-	closed  bool
+	mu       sync.Mutex
+	primary  map[string]string // node by database
+	services *services         // nil until StartServers
+	closed   bool
 }
 
 // Up builds a world. When ctx ends before it is done, or anything fails, what was built is taken down again.
@@ -77,7 +78,7 @@ func (l *Lab) Close() error {
 	for _, t := range l.nat {
 		g.Go(t.Close) // the kernel waits for all processors to be done with each table; it can do so for all tables at once
 	}
-	errs := []error{g.Wait()}
+	errs := []error{l.services.close(), g.Wait()}
 	for _, h := range l.nodes {
 		errs = append(errs, h.Close())
 	}
