@@ -89,8 +89,9 @@ func (l *Lab) device(e fabric.End) link.Device {
 
 // configure gives a node its addresses, neighbours and routes.
 func configure(s site) error {
-	var b link.Batch
+	b := link.Batch{Names: map[int]string{link.Loopback: "lo"}}
 	for _, e := range s.node.Ends {
+		b.Names[e.Index] = e.Name
 		b.Up(e.Index)
 		b.Neighbours(e.Index, e.Peer)
 	}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 
+	"drawbridge/sim/capture"
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/nat"
 	"drawbridge/sim/netns"
@@ -89,6 +90,19 @@ func (l *Lab) World() *topology.World { return l.world }
 func (l *Lab) Node(name string) (*netns.Handle, bool) {
 	h, ok := l.nodes[name]
 	return h, ok
+}
+
+// Tap watches the packets of a node: for an enforcement point, where they enter and leave it. The tap is the caller's to close.
+func (l *Lab) Tap(node string, ifaces ...string) (*capture.Tap, error) {
+	h, ok := l.nodes[node]
+	if !ok {
+		return nil, fmt.Errorf("watch %s: %w", node, ErrUnknown)
+	}
+	t, err := capture.Open(h, ifaces...)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", node, err)
+	}
+	return t, nil
 }
 
 // Nodes returns the names of all nodes, routers included, from the core outwards.

@@ -68,7 +68,9 @@ func answer(t testing.TB, l *sim.Lab, node, at, name string) {
 var nextPort atomic.Uint32
 
 // ask connects and returns who answered, whom it saw, and from which port the question came.
-func ask(ctx context.Context, l *sim.Lab, from string, source netip.Addr, to netip.AddrPort) (who string, seen netip.AddrPort, port uint16, err error) {
+func ask(
+	ctx context.Context, l *sim.Lab, from string, source netip.Addr, to netip.AddrPort,
+) (who string, seen netip.AddrPort, port uint16, err error) {
 	h, ok := l.Node(from)
 	if !ok {
 		return "", netip.AddrPort{}, 0, errors.New("no such node")

@@ -55,6 +55,7 @@ type Node struct {
 // NodeEnd is a node's own side of a link, and who is at the other.
 type NodeEnd struct {
 	Index int
+	Name  string
 	Peer  net.HardwareAddr
 }
 
@@ -166,8 +167,8 @@ func (b *builder) connect(a *Node, aName string, z *Node, zName string) string {
 	}
 	number := len(b.links)
 	l := Link{A: a.end(aName, number, 0), Z: z.end(zName, number, 1)}
-	a.Ends = append(a.Ends, NodeEnd{Index: l.A.Index, Peer: l.Z.MAC})
-	z.Ends = append(z.Ends, NodeEnd{Index: l.Z.Index, Peer: l.A.MAC})
+	a.Ends = append(a.Ends, NodeEnd{Index: l.A.Index, Name: l.A.Name, Peer: l.Z.MAC})
+	z.Ends = append(z.Ends, NodeEnd{Index: l.Z.Index, Name: l.Z.Name, Peer: l.A.MAC})
 	b.links = append(b.links, l)
 	return aName
 }
