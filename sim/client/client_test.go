@@ -139,3 +139,21 @@ func TestSessionIsServed(t *testing.T) {
 		}
 	}
 }
+
+// ways returns how a client can be served there: without TLS, with it, or both.
+func (p port) ways() []bool {
+	switch p.transport {
+	case endpoint.TLSOnly:
+		return []bool{true}
+	case endpoint.PlainOnly:
+		return []bool{false}
+	}
+	return []bool{false, true}
+}
+
+func way(encrypted bool) string {
+	if encrypted {
+		return "tls"
+	}
+	return "plain"
+}

@@ -33,9 +33,9 @@ func redisRefuse(s *session, message string) error {
 }
 
 func (redisProtocol) serve(s *session) error {
-	if first, err := s.wire.buffered.Peek(1); err != nil {
+	if hello, err := s.beginsWithTLS(); err != nil {
 		return err
-	} else if !s.tls && first[0] == tlsHandshakeRecord {
+	} else if hello {
 		// The real server takes a ClientHello for an inline command and waits for a line feed that may never come.
 		return redisRefuse(s, "ERR Protocol error: TLS is not offered on this port")
 	}

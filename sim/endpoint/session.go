@@ -97,11 +97,11 @@ func (s *session) decideTLS() error {
 	case TLSOnly:
 		return s.startTLS(s.server.cfg.TLS)
 	case Either:
-		first, err := s.wire.buffered.Peek(1)
+		hello, err := s.beginsWithTLS()
 		if err != nil {
 			return err
 		}
-		if first[0] == tlsHandshakeRecord && s.server.cfg.TLS != nil {
+		if hello && s.server.cfg.TLS != nil {
 			return s.startTLS(s.server.cfg.TLS)
 		}
 	}
@@ -121,6 +121,16 @@ func (s *session) startTLS(cfg *tls.Config) error {
 	s.conn = conn
 	s.tlsEstablished()
 	return nil
+}
+
+// beginsWithTLS waits for the first byte of a connection without TLS and tells whether it is a ClientHello's. With TLS it
+// must not look at the wire: what the client sent may be in the TLS connection's buffer already.
+func (s *session) beginsWithTLS() (bool, error) {
+	if s.tls {
+		return false, nil
+	}
+	first, err := s.wire.buffered.Peek(1)
+	return err == nil && first[0] == tlsHandshakeRecord, err
 }
 
 // tlsEstablished records a completed TLS handshake.
