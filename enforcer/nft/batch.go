@@ -102,6 +102,9 @@ func (b *batch) addChain(c ruleset.Chain) {
 	if c.Policy.Kind != ruleset.Drop && c.Policy.Kind != ruleset.Accept {
 		b.fail(fmt.Errorf("chain %q: its policy is neither drop nor accept", c.Name))
 	}
+	if !isBase && c.Policy != (ruleset.Verdict{}) {
+		b.fail(fmt.Errorf("chain %q: a policy without a hook", c.Name))
+	}
 	b.encode(unix.NFT_MSG_NEWCHAIN, netlink.Create, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_CHAIN_TABLE, b.table)
 		ae.String(unix.NFTA_CHAIN_NAME, c.Name)

@@ -52,6 +52,8 @@ func Open(cfg Config) (*Conn, error) {
 	if err := socket.SetReadBuffer(receiveBuffer); err != nil {
 		return nil, errors.Join(fmt.Errorf("size the netfilter socket's buffer: %w", err), socket.Close())
 	}
+	// Only adds words to errors; kernels and namespaces that do not have it do without.
+	_ = socket.SetOption(netlink.ExtendedAcknowledge, true)
 	return &Conn{socket: socket, table: cfg.Table}, nil
 }
 
@@ -161,35 +163,46 @@ func (c *Conn) flush(ctx context.Context, messages []netlink.Message) error {
 	return c.verdict(sent)
 }
 
-// verdict waits for the outcome of a transaction. The kernel answers a batch only where it refuses something, so a
-// question for the generation is sent behind it: its answer comes after every error of the batch.
+// verdict waits for the outcome of a transaction: the kernel answers a batch only where it refuses something.
 func (c *Conn) verdict(sent []netlink.Message) error {
-	fence, err := c.socket.Send(request(unix.NFT_MSG_GETGEN, 0, nil))
+	refused, err := c.refusals(sent)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
-	first, last := sent[0].Header.Sequence, sent[len(sent)-1].Header.Sequence
-	var refused error
+	for i := range sent {
+		if op, ok := refused[i]; ok {
+			return batchError(sent, i, op)
+		}
+	}
+	return nil
+}
+
+// refusals collects the kernel's error for each message of a batch, by index. A question for the generation is sent
+// behind the batch: its answer comes after every error.
+func (c *Conn) refusals(sent []netlink.Message) (map[int]*netlink.OpError, error) {
+	fence, err := c.socket.Send(request(unix.NFT_MSG_GETGEN, 0, nil))
+	if err != nil {
+		return nil, err
+	}
+	refused := map[int]*netlink.OpError{}
 	for {
 		replies, err := c.socket.Receive()
 		var op *netlink.OpError
 		switch {
 		case err == nil && len(replies) > 0 && replies[0].Header.Sequence == fence.Header.Sequence:
-			return refused
+			return refused, nil
 		case err == nil:
-		case errors.As(err, &op) && op.Sequence-first <= last-first:
-			if refused == nil {
-				refused = batchError(sent, op)
-			}
-		case errors.As(err, &op) && op.Sequence != 0 && op.Sequence != fence.Header.Sequence:
+		case errors.As(err, &op) && op.Sequence != 0 && op.Sequence-sent[0].Header.Sequence < uint32(len(sent)):
+			refused[int(op.Sequence-sent[0].Header.Sequence)] = op
+		case stale(err, fence.Header.Sequence):
 		default:
-			return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+			return nil, err
 		}
 	}
 }
 
-// batchError names the message of the batch that the kernel refused, and why.
-func batchError(sent []netlink.Message, op *netlink.OpError) error {
+// batchError says what the kernel's refusal of one message means for the batch.
+func batchError(sent []netlink.Message, index int, op *netlink.OpError) error {
 	if errors.Is(op, unix.ERESTART) {
 		return ErrGeneration
 	}
@@ -197,16 +210,12 @@ func batchError(sent []netlink.Message, op *netlink.OpError) error {
 	if errors.Is(op, unix.ENOMEM) || errors.Is(op, unix.EAGAIN) || errors.Is(op, unix.EINTR) {
 		kind = ErrUnknownOutcome
 	}
-	index := op.Sequence - sent[0].Header.Sequence
-	if index == 0 || int(index) >= len(sent) {
-		return fmt.Errorf("%w: %w", kind, op)
-	}
-	return &RefusedError{Index: int(index), Message: describe(sent[index]), kind: kind, cause: op}
+	return &RefusedError{Index: index, Message: describe(sent[index]), kind: kind, cause: op}
 }
 
 // RefusedError is the kernel's refusal of one message of a batch; the whole batch had no effect.
 type RefusedError struct {
-	// Index counts the messages of the batch from 1.
+	// Index counts the messages of the batch from 1; 0 is the batch itself.
 	Index int
 	// Message says what was refused: the message's name, the chain or set, and for rules the comment.
 	Message string

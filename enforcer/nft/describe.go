@@ -22,6 +22,7 @@ var messageNames = map[netlink.HeaderType]string{
 	messageType(unix.NFT_MSG_NEWSETELEM): "add element",
 	messageType(unix.NFT_MSG_DELSETELEM): "delete element",
 	messageType(unix.NFT_MSG_NEWOBJ):     "add counter",
+	unix.NFNL_MSG_BATCH_BEGIN:            "begin",
 }
 
 // describe names a message of a batch for an error: what it does, to which table and object, and a rule's comment.
@@ -32,7 +33,7 @@ func describe(m netlink.Message) string {
 		words[0] = fmt.Sprintf("message type %#x", m.Header.Type)
 	}
 	ad, err := newDecoder(payload(m))
-	if err != nil {
+	if err != nil || m.Header.Type == unix.NFNL_MSG_BATCH_BEGIN {
 		return words[0]
 	}
 	isRule := m.Header.Type == messageType(unix.NFT_MSG_NEWRULE)

@@ -43,13 +43,12 @@ func marshalOperation(op operation) ([]byte, error) {
 // exthdrOpTCPOption is NFT_EXTHDR_OP_TCPOPT.
 const exthdrOpTCPOption = uint32(expr.ExthdrOpTcpopt)
 
+// marshalReset writes the kind and nothing else: any further attribute is refused (nft_exthdr_tcp_strip_init).
 func marshalReset(op resetTCPOption) ([]byte, error) {
 	ae := newEncoder()
 	ae.String(unix.NFTA_EXPR_NAME, "exthdr")
 	ae.Nested(unix.NFTA_EXPR_DATA, func(ae *netlink.AttributeEncoder) error {
 		ae.Uint8(unix.NFTA_EXTHDR_TYPE, op.kind)
-		ae.Uint32(unix.NFTA_EXTHDR_OFFSET, 0)
-		ae.Uint32(unix.NFTA_EXTHDR_LEN, 0)
 		ae.Uint32(unix.NFTA_EXTHDR_OP, exthdrOpTCPOption)
 		return nil
 	})
