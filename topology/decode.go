@@ -82,11 +82,11 @@ func (r reader) root(data []byte) (*yaml.Node, bool) {
 }
 
 func (r reader) syntax(err error) {
-	at, reason := place{line: 1}, err.Error()
+	at, reason := place{}, err.Error()
 	if m := syntaxLine.FindStringSubmatch(reason); m != nil {
 		reason = m[2]
 		if n, err := strconv.Atoi(m[1]); err == nil {
-			at.line = max(n, 1)
+			at.line = n
 		}
 	}
 	r.add(at, "", "not YAML: %s", reason)

@@ -15,7 +15,7 @@ const maxProblems = 100
 // them with errors.As, or at all of them with Problems.
 type Error struct {
 	File string
-	// Line and Column count from 1. Column is 0 where the YAML parser names only the line.
+	// Line and Column count from 1. They are 0 where the YAML parser does not name them.
 	Line, Column int
 	// Field is the path of the offending field, such as databases[2].nodes[0].port; empty for the document itself.
 	Field string
@@ -25,7 +25,10 @@ type Error struct {
 
 // Error prints "file:line:column: field: reason; hint".
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%s:%d", e.File, e.Line)
+	s := e.File
+	if e.Line > 0 {
+		s += fmt.Sprintf(":%d", e.Line)
+	}
 	if e.Column > 0 {
 		s += fmt.Sprintf(":%d", e.Column)
 	}
