@@ -162,7 +162,7 @@ func TestVacuousFeaturesDoNotPass(t *testing.T) {
 		"no profile":              {strings.Replace(head, "@core ", "", 1) + given, "needs a profile"},
 		"no statement":            {strings.Replace(head, " @S-01", "", 1) + given, "needs a profile and at least one statement"},
 		"unknown statement":       {strings.Replace(head, "S-01", "S-13", 1) + given, "@S-13"},
-		"no steps":                {head, "there are no features"},
+		"no steps":                {head, "has no steps"},
 		"no traffic":              {head + given, "drove no traffic"},
 		"undefined step":          {head + given + "    Then all is well\n", "undefined"},
 		"literal against oracle":  {head + given + "    Then every Internet host is served\n", "by the oracle it is denied"},

@@ -67,6 +67,9 @@ func classify(p *godog.Scenario) (profile string, ids []string, err error) {
 			return "", nil, wrongFeature("scenario %q: tag @%s is neither a profile nor a statement", p.Name, name)
 		}
 	}
+	if len(p.Steps) == 0 {
+		return "", nil, wrongFeature("scenario %q has no steps", p.Name)
+	}
 	if profile == "" || len(ids) == 0 {
 		return "", nil, wrongFeature("scenario %q needs a profile and at least one statement as tags", p.Name)
 	}
