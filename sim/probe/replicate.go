@@ -24,12 +24,13 @@ func (r Replication) Encrypted() bool {
 	return r.TLS.Verdict == Served && r.Packets > 0 && !r.MarkerSeen
 }
 
-// Replicate sends a marker from one node of a cluster to another the way a careless node would: without TLS if that is
-// served, and over TLS as well. The capture is taken where the packets arrive for the receiving node.
-func (p *Prober) Replicate(ctx context.Context, from string, to topology.Endpoint) (Replication, error) {
-	ns, ok := p.receiver(to)
-	if !ok {
-		return Replication{}, fmt.Errorf("%w: the receiving node of %s has no namespace", ErrSpec, to.Addr)
+// Replicate sends a marker from one node of a cluster to another the way a careless node would: to plain without TLS if
+// that is served, and to tls over TLS as well. The two are ports of one node; one and the same where the engine negotiates
+// TLS on it. The capture is taken where the packets arrive for the receiving node.
+func (p *Prober) Replicate(ctx context.Context, from string, plain, tls topology.Endpoint) (Replication, error) {
+	ns, ok := p.receiver(plain)
+	if other, found := p.receiver(tls); !ok || !found || other != ns {
+		return Replication{}, fmt.Errorf("%w: %s and %s are not ports of one node of the lab", ErrSpec, plain.Addr, tls.Addr)
 	}
 	node, found := p.lab.Node(ns)
 	if !found {
@@ -41,9 +42,9 @@ func (p *Prober) Replicate(ctx context.Context, from string, to topology.Endpoin
 	}
 	packets, _ := tap.Subscribe(nil)
 	var r Replication
-	r.Plain, err = p.Probe(ctx, Spec{From: from, To: to, Mode: Plain})
+	r.Plain, err = p.Probe(ctx, Spec{From: from, To: plain, Mode: Plain})
 	if err == nil {
-		r.TLS, err = p.Probe(ctx, Spec{From: from, To: to, Mode: TLS})
+		r.TLS, err = p.Probe(ctx, Spec{From: from, To: tls, Mode: TLS})
 	}
 	if closeErr := tap.Close(); err == nil {
 		err = closeErr
