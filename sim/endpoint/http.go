@@ -11,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 )
 
@@ -88,14 +89,10 @@ func (p *httpProtocol) close() {
 
 // serve gives the connection to net/http and waits until net/http is done with it.
 func (p *httpProtocol) serve(s *session) error {
-	if !s.tls {
-		first, err := s.wire.buffered.Peek(1)
-		if err != nil {
-			return err
-		}
-		if first[0] == tlsHandshakeRecord { // net/http would wait for the end of a line
-			return p.refuseTLS(s)
-		}
+	if hello, err := s.beginsWithTLS(); err != nil {
+		return err
+	} else if hello { // net/http would wait for the end of a line
+		return p.refuseTLS(s)
 	}
 	c := &httpConn{Conn: s.conn, session: s, finished: make(chan struct{})}
 	select {
@@ -104,7 +101,10 @@ func (p *httpProtocol) serve(s *session) error {
 		return net.ErrClosed
 	}
 	<-c.finished
-	return s.wire.end()
+	if err := s.wire.end(); !errors.Is(err, os.ErrDeadlineExceeded) { // net/http interrupts its own reads that way
+		return err
+	}
+	return nil
 }
 
 // ServeHTTP answers one request.

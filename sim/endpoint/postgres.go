@@ -93,8 +93,8 @@ func (c *pgConn) refusePlaintext() error {
 
 // directTLS takes a connection that begins with TLS instead of a startup packet (PostgreSQL 17, "SSL Session Encryption").
 func (c *pgConn) directTLS() error {
-	first, err := c.wire.buffered.Peek(1)
-	if err != nil || first[0] != tlsHandshakeRecord {
+	hello, err := c.beginsWithTLS()
+	if err != nil || !hello {
 		return err
 	}
 	if c.server.cfg.TLS == nil {

@@ -97,11 +97,11 @@ func (s *session) decideTLS() error {
 	case TLSOnly:
 		return s.startTLS(s.server.cfg.TLS)
 	case Either:
-		first, err := s.wire.buffered.Peek(1)
+		hello, err := s.beginsWithTLS()
 		if err != nil {
 			return err
 		}
-		if first[0] == tlsHandshakeRecord && s.server.cfg.TLS != nil {
+		if hello && s.server.cfg.TLS != nil {
 			return s.startTLS(s.server.cfg.TLS)
 		}
 	}
@@ -123,6 +123,16 @@ func (s *session) startTLS(cfg *tls.Config) error {
 	return nil
 }
 
+// beginsWithTLS waits for the first byte of a connection without TLS and tells whether it is a ClientHello's. With TLS it
+// must not look at the wire: what the client sent may be in the TLS connection's buffer already.
+func (s *session) beginsWithTLS() (bool, error) {
+	if s.tls {
+		return false, nil
+	}
+	first, err := s.wire.buffered.Peek(1)
+	return err == nil && first[0] == tlsHandshakeRecord, err
+}
+
 // tlsEstablished records a completed TLS handshake.
 func (s *session) tlsEstablished() {
 	s.tls = true
@@ -136,7 +146,7 @@ func (s *session) unit() { s.wire.replenish() }
 // authenticated lifts the limit on the time to authenticate.
 func (s *session) authenticated() error { return s.wire.SetReadDeadline(time.Time{}) }
 
-func (s *session) query(q string) { s.record(Event{Kind: Query, Query: q}) }
+func (s *session) query(q string) { s.record(Event{Kind: Query, Query: q[:min(len(q), QueryBytes)]}) }
 
 func (s *session) refuse(why string) { s.record(Event{Kind: Refused, Reason: why}) }
 
@@ -222,21 +232,23 @@ func (w *wire) end() error {
 	return w.failed
 }
 
-func (w *wire) exhausted() bool {
+// left returns how many bytes the client may still send within this unit.
+func (w *wire) left() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.allowance <= 0
+	return w.allowance
 }
 
 // rawReader reads from the network below the wire's buffer.
 type rawReader struct{ *wire }
 
 func (r rawReader) Read(p []byte) (int, error) {
-	if r.exhausted() {
+	left := r.left()
+	if left <= 0 {
 		r.fail(errTooMuch)
 		return 0, errTooMuch
 	}
-	n, err := r.Conn.Read(p)
+	n, err := r.Conn.Read(p[:min(len(p), left)])
 	if n > 0 && r.take(p[:n]) {
 		r.grown()
 	}
