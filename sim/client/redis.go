@@ -4,12 +4,17 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"drawbridge/sim/endpoint"
 )
+
+// quiet keeps the driver, whose logger is global, from writing to standard error what it also returns.
+var quiet = sync.OnceFunc(logging.Disable)
 
 type redisDriver struct{ client *redis.Client }
 
@@ -17,6 +22,7 @@ func openRedis(ctx context.Context, o *only, t Target) (driver, error) {
 	if err := o.secure(ctx, t); err != nil {
 		return nil, err
 	}
+	quiet()
 	c := redis.NewClient(&redis.Options{
 		Addr:     t.Addr.String(),
 		Username: endpoint.User, Password: endpoint.Password,

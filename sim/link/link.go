@@ -147,15 +147,12 @@ func (b *Batch) Own(network netip.Prefix) {
 	b.add(fmt.Sprintf("own network %s", network), unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		header, func(e *netlink.AttributeEncoder) {
 			e.Bytes(unix.RTA_DST, network.Addr().AsSlice())
-			e.Uint32(unix.RTA_OIF, loopback)
+			e.Uint32(unix.RTA_OIF, Loopback)
 		})
 }
 
-// loopback is the index of lo in every namespace (net_device.h, LOOPBACK_IFINDEX).
-const loopback = 1
-
-// Loopback is the index of lo, for Address.
-const Loopback = loopback
+// Loopback is the index of lo in every namespace (linux/net_namespace.h, LOOPBACK_IFINDEX).
+const Loopback = 1
 
 func routeHeader(dst netip.Prefix, table, typ byte) []byte {
 	header := make([]byte, unix.SizeofRtMsg)
