@@ -3,6 +3,7 @@ package probe
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"drawbridge/sim/capture"
 	"drawbridge/topology"
@@ -15,6 +16,8 @@ type track struct {
 	port   uint16
 	marker string
 	point  *watchpoint
+
+	told atomic.Bool // the network ended the connection at the client's end
 
 	mu       sync.Mutex
 	evidence Evidence
@@ -92,6 +95,9 @@ func (t *track) entered(p capture.Packet) {
 	if p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.ACK) {
 		t.evidence.SYNEntered = true
 		t.isn, t.haveISN = p.Seq, true
+	}
+	if p.Flags.Has(capture.ACK) && !p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.RST) {
+		t.evidence.Connected = true // only a client that got the SYN-ACK goes on like this
 	}
 	t.evidence.PayloadEntered += len(p.Payload)
 }
