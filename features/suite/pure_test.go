@@ -175,3 +175,25 @@ func TestWarningsNameTheWholeDatabase(t *testing.T) {
 	require.False(t, names("pg")("canary-pg is open"))
 	require.False(t, names("pg")("pg-dedicated is open"))
 }
+
+// FuzzPhrase: whatever a feature says, it either stands for connections between things that exist, or it is an error.
+func FuzzPhrase(f *testing.F) {
+	f.Add(`"office" using 198.51.100.9 over TLS`, "")
+	f.Add(`every app of "osc-fr1" over IPv6 without TLS`, `"my-shared"`)
+	f.Add(`every node of "redis-shared"`, theOtherNodes)
+	w := topology.Default()
+	about, _ := w.Database("redis-shared")
+	f.Fuzz(func(t *testing.T, who, by string) {
+		p, err := parsePhrase(who, by)
+		if err != nil {
+			return
+		}
+		attempts, err := p.attempts(w, about)
+		require.Equal(t, err == nil, len(attempts) > 0)
+		for _, a := range attempts {
+			require.True(t, speaks(a.To.TLS, a.TLS))
+			_, known := w.Vantage(a.From.Name)
+			require.True(t, known)
+		}
+	})
+}
