@@ -85,7 +85,7 @@ func (c *Conn) readTable(ctx context.Context) (exists bool, foreignErr, err erro
 	if err != nil {
 		return false, nil, err
 	}
-	replies, err := c.ask(ctx, request(unix.NFT_MSG_GETTABLE, 0, attributes))
+	replies, err := c.socket.Ask(ctx, request(unix.NFT_MSG_GETTABLE, 0, attributes))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil, nil
 	}
@@ -116,7 +116,7 @@ func (c *Conn) dumpOf(ctx context.Context, msg int, encode func(*netlink.Attribu
 	if err != nil {
 		return nil, err
 	}
-	return c.ask(ctx, request(msg, netlink.Dump, attributes))
+	return c.socket.Ask(ctx, request(msg, netlink.Dump, attributes))
 }
 
 func (c *Conn) readSets(ctx context.Context, d *tableDump) error {
