@@ -69,11 +69,31 @@ func TestEveryChangeArrives(t *testing.T) {
 	for _, step := range changes {
 		t.Run(step.name, func(t *testing.T) {
 			step.change(&want)
-			require.NoError(t, c.Commit(t.Context(), ruleset.Diff(have.Table, want), have.Generation))
+			change := ruleset.Diff(have.Table, want)
+			require.NoError(t, c.Commit(t.Context(), change, have.Generation))
+			after, err := c.ReadAfter(t.Context(), have, change)
+			require.NoError(t, err)
 			have = read(t, c)
+			require.Equal(t, have, after)
 			require.NoError(t, have.Foreign)
 			require.True(t, ruleset.Diff(have.Table, want).IsEmpty(), "%+v", ruleset.Diff(have.Table, want))
 			require.Len(t, have.Table.Chains, len(want.Chains))
 		})
 	}
+}
+
+// A short reading must not miss what somebody else did after the change, nor what they did before it was read.
+func TestReadAfterSeesOthers(t *testing.T) {
+	c, ns := open(t)
+	before := install(t, c, sampleTable())
+	want := sampleTable()
+	set(&want, "open").Elements = nil
+	change := ruleset.Diff(before.Table, want)
+	require.True(t, onlyElements(change))
+	require.NoError(t, c.Commit(t.Context(), change, before.Generation))
+	nft(t, ns, "flush chain inet drawbridge admission")
+	after, err := c.ReadAfter(t.Context(), before, change)
+	require.NoError(t, err)
+	require.Equal(t, read(t, c), after)
+	require.False(t, ruleset.Diff(after.Table, want).IsEmpty())
 }

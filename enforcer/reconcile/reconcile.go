@@ -16,6 +16,8 @@ import (
 type Kernel interface {
 	// Read returns the table together with the generation at which it stood like that.
 	Read(ctx context.Context) (nft.State, error)
+	// ReadAfter is Read after a commit of this change on this state; it may leave out what cannot have changed.
+	ReadAfter(ctx context.Context, before nft.State, change ruleset.Change) (nft.State, error)
 	// Commit applies a change, all or nothing, unless the generation has passed.
 	Commit(ctx context.Context, change ruleset.Change, generation uint32) error
 	// Replace puts a table in the place of one that could not be decoded.
@@ -73,8 +75,8 @@ func (r Reconciler) now() time.Time {
 // still is, as far as the kernel could be asked.
 func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, error) {
 	var receipt Receipt
+	state, err := r.Kernel.Read(ctx)
 	for {
-		state, err := r.Kernel.Read(ctx)
 		if err != nil {
 			return Receipt{}, fmt.Errorf("read the table: %w", err)
 		}
@@ -91,6 +93,7 @@ func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, err
 		if err := r.write(ctx, state, want, &receipt); err != nil {
 			return Receipt{}, err
 		}
+		state, err = r.Kernel.ReadAfter(ctx, state, receipt.Change)
 	}
 }
 

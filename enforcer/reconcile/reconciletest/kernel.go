@@ -29,6 +29,11 @@ type Kernel struct {
 // Read returns the state.
 func (k *Kernel) Read(ctx context.Context) (nft.State, error) { return k.State, ctx.Err() }
 
+// ReadAfter returns the state.
+func (k *Kernel) ReadAfter(ctx context.Context, _ nft.State, _ ruleset.Change) (nft.State, error) {
+	return k.Read(ctx)
+}
+
 // Commit applies a change.
 func (k *Kernel) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
 	return k.transaction(ctx, generation, func(t ruleset.Table) (ruleset.Table, error) { return apply(t, change) })
