@@ -16,9 +16,9 @@ const (
 	// requestTimeout is for a connection that stands and whose client owes the next byte: no shorter than a server's
 	// own patience (PostgreSQL's authentication_timeout is at most 600 s).
 	requestTimeout = 10 * time.Minute
-	// sentTimeout is for a client that has sent it: the server's acknowledgement is due within a retransmission, at
-	// most TCP_RTO_MAX, 120 s (include/net/tcp.h), and each one renews it.
-	sentTimeout = 130 * time.Second
+	// sentTimeout is for a client that has sent it: from now on the entry only serves repetitions, each of which renews
+	// it. A client that waits longer than this between two has lost seven in a row.
+	sentTimeout = 30 * time.Second
 )
 
 func expectedSet() ruleset.Set {
@@ -220,11 +220,11 @@ func (c *compiler) testPG() {
 		rule(goTo(chainTestHello)))
 	c.regular(chainTestPG+"_ssl",
 		because("a ninth byte", reaches(len(pgSSLRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun, ClassRequested, ClassGSS), m.setStage(ClassRequested), accept),
+		rule(m.stage(ClassBegun, ClassRequested, ClassGSS), renew(sentTimeout), m.setStage(ClassRequested), accept),
 		rule(goTo(chainLate)))
 	c.regular(chainTestPG+"_gss",
 		because("a ninth byte", reaches(len(pgGSSENCRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun, ClassGSS), m.setStage(ClassGSS), accept),
+		rule(m.stage(ClassBegun, ClassGSS), renew(sentTimeout), m.setStage(ClassGSS), accept),
 		rule(goTo(chainLate)))
 }
 
@@ -254,7 +254,7 @@ func (c *compiler) testMySQL() {
 		rule(records(mysqlSSLRequestSize, recordHandshake), bytesAt(mysqlSSLRequestSize+5, helloClient, 0), goTo(chainSent)),
 		because("too little of a ClientHello: wait for more", records(mysqlSSLRequestSize, recordHandshake), goTo(chainLate)),
 		because("a byte that is no ClientHello", reaches(mysqlSSLRequestSize), goTo(chainFailed)),
-		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), m.setStage(ClassRequested), accept),
+		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), renew(sentTimeout), m.setStage(ClassRequested), accept),
 		because("sent again", reaches(mysqlSSLRequestSize-1), accept),
 		rule(goTo(chainFailed)))
 }
