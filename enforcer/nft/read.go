@@ -51,7 +51,7 @@ func (c *Conn) Read(ctx context.Context) (State, error) {
 	return State{}, fmt.Errorf("read the table: %w, %d times", ErrGeneration, maxReadAttempts)
 }
 
-// ReadAfter reads the table back after a commit of this change on this state. If nobody else committed since, what the
+// ReadAfter reads the table back after a successful commit of this change on this state. If nobody else committed since, what the
 // change did not touch is what it was, and only the sets whose elements changed are read; otherwise all is.
 func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Change) (State, error) {
 	generation, err := c.Generation(ctx)

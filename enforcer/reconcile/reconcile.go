@@ -16,7 +16,7 @@ import (
 type Kernel interface {
 	// Read returns the table together with the generation at which it stood like that.
 	Read(ctx context.Context) (nft.State, error)
-	// ReadAfter is Read after a commit of this change on this state; it may leave out what cannot have changed.
+	// ReadAfter is Read after a successful commit of this change on this state; it may leave out what cannot have changed.
 	ReadAfter(ctx context.Context, before nft.State, change ruleset.Change) (nft.State, error)
 	// Commit applies a change, all or nothing, unless the generation has passed.
 	Commit(ctx context.Context, change ruleset.Change, generation uint32) error
@@ -93,7 +93,11 @@ func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, err
 		if err := r.write(ctx, state, want, &receipt); err != nil {
 			return Receipt{}, err
 		}
-		state, err = r.Kernel.ReadAfter(ctx, state, receipt.Change)
+		if receipt.written != 0 {
+			state, err = r.Kernel.ReadAfter(ctx, state, receipt.Change)
+		} else { // a generation more may be anybody's
+			state, err = r.Kernel.Read(ctx)
+		}
 	}
 }
 
