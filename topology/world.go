@@ -119,6 +119,8 @@ type SharedHost struct {
 type Gateway struct {
 	Name   string
 	Region string
+	// Networks are the VPC's; one IPv4 and one IPv6 prefix, masked. Every node behind the gateway has an address of each.
+	Networks []netip.Prefix
 	// Canary are the Internet-routable addresses, one of each family, of the gateway's canary database.
 	Canary []netip.Addr
 }
@@ -220,7 +222,10 @@ func (p PeerNetwork) clone() PeerNetwork {
 
 func (h SharedHost) clone() SharedHost { h.Addresses = slices.Clone(h.Addresses); return h }
 
-func (g Gateway) clone() Gateway { g.Canary = slices.Clone(g.Canary); return g }
+func (g Gateway) clone() Gateway {
+	g.Networks, g.Canary = slices.Clone(g.Networks), slices.Clone(g.Canary)
+	return g
+}
 
 func (n Node) clone() Node {
 	n.Addresses, n.Published = slices.Clone(n.Addresses), slices.Clone(n.Published)

@@ -1,0 +1,320 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/ruleset"
+)
+
+// maxAttribute bounds the list of elements of one message: an attribute's length is a 16-bit number, and what is
+// behind the list needs some room too. A longer list goes on in a further message.
+const maxAttribute = 32 << 10
+
+// messageType is the netlink type of an nf_tables message.
+func messageType(msg int) netlink.HeaderType {
+	return netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | msg)
+}
+
+// nfgenmsg is the header of every nfnetlink message (linux/netfilter/nfnetlink.h: struct nfgenmsg).
+func nfgenmsg(family uint8, resource uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
+}
+
+// batch collects the messages of one transaction. The first error sticks and is reported by finish.
+type batch struct {
+	table    string
+	messages []netlink.Message
+	lastID   uint32
+	err      error
+}
+
+func newBatch(table string) *batch { return &batch{table: table} }
+
+func (b *batch) fail(err error) {
+	if b.err == nil && err != nil {
+		b.err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+}
+
+func (b *batch) nextID() uint32 {
+	b.lastID++
+	return b.lastID
+}
+
+// add appends a message with these attributes.
+func (b *batch) add(msg int, flags netlink.HeaderFlags, attributes []byte, err error) {
+	if err != nil {
+		b.fail(err)
+		return
+	}
+	b.messages = append(b.messages, netlink.Message{
+		Header: netlink.Header{Type: messageType(msg), Flags: netlink.Request | flags},
+		Data:   append(nfgenmsg(familyINET, 0), attributes...),
+	})
+}
+
+// encode appends a message whose attributes fn writes.
+func (b *batch) encode(msg int, flags netlink.HeaderFlags, fn func(*netlink.AttributeEncoder)) {
+	ae := newEncoder()
+	fn(ae)
+	attributes, err := ae.Encode()
+	b.add(msg, flags, attributes, err)
+}
+
+// addTable creates the table unless it is there.
+func (b *batch) addTable() {
+	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_TABLE_NAME, b.table)
+	})
+}
+
+// deleteTable deletes the table, which must be there, with all that is in it.
+func (b *batch) deleteTable() {
+	b.encode(unix.NFT_MSG_DELTABLE, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_TABLE_NAME, b.table)
+	})
+}
+
+// chainHooks translates hooks (linux/netfilter.h: enum nf_inet_hooks).
+var chainHooks = map[ruleset.Hook]uint32{
+	ruleset.HookPrerouting: unix.NF_INET_PRE_ROUTING, ruleset.HookInput: unix.NF_INET_LOCAL_IN,
+	ruleset.HookForward: unix.NF_INET_FORWARD, ruleset.HookOutput: unix.NF_INET_LOCAL_OUT,
+	ruleset.HookPostrouting: unix.NF_INET_POST_ROUTING,
+}
+
+// Policies of a base chain (linux/netfilter.h: NF_DROP, NF_ACCEPT).
+const (
+	policyDrop   = 0
+	policyAccept = 1
+)
+
+// addChain creates a chain without its rules.
+func (b *batch) addChain(c ruleset.Chain) {
+	hook, isBase := chainHooks[c.Hook]
+	if c.Hook != ruleset.HookNone && !isBase {
+		b.fail(fmt.Errorf("chain %q: unknown hook %d", c.Name, c.Hook))
+	}
+	if c.Policy.Kind != ruleset.Drop && c.Policy.Kind != ruleset.Accept {
+		b.fail(fmt.Errorf("chain %q: its policy is neither drop nor accept", c.Name))
+	}
+	if !isBase && c.Policy != (ruleset.Verdict{}) {
+		b.fail(fmt.Errorf("chain %q: a policy without a hook", c.Name))
+	}
+	b.encode(unix.NFT_MSG_NEWCHAIN, netlink.Create, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_CHAIN_TABLE, b.table)
+		ae.String(unix.NFTA_CHAIN_NAME, c.Name)
+		if !isBase {
+			return
+		}
+		ae.Nested(unix.NFTA_CHAIN_HOOK, func(ae *netlink.AttributeEncoder) error {
+			ae.Uint32(unix.NFTA_HOOK_HOOKNUM, hook)
+			ae.Int32(unix.NFTA_HOOK_PRIORITY, c.Priority)
+			return nil
+		})
+		ae.Uint32(unix.NFTA_CHAIN_POLICY, chainPolicy(c))
+		ae.String(unix.NFTA_CHAIN_TYPE, "filter")
+	})
+}
+
+func chainPolicy(c ruleset.Chain) uint32 {
+	if c.Policy.Kind == ruleset.Accept {
+		return policyAccept
+	}
+	return policyDrop
+}
+
+func (b *batch) deleteChain(name string) {
+	b.encode(unix.NFT_MSG_DELCHAIN, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_CHAIN_TABLE, b.table)
+		ae.String(unix.NFTA_CHAIN_NAME, name)
+	})
+}
+
+// flushChain deletes all rules of a chain.
+func (b *batch) flushChain(name string) {
+	b.encode(unix.NFT_MSG_DELRULE, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, b.table)
+		ae.String(unix.NFTA_RULE_CHAIN, name)
+	})
+}
+
+// addRules appends rules to a chain, with the anonymous sets and the counters that they name.
+func (b *batch) addRules(chain string, rules []ruleset.Rule) {
+	for i, r := range rules {
+		encoded, err := encodeRule(r, b.nextID)
+		if err != nil {
+			b.fail(fmt.Errorf("chain %q, rule %d (%s): %w", chain, i, r.Comment, err))
+			return
+		}
+		b.addCounters(r)
+		for _, s := range encoded.anonymous {
+			b.addAnonymous(s)
+		}
+		b.addRule(chain, encoded.ops, r.Comment)
+	}
+}
+
+func (b *batch) addRule(chain string, ops []operation, comment string) {
+	list, err := marshalOperations(ops)
+	if err != nil {
+		b.fail(fmt.Errorf("chain %q: %w", chain, err))
+		return
+	}
+	b.encode(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, b.table)
+		ae.String(unix.NFTA_RULE_CHAIN, chain)
+		ae.Bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, list)
+		if comment != "" {
+			ae.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment))
+		}
+	})
+}
+
+func marshalOperations(ops []operation) ([]byte, error) {
+	ae := newEncoder()
+	for _, op := range ops {
+		data, err := marshalOperation(op)
+		if err != nil {
+			return nil, err
+		}
+		ae.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
+	}
+	return ae.Encode()
+}
+
+// addCounters creates the named counters of a rule. Those that are there keep their counts.
+func (b *batch) addCounters(r ruleset.Rule) {
+	for _, s := range r.Statements {
+		c, ok := s.(ruleset.Counter)
+		if !ok || c.Name == "" {
+			continue
+		}
+		b.encode(unix.NFT_MSG_NEWOBJ, netlink.Create, func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.NFTA_OBJ_TABLE, b.table)
+			ae.String(unix.NFTA_OBJ_NAME, c.Name)
+			ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+			ae.Nested(unix.NFTA_OBJ_DATA, func(*netlink.AttributeEncoder) error { return nil })
+		})
+	}
+}
+
+// addSet creates a set with its elements.
+func (b *batch) addSet(s ruleset.Set) {
+	attributes, err := encodeSet(b.table, s, b.nextID())
+	if err != nil {
+		err = fmt.Errorf("set %q: %w", s.Name, err)
+	}
+	b.add(unix.NFT_MSG_NEWSET, netlink.Create, attributes, err)
+	b.elements(unix.NFT_MSG_NEWSETELEM, s, s.Elements)
+}
+
+func (b *batch) deleteSet(name string) {
+	b.encode(unix.NFT_MSG_DELSET, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_TABLE, b.table)
+		ae.String(unix.NFTA_SET_NAME, name)
+	})
+}
+
+// elements adds elements to a set or deletes them from it, by the message type.
+func (b *batch) elements(msg int, s ruleset.Set, elements []ruleset.Element) {
+	raw, err := rawElements(s, elements)
+	if err != nil {
+		b.fail(fmt.Errorf("set %q: %w", s.Name, err))
+		return
+	}
+	b.rawElements(msg, s.Name, 0, raw)
+}
+
+func (b *batch) rawElements(msg int, set string, id uint32, raw []rawElement) {
+	var list [][]byte
+	size := 0
+	for _, r := range raw {
+		ae := newEncoder()
+		b.fail(r.encode(ae))
+		encoded, err := ae.Encode()
+		b.fail(err)
+		if size += unix.NLA_HDRLEN + len(encoded); size > maxAttribute {
+			b.elementMessage(msg, set, id, list)
+			list, size = nil, unix.NLA_HDRLEN+len(encoded)
+		}
+		list = append(list, encoded)
+	}
+	if len(list) > 0 {
+		b.elementMessage(msg, set, id, list)
+	}
+}
+
+func (b *batch) elementMessage(msg int, set string, id uint32, list [][]byte) {
+	b.encode(msg, netlink.Create, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
+		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+		if id != 0 {
+			ae.Uint32(unix.NFTA_SET_ELEM_LIST_SET_ID, id)
+		}
+		ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(ae *netlink.AttributeEncoder) error {
+			for _, e := range list {
+				ae.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e)
+			}
+			return nil
+		})
+	})
+}
+
+// addAnonymous creates a constant set for the rule that follows.
+func (b *batch) addAnonymous(s anonymousSet) {
+	datatype := anonymousType(s.field)
+	b.encode(unix.NFT_MSG_NEWSET, netlink.Create, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_TABLE, b.table)
+		ae.String(unix.NFTA_SET_NAME, anonymousName)
+		ae.Uint32(unix.NFTA_SET_ID, s.id)
+		ae.Uint32(unix.NFTA_SET_FLAGS, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT)
+		ae.Uint32(unix.NFTA_SET_KEY_TYPE, datatype.magic)
+		ae.Uint32(unix.NFTA_SET_KEY_LEN, uint32(len(s.values[0])))
+		ae.Nested(unix.NFTA_SET_DESC, func(ae *netlink.AttributeEncoder) error {
+			ae.Uint32(unix.NFTA_SET_DESC_SIZE, uint32(len(s.values)))
+			return nil
+		})
+		ae.Bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, datatype.order))
+	})
+	raw := make([]rawElement, 0, len(s.values))
+	for _, v := range s.values {
+		raw = append(raw, rawElement{key: v})
+	}
+	b.rawElements(unix.NFT_MSG_NEWSETELEM, anonymousName, s.id, raw)
+}
+
+// finish wraps the messages in a transaction that the kernel refuses unless its generation is this one; 0: any.
+func (b *batch) finish(generation uint32) ([]netlink.Message, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	begin, err := batchBegin(generation)
+	if err != nil {
+		return nil, err
+	}
+	return append(append([]netlink.Message{begin}, b.messages...), batchEnd()), nil
+}
+
+func batchBegin(generation uint32) (netlink.Message, error) {
+	ae := newEncoder()
+	if generation != 0 {
+		ae.Uint32(unix.NFNL_BATCH_GENID, generation)
+	}
+	attributes, err := ae.Encode()
+	return netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request},
+		Data:   append(nfgenmsg(unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES), attributes...),
+	}, err
+}
+
+func batchEnd() netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request},
+		Data:   nfgenmsg(unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES),
+	}
+}

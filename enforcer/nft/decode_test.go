@@ -1,0 +1,134 @@
+package nft
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/ruleset"
+)
+
+// sampleMessages are the attributes of everything that the sample table sends.
+func sampleMessages(f testing.TB) map[netlink.HeaderType][][]byte {
+	messages, err := encodeReplace(sampleTable(), true, 1)
+	require.NoError(f, err)
+	out := map[netlink.HeaderType][][]byte{}
+	for _, m := range messages {
+		out[m.Header.Type] = append(out[m.Header.Type], payload(m))
+	}
+	return out
+}
+
+func mustBeForeign(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && !errors.Is(err, ErrForeign) {
+		t.Fatalf("an undecodable table must be called foreign: %v", err)
+	}
+}
+
+// FuzzUnmarshalRule: whatever the kernel shows, decoding ends with a rule or with ErrForeign, and a rule that decoded
+// is one that encodes to the same rule again.
+func FuzzUnmarshalRule(f *testing.F) {
+	for _, b := range sampleMessages(f)[messageType(unix.NFT_MSG_NEWRULE)] {
+		f.Add(b)
+	}
+	anonymous := map[string][][]byte{anonymousName: {{6}, {17}}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, rule, err := unmarshalRule(b, anonymous)
+		mustBeForeign(t, err)
+		if err != nil {
+			return
+		}
+		batch := newBatch("t")
+		batch.addRules("c", []ruleset.Rule{rule})
+		if batch.err != nil {
+			return // nobody could have written it through this package: Diff sees another rule and replaces it
+		}
+		_, again, err := unmarshalRule(payload(batch.messages[len(batch.messages)-1]), anonymous)
+		require.NoError(t, err)
+		require.Equal(t, rule, again)
+	})
+}
+
+func FuzzUnmarshalSet(f *testing.F) {
+	for _, b := range sampleMessages(f)[messageType(unix.NFT_MSG_NEWSET)] {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := unmarshalSet(b)
+		mustBeForeign(t, err)
+		if err != nil || s.anonymous || checkSet(s.set) != nil {
+			return
+		}
+		encoded, err := encodeSet("t", s.set, 1)
+		require.NoError(t, err)
+		again, err := unmarshalSet(encoded)
+		require.NoError(t, err)
+		require.Equal(t, s.set, again.set)
+	})
+}
+
+func FuzzUnmarshalElements(f *testing.F) {
+	for _, b := range sampleMessages(f)[messageType(unix.NFT_MSG_NEWSETELEM)] {
+		f.Add(b, byte(0))
+		f.Add(b, byte(4))
+	}
+	sets := sampleSets()
+	f.Fuzz(func(t *testing.T, b []byte, which byte) {
+		raw, err := unmarshalElements(b)
+		mustBeForeign(t, err)
+		if err != nil {
+			return
+		}
+		_, err = elementsOf(sets[int(which)%len(sets)], raw)
+		mustBeForeign(t, err)
+	})
+}
+
+func FuzzUnmarshalChain(f *testing.F) {
+	for _, b := range sampleMessages(f)[messageType(unix.NFT_MSG_NEWCHAIN)] {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _, err := unmarshalChain(b)
+		mustBeForeign(t, err)
+	})
+}
+
+func TestIntervalsDecodeToClosedRanges(t *testing.T) {
+	set := ruleset.Set{Name: "s", Key: []ruleset.DataType{ruleset.TypeIPv4Addr}, Interval: true}
+	tests := map[string][]ruleset.Element{
+		"everything":                {ranged("0.0.0.0", "255.255.255.255")},
+		"the last address":          {ranged("255.255.255.255", "255.255.255.255")},
+		"the first address":         {ranged("0.0.0.0", "0.0.0.0")},
+		"neighbours":                {ranged("10.0.0.0", "10.0.0.255"), ranged("10.0.1.0", "10.0.1.0"), ranged("10.0.1.1", "10.0.1.255")},
+		"carry over several octets": {ranged("10.0.0.0", "10.255.255.255"), ranged("11.0.0.0", "11.0.0.0")},
+		"up to the end":             {ranged("1.0.0.0", "1.0.0.1"), ranged("255.255.255.254", "255.255.255.255")},
+	}
+	for name, want := range tests {
+		t.Run(name, func(t *testing.T) {
+			raw, err := rawElements(set, want)
+			require.NoError(t, err)
+			got, err := elementsOf(set, raw)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		})
+	}
+}
+
+func TestRegistersHaveTwoNames(t *testing.T) {
+	for index, numbers := range map[int][]uint32{0: {1, 8}, 4: {2, 12}, 8: {3, 16}, 12: {4, 20}, 1: {9}, 15: {23}} {
+		for _, number := range numbers {
+			got, err := registerIndex(number)
+			require.NoError(t, err)
+			require.Equal(t, index, got)
+		}
+	}
+	for _, number := range []uint32{0, 5, 7, 24, 1 << 31} {
+		_, err := registerIndex(number)
+		require.ErrorIs(t, err, errOutOfRange)
+	}
+}

@@ -1,0 +1,108 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/ruleset"
+)
+
+// Feature is something that not every kernel's nf_tables can do.
+type Feature string
+
+// The features that a ruleset of this enforcer may need, with the kernel that brought them.
+const (
+	InnerPayload       Feature = "inner payload match (@ih, kernel 6.2)"
+	ConntrackID        Feature = "ct id (kernel 5.2)"
+	DynamicDelete      Feature = "delete from a set in a rule (kernel 5.4)"
+	RejectInPrerouting Feature = "reject in prerouting (kernel 5.9)"
+	ResetOption        Feature = "reset tcp option (kernel 5.18)"
+	OwnedTable         Feature = "owned, persistent tables (kernel 6.9)"
+)
+
+// probes are one rule for each feature that shows in a rule.
+var probes = []struct {
+	feature   Feature
+	statement ruleset.Statement
+}{
+	{InnerPayload, ruleset.Match{Field: ruleset.InnerField(0, 1), Op: ruleset.Eq, Value: []byte{0x16}}},
+	{ConntrackID, ruleset.InSet{Key: []ruleset.Field{ruleset.F(ruleset.CTID)}, Set: probeSet}},
+	{DynamicDelete, ruleset.Dynset{Op: ruleset.DeleteElement, Key: []ruleset.Field{ruleset.F(ruleset.CTMark)}, Set: probeSet}},
+	{RejectInPrerouting, ruleset.Reject{}},
+	{ResetOption, ruleset.ResetTCPOption{Kind: tcpOptionMPTCP}},
+}
+
+// Names inside of the transaction that never happens.
+const (
+	probeTable = "drawbridge_probe"
+	probeOwned = "drawbridge_probe_owned"
+	probeChain = "prerouting"
+	probeSet   = "dynamic"
+)
+
+// Missing asks the kernel which features it lacks. It sends a transaction without an end, which the kernel checks and
+// then drops: nothing of it ever comes into force, and the generation stays.
+func (c *Conn) Missing(ctx context.Context) ([]Feature, error) {
+	messages, features, err := c.encodeProbes()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.deadline(ctx); err != nil {
+		return nil, err
+	}
+	sent, err := c.socket.SendMessages(messages)
+	if err != nil {
+		return nil, fmt.Errorf("probe the kernel: %w", err)
+	}
+	refused, err := c.refusals(sent)
+	if err != nil {
+		return nil, fmt.Errorf("probe the kernel: %w", err)
+	}
+	var missing []Feature
+	for i := range sent {
+		cause, ok := refused[i]
+		if !ok {
+			continue
+		}
+		feature, probed := features[i]
+		if !probed {
+			return nil, fmt.Errorf("probe the kernel: %s: %w", describe(sent[i]), cause)
+		}
+		missing = append(missing, feature)
+	}
+	return missing, nil
+}
+
+// encodeProbes writes the transaction, and which of its messages stands for which feature.
+func (c *Conn) encodeProbes() ([]netlink.Message, map[int]Feature, error) {
+	b := newBatch(probeTable)
+	b.addTable()
+	b.addChain(ruleset.Chain{Name: probeChain, Hook: ruleset.HookPrerouting, Policy: ruleset.Verdict{Kind: ruleset.Accept}})
+	b.addSet(ruleset.Set{Name: probeSet, Key: []ruleset.DataType{ruleset.TypeMark}, Dynamic: true, Size: 1})
+	features := map[int]Feature{}
+	for _, p := range probes {
+		b.addRules(probeChain, []ruleset.Rule{{Statements: []ruleset.Statement{p.statement}}})
+		features[len(b.messages)] = p.feature
+	}
+	b.addOwnedTable(probeOwned)
+	features[len(b.messages)] = OwnedTable
+	messages, err := b.finish(0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return messages[:len(messages)-1], features, nil
+}
+
+// tableFlagsOwned are NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST.
+const tableFlagsOwned = 0x2 | 0x4
+
+// addOwnedTable creates a table that belongs to the socket and outlives it.
+func (b *batch) addOwnedTable(name string) {
+	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_TABLE_NAME, name)
+		ae.Uint32(unix.NFTA_TABLE_FLAGS, tableFlagsOwned)
+	})
+}

@@ -1,0 +1,290 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/ruleset"
+)
+
+// maxReadAttempts bounds how often a dump is repeated because somebody wrote meanwhile.
+const maxReadAttempts = 16
+
+// State is what the kernel holds.
+type State struct {
+	// Generation of the whole ruleset, before and after the dump.
+	Generation uint32
+	// Exists tells whether the table is there. Without it, Table is the zero value.
+	Exists bool
+	Table  ruleset.Table
+	// Foreign says why the table could not be decoded: it holds something that this enforcer did not write. It wraps
+	// ErrForeign; Table is then the zero value, although the table exists.
+	Foreign error
+}
+
+// Read dumps the table. The dump is consistent: it is repeated until no generation came in between.
+func (c *Conn) Read(ctx context.Context) (State, error) {
+	for range maxReadAttempts {
+		before, err := c.Generation(ctx)
+		if err != nil {
+			return State{}, err
+		}
+		state, err := c.dump(ctx)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINTR) {
+			return State{}, err
+		}
+		after, genErr := c.Generation(ctx)
+		if genErr != nil {
+			return State{}, genErr
+		}
+		if before == after && err == nil {
+			state.Generation = after
+			return state, nil
+		}
+	}
+	return State{}, fmt.Errorf("read the table: %w, %d times", ErrGeneration, maxReadAttempts)
+}
+
+// dump reads everything once.
+func (c *Conn) dump(ctx context.Context) (State, error) {
+	exists, foreign, err := c.readTable(ctx)
+	if err != nil || !exists || foreign != nil {
+		return State{Exists: exists, Foreign: foreign}, err
+	}
+	d := tableDump{table: ruleset.Table{Family: ruleset.FamilyINET, Name: c.table}, anonymous: map[string][][]byte{}}
+	for _, step := range []func(context.Context, *tableDump) error{c.readSets, c.readChains, c.readRules} {
+		if err := step(ctx, &d); errors.Is(err, ErrForeign) {
+			return State{Exists: true, Foreign: err}, nil
+		} else if err != nil {
+			return State{}, err
+		}
+	}
+	return State{Exists: true, Table: d.table}, nil
+}
+
+// tableDump collects a table.
+type tableDump struct {
+	table     ruleset.Table
+	anonymous map[string][][]byte
+}
+
+// tableFlagsKnown may be set on a table that does its work: an owner, and to outlive it. A dormant table does not.
+const tableFlagsKnown = 0x2 | 0x4 // NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST
+
+// readTable looks whether the table is there and awake.
+func (c *Conn) readTable(ctx context.Context) (exists bool, foreignErr, err error) {
+	ae := newEncoder()
+	ae.String(unix.NFTA_TABLE_NAME, c.table)
+	attributes, err := ae.Encode()
+	if err != nil {
+		return false, nil, err
+	}
+	replies, err := c.ask(ctx, request(unix.NFT_MSG_GETTABLE, 0, attributes))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil, nil
+	}
+	if err != nil {
+		return false, nil, fmt.Errorf("read table %q: %w", c.table, err)
+	}
+	for _, r := range replies {
+		ad, err := newDecoder(payload(r))
+		if err != nil {
+			return true, err, nil
+		}
+		for ad.Next() {
+			if flags := uint32(0); ad.Type() == unix.NFTA_TABLE_FLAGS {
+				if flags = ad.Uint32(); flags&^uint32(tableFlagsKnown) != 0 {
+					foreignErr = foreign("table %q has flags %#x (1: dormant)", c.table, flags)
+				}
+			}
+		}
+	}
+	return true, foreignErr, nil
+}
+
+// dumpOf asks for all objects of a kind, narrowed by attributes.
+func (c *Conn) dumpOf(ctx context.Context, msg int, encode func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
+	ae := newEncoder()
+	encode(ae)
+	attributes, err := ae.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return c.ask(ctx, request(msg, netlink.Dump, attributes))
+}
+
+func (c *Conn) readSets(ctx context.Context, d *tableDump) error {
+	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETSET, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_TABLE, c.table)
+	})
+	if err != nil {
+		return fmt.Errorf("read sets: %w", err)
+	}
+	for _, r := range replies {
+		s, err := unmarshalSet(payload(r))
+		if err != nil {
+			return err
+		}
+		if err := c.readElements(ctx, d, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readElements reads a set's elements, but not those that rules put there.
+func (c *Conn) readElements(ctx context.Context, d *tableDump, s readSet) error {
+	if s.set.Dynamic {
+		d.table.Sets = append(d.table.Sets, s.set)
+		return nil
+	}
+	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETSETELEM, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
+		ae.String(unix.NFTA_SET_ELEM_LIST_SET, s.set.Name)
+	})
+	if err != nil {
+		return fmt.Errorf("read the elements of %q: %w", s.set.Name, err)
+	}
+	var raw []rawElement
+	for _, r := range replies {
+		part, err := unmarshalElements(payload(r))
+		if err != nil {
+			return fmt.Errorf("set %q: %w", s.set.Name, err)
+		}
+		raw = append(raw, part...)
+	}
+	if s.anonymous {
+		for _, r := range raw {
+			d.anonymous[s.set.Name] = append(d.anonymous[s.set.Name], r.key)
+		}
+		return nil
+	}
+	s.set.Elements, err = elementsOf(s.set, raw)
+	d.table.Sets = append(d.table.Sets, s.set)
+	return err
+}
+
+func (c *Conn) readChains(ctx context.Context, d *tableDump) error {
+	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETCHAIN, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_CHAIN_TABLE, c.table)
+	})
+	if err != nil {
+		return fmt.Errorf("read chains: %w", err)
+	}
+	for _, r := range replies {
+		table, chain, err := unmarshalChain(payload(r))
+		if table != c.table {
+			continue // kernels that know no filter for this dump list all tables
+		}
+		if err != nil {
+			return err
+		}
+		d.table.Chains = append(d.table.Chains, chain)
+	}
+	return nil
+}
+
+func unmarshalChain(b []byte) (table string, c ruleset.Chain, err error) {
+	ad, err := newDecoder(b)
+	if err != nil {
+		return "", c, err
+	}
+	kind, policy := "filter", uint32(policyDrop)
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_CHAIN_TABLE:
+			table = ad.String()
+		case unix.NFTA_CHAIN_NAME:
+			c.Name = ad.String()
+		case unix.NFTA_CHAIN_TYPE:
+			kind = ad.String()
+		case unix.NFTA_CHAIN_POLICY:
+			policy = ad.Uint32()
+		case unix.NFTA_CHAIN_HOOK:
+			ad.Nested(func(ad *netlink.AttributeDecoder) error { return decodeHook(ad, &c) })
+		}
+	}
+	if policy == policyAccept {
+		c.Policy = ruleset.Verdict{Kind: ruleset.Accept}
+	}
+	if kind != "filter" && ad.Err() == nil {
+		return table, c, foreign("chain %q is of type %s", c.Name, kind)
+	}
+	return table, c, decodeError(ad)
+}
+
+func decodeHook(ad *netlink.AttributeDecoder, c *ruleset.Chain) error {
+	number := uint32(unix.NF_INET_NUMHOOKS)
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_HOOK_HOOKNUM:
+			number = ad.Uint32()
+		case unix.NFTA_HOOK_PRIORITY:
+			c.Priority = ad.Int32()
+		}
+	}
+	for hook, n := range chainHooks {
+		if n == number {
+			c.Hook = hook
+			return nil
+		}
+	}
+	return foreign("chain %q at hook %d", c.Name, number)
+}
+
+func (c *Conn) readRules(ctx context.Context, d *tableDump) error {
+	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETRULE, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, c.table)
+	})
+	if err != nil {
+		return fmt.Errorf("read rules: %w", err)
+	}
+	for _, r := range replies {
+		chain, rule, err := unmarshalRule(payload(r), d.anonymous)
+		if err != nil {
+			return fmt.Errorf("chain %q: %w", chain, err)
+		}
+		i := slices.IndexFunc(d.table.Chains, func(c ruleset.Chain) bool { return c.Name == chain })
+		if i < 0 {
+			return foreign("a rule in chain %q, which was not listed", chain)
+		}
+		d.table.Chains[i].Rules = append(d.table.Chains[i].Rules, rule)
+	}
+	return nil
+}
+
+// unmarshalRule reads one rule of a dump, with the values of the anonymous sets by name.
+func unmarshalRule(b []byte, anonymous map[string][][]byte) (chain string, rule ruleset.Rule, err error) {
+	ad, err := newDecoder(b)
+	if err != nil {
+		return "", rule, err
+	}
+	var ops []operation
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_RULE_CHAIN:
+			chain = ad.String()
+		case unix.NFTA_RULE_EXPRESSIONS:
+			if ops, err = unmarshalOperations(ad.Bytes()); err != nil {
+				return chain, rule, err
+			}
+		case unix.NFTA_RULE_USERDATA:
+			rule.Comment = commentOf(ad.Bytes(), byte(userdata.TypeComment))
+		}
+	}
+	if err := decodeError(ad); err != nil {
+		return chain, rule, err
+	}
+	rule.Statements, err = decodeRule(ops, func(name string, _ uint32) ([][]byte, bool) {
+		values, ok := anonymous[name]
+		return values, ok
+	})
+	rule.Statements = canonicalStatements(rule.Statements)
+	return chain, rule, err
+}

@@ -1,0 +1,29 @@
+package sim_test
+
+import (
+	"testing"
+	"time"
+
+	"drawbridge/sim"
+	"drawbridge/sim/netns/netnstest"
+	"drawbridge/topology"
+
+	"github.com/stretchr/testify/require"
+)
+
+func BenchmarkUpAndClose(b *testing.B) {
+	netnstest.Require(b)
+	w := topology.Default()
+	var up, down time.Duration
+	for b.Loop() {
+		start := time.Now()
+		l, err := sim.Up(b.Context(), w, sim.Options{})
+		require.NoError(b, err)
+		up += time.Since(start)
+		start = time.Now()
+		require.NoError(b, l.Close())
+		down += time.Since(start)
+	}
+	b.ReportMetric(float64(up.Microseconds())/1000/float64(b.N), "up-ms")
+	b.ReportMetric(float64(down.Microseconds())/1000/float64(b.N), "close-ms")
+}

@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"drawbridge/sim/fabric"
+	"drawbridge/sim/link"
+	"drawbridge/sim/nat"
+	"drawbridge/sim/netns"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// build brings up what is planned: all namespaces, then all links, then what each node knows, then the translations. Each step
+// needs the one before to be complete: a link needs both its namespaces, an address its interface, and the filter against
+// forged sources the routes.
+func (l *Lab) build(ctx context.Context) (err error) {
+	sites, err := l.spawn(ctx)
+	defer func() {
+		for _, s := range sites {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for i, n := range l.plan.Nodes {
+		l.nodes[n.Name] = sites[i].handle
+	}
+	if err := parallel(ctx, sites, l.linkUp); err != nil {
+		return err
+	}
+	if err := parallel(ctx, sites, configure); err != nil {
+		return err
+	}
+	return l.filter(ctx)
+}
+
+// site is a node while it is being built.
+type site struct {
+	node   fabric.Node
+	handle *netns.Handle
+	conn   *link.Conn
+}
+
+func (s site) close() error {
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.Close()
+}
+
+// spawn creates the namespaces and does in each, while a thread is there anyway, what has to be done inside.
+func (l *Lab) spawn(ctx context.Context) ([]site, error) {
+	sites := make([]site, len(l.plan.Nodes))
+	handles, err := netns.Spawn(ctx, len(sites), func(i int, _ *netns.Handle) (err error) {
+		sites[i].node = l.plan.Nodes[i]
+		if err := apply(everyNode); err != nil {
+			return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
+		}
+		if l.plan.Nodes[i].Router {
+			if err := apply(routersOnly); err != nil {
+				return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
+			}
+		}
+		if sites[i].conn, err = link.OpenHere(); err != nil {
+			return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
+		}
+		return nil
+	})
+	for i, h := range handles {
+		sites[i].handle = h
+	}
+	return sites, err
+}
+
+// linkUp creates the links of which a node has the near side.
+func (l *Lab) linkUp(s site) error {
+	var b link.Batch
+	for _, p := range l.plan.Links {
+		if p.A.Node == s.node.Name {
+			b.Veth(l.device(p.A), l.device(p.Z))
+		}
+	}
+	return s.run(&b)
+}
+
+func (l *Lab) device(e fabric.End) link.Device {
+	return link.Device{Namespace: l.nodes[e.Node].Fd(), Name: e.Name, Index: e.Index, MAC: e.MAC}
+}
+
+// configure gives a node its addresses, neighbours and routes.
+func configure(s site) error {
+	var b link.Batch
+	for _, e := range s.node.Ends {
+		b.Up(e.Index)
+		b.Neighbours(e.Index, e.Peer)
+	}
+	for _, a := range s.node.Addresses {
+		b.Address(a.Index, a.Addr)
+	}
+	for _, p := range s.node.Owned {
+		b.Own(p)
+	}
+	for _, r := range s.node.Routes {
+		b.Route(r.To, r.Index)
+	}
+	return s.run(&b)
+}
+
+func (s site) run(b *link.Batch) error {
+	if err := s.conn.Run(b); err != nil {
+		return fmt.Errorf("node %s: %w", s.node.Name, err)
+	}
+	return nil
+}
+
+// filter installs the fabric's own packet filter where there is one.
+func (l *Lab) filter(ctx context.Context) error {
+	tables := make([]*nat.Table, len(l.plan.Nodes))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, n := range l.plan.Nodes {
+		if !n.Filter.Active() {
+			continue
+		}
+		g.Go(func() (err error) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if tables[i], err = nat.Install(l.nodes[n.Name], n.Filter); err != nil {
+				return fmt.Errorf("node %s: %w", n.Name, err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	for i, n := range l.plan.Nodes {
+		if tables[i] != nil {
+			l.nat[n.Name] = tables[i]
+		}
+	}
+	return err
+}
+
+// parallel does a step at every node, on as many threads as there are processors, and stops at the first error.
+func parallel(ctx context.Context, sites []site, step func(site) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, s := range sites {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return step(s)
+		})
+	}
+	return g.Wait()
+}

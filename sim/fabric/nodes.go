@@ -1,0 +1,194 @@
+package fabric
+
+import (
+	"fmt"
+	"net/netip"
+
+	"drawbridge/topology"
+)
+
+// routerAddresses are what routers without an address of their own send ICMP errors from: the IPv4 dummy address (RFC 7600
+// section 4.8) and, there being no such thing for IPv6, a unique local address (RFC 4193) far from those of people.
+var routerAddresses = []netip.Addr{netip.MustParseAddr("192.0.0.8"), netip.MustParseAddr("fdff:ffff:ffff::8")}
+
+func (b *builder) core() {
+	b.node(Core, true).address(loInterface, routerAddresses...)
+}
+
+// attach hangs a node on the core and makes the given destinations known there.
+func (b *builder) attach(n *Node, iface string, reachable ...netip.Prefix) {
+	core := b.nodes[Core]
+	port := b.connect(core, "", n, iface)
+	core.route(port, reachable...)
+	core.guard(port)
+	n.defaultRoute(iface)
+}
+
+func (b *builder) internetHost(h topology.InternetHost) {
+	n := b.node(h.Name, false)
+	b.attach(n, hostInterface, h.Networks...)
+	n.address(hostInterface, h.Addresses...)
+	n.Owned = h.Networks
+}
+
+// region adds a region's edge and apps. Every egress address is the edge's own, spare ones too, and the core knows the way to them, so that a
+// change of egress changes the translation and nothing else.
+func (b *builder) region(r topology.Region) {
+	edge := b.node(Edge(r.Name), true)
+	outside := append(r.Egress, r.Spare...)
+	b.attach(edge, topology.InternetInterface, single(outside)...)
+	edge.address(topology.InternetInterface, outside...)
+	edge.Filter.Uplink = topology.InternetInterface
+	for _, a := range r.Apps {
+		b.host(edge, r.Name+"/"+a.Name, a.Addresses)
+		edge.Filter.Source = append(edge.Filter.Source, b.sourceNAT(r.Name, a)...)
+	}
+}
+
+// host hangs a host on a router other than the core.
+func (b *builder) host(router *Node, name string, addrs []netip.Addr) {
+	n := b.node(name, false)
+	port := b.connect(router, "", n, hostInterface)
+	router.route(port, single(addrs)...)
+	router.guard(port)
+	n.address(hostInterface, addrs...)
+	n.defaultRoute(hostInterface)
+}
+
+func (b *builder) sourceNAT(region string, a topology.App) []SourceNAT {
+	var out []SourceNAT
+	for _, outside := range b.w.EgressOf(region, a.Name) {
+		for _, inside := range a.Addresses {
+			if inside.Is4() == outside.Is4() {
+				out = append(out, SourceNAT{Inside: inside, Outside: outside})
+			}
+		}
+	}
+	return out
+}
+
+// sharedHost hangs a host on the core and on its region's edge, at the same addresses. Its region, the other shared hosts
+// there included, is reached by the regional interface, everything else by the Internet one.
+func (b *builder) sharedHost(h topology.SharedHost) {
+	n, edge := b.node(h.Name, false), b.nodes[Edge(h.Region)]
+	b.attach(n, topology.InternetInterface, single(h.Addresses)...)
+	n.address(topology.InternetInterface, h.Addresses...)
+	port := b.connect(edge, "", n, topology.RegionalInterface)
+	edge.route(port, single(h.Addresses)...)
+	edge.guard(port)
+	region, _ := b.w.Region(h.Region)
+	n.route(topology.RegionalInterface, region.Networks...)
+	for _, other := range b.w.Hosts() {
+		if other.Region == h.Region && other.Name != h.Name {
+			n.route(topology.RegionalInterface, single(other.Addresses)...)
+		}
+	}
+}
+
+// gateway hangs a gateway on the core and its nodes on the gateway. The core knows the way to the nodes' private addresses
+// too: without an enforcer they are reachable from everywhere, or their being denied would mean nothing.
+func (b *builder) gateway(g topology.Gateway) {
+	n := b.node(g.Name, true)
+	var own, behind []netip.Addr
+	for _, d := range b.databasesAt(g.Name) {
+		own = append(own, d.Addresses...)
+		n.Filter.Destination = append(n.Filter.Destination, Destinations(d, d.Nodes[0])...)
+	}
+	nodes := b.w.NodesBehind(g.Name)
+	for _, node := range nodes {
+		behind = append(behind, node.Addresses...)
+	}
+	b.attach(n, topology.InternetInterface, single(append(own, behind...))...)
+	n.address(topology.InternetInterface, own...)
+	for i, node := range nodes {
+		b.dedicatedNode(n, topology.VPCInterface(i), node)
+	}
+	n.Filter.Hairpin, n.Filter.HairpinVia = behind, g.Canary
+}
+
+func (b *builder) dedicatedNode(gateway *Node, iface string, node topology.Node) {
+	n := b.node(node.Name, false)
+	b.connect(gateway, iface, n, hostInterface)
+	gateway.route(iface, single(node.Addresses)...)
+	n.address(hostInterface, node.Addresses...)
+	n.defaultRoute(hostInterface)
+}
+
+// peering hangs the peered network, if there is one, on its gateway, which is its only way to anywhere.
+func (b *builder) peering(g topology.Gateway) error {
+	n, core := b.nodes[g.Name], b.nodes[Core]
+	for _, d := range b.databasesAt(g.Name) {
+		if d.Peering == nil {
+			continue
+		}
+		switch at := b.peered[d.Peering.Network]; {
+		case at == "" && n.ifaces[topology.PeeringInterface] == 0:
+			b.peerNetwork(n, d.Peering.Network)
+		case at != g.Name:
+			return fmt.Errorf("gateway %s, database %s, peered network %s: %w", g.Name, d.Name, d.Peering.Network, ErrPeering)
+		}
+		n.address(topology.PeeringInterface, d.Peering.Address...)
+		core.route(b.portTo(g.Name), single(d.Peering.Address)...)
+	}
+	return nil
+}
+
+func (b *builder) peerNetwork(gateway *Node, name string) {
+	b.peered[name] = gateway.Name
+	peer, _ := b.w.Peer(name)
+	router := b.node(name, true)
+	router.address(loInterface, routerAddresses...)
+	b.connect(gateway, topology.PeeringInterface, router, topology.PeeringInterface)
+	router.defaultRoute(topology.PeeringInterface)
+	for _, h := range peer.Hosts {
+		b.host(router, name+"/"+h.Name, h.Addresses)
+		gateway.route(topology.PeeringInterface, single(h.Addresses)...)
+		b.nodes[Core].route(b.portTo(gateway.Name), single(h.Addresses)...)
+	}
+}
+
+// portTo names the core's interface towards a node.
+func (b *builder) portTo(node string) string {
+	for _, l := range b.links {
+		if l.A.Node == Core && l.Z.Node == node {
+			return l.A.Name
+		}
+	}
+	return ""
+}
+
+func (b *builder) databasesAt(gateway string) []topology.Database {
+	var out []topology.Database
+	for _, d := range b.w.Databases() {
+		if d.Gateway == gateway {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// Destinations says how the gateway translates the endpoints of a dedicated database while the given node is its primary. An address of
+// a family that the node has no address of is not translated.
+func Destinations(d topology.Database, primary topology.Node) []DestinationNAT {
+	addrs := d.Addresses
+	if d.Peering != nil {
+		addrs = append(addrs, d.Peering.Address...)
+	}
+	var out []DestinationNAT
+	for _, from := range addrs {
+		for _, to := range primary.Addresses {
+			if from.Is4() == to.Is4() {
+				out = append(out, portsOf(d, primary, from, to)...)
+			}
+		}
+	}
+	return out
+}
+
+func portsOf(d topology.Database, primary topology.Node, from, to netip.Addr) []DestinationNAT {
+	out := []DestinationNAT{{netip.AddrPortFrom(from, d.Port), netip.AddrPortFrom(to, primary.Port)}}
+	if d.PlainPort != 0 {
+		out = append(out, DestinationNAT{netip.AddrPortFrom(from, d.PlainPort), netip.AddrPortFrom(to, primary.PlainPort)})
+	}
+	return out
+}

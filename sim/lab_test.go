@@ -1,0 +1,161 @@
+package sim_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"drawbridge/sim"
+	"drawbridge/sim/netns/netnstest"
+	"drawbridge/topology"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// up builds the default world.
+func up(t testing.TB, opts sim.Options) *sim.Lab {
+	t.Helper()
+	netnstest.Require(t)
+	l, err := sim.Up(t.Context(), topology.Default(), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l
+}
+
+// listen makes every port of every database node answer each connection with one line: the node's name and whom it sees.
+func listen(t testing.TB, l *sim.Lab) {
+	t.Helper()
+	for _, d := range l.World().Databases() {
+		for _, n := range d.Nodes {
+			for _, port := range d.Listeners(n) {
+				answer(t, l, n.Listener(), fmt.Sprintf("[::]:%d", port.Port), n.Name)
+			}
+		}
+	}
+}
+
+func answer(t testing.TB, l *sim.Lab, node, at, name string) {
+	t.Helper()
+	h, ok := l.Node(node)
+	require.True(t, ok, node)
+	listener, err := h.Listen(t.Context(), netip.MustParseAddrPort(at))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			remote := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			fmt.Fprintf(c, "%s %s\n", name, netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()))
+			c.Close()
+		}
+	}()
+}
+
+var nextPort atomic.Uint32
+
+// ask connects and returns who answered, whom it saw, and from which port the question came.
+func ask(ctx context.Context, l *sim.Lab, from string, source netip.Addr, to netip.AddrPort) (who string, seen netip.AddrPort, port uint16, err error) {
+	h, ok := l.Node(from)
+	if !ok {
+		return "", netip.AddrPort{}, 0, errors.New("no such node")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	port = uint16(20000 + nextPort.Add(1)%40000)
+	c, err := h.Dial(ctx, netip.AddrPortFrom(source, port), to)
+	if err != nil {
+		return "", netip.AddrPort{}, port, err
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return "", netip.AddrPort{}, port, err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return "", netip.AddrPort{}, port, err
+	}
+	who, addr, _ := strings.Cut(strings.TrimSpace(line), " ")
+	seen, err = netip.ParseAddrPort(addr)
+	return who, seen, port, err
+}
+
+func sameFamily(addrs []netip.Addr, as netip.Addr) (netip.Addr, bool) {
+	i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == as.Is4() })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return addrs[i], true
+}
+
+// In a fresh lab everything reaches everything: else a denial would prove nothing.
+func TestEveryVantageReachesEveryEndpointAndWayRound(t *testing.T) {
+	l := up(t, sim.Options{})
+	listen(t, l)
+	w := l.World()
+	g, ctx := errgroup.WithContext(t.Context())
+	g.SetLimit(64)
+	tried := 0
+	for _, v := range w.Vantages() {
+		for _, e := range append(w.Endpoints(), w.Bypasses()...) {
+			source, ok := sameFamily(v.Addresses, e.Addr.Addr())
+			if !ok {
+				continue
+			}
+			tried++
+			g.Go(func() error {
+				who, seen, port, err := ask(ctx, l, v.Namespace, source, e.Addr)
+				if err != nil {
+					return fmt.Errorf("%s to %s %s of %s: %w", v.Name, e.Kind, e.Addr, e.Database, err)
+				}
+				if want := (netip.AddrPortFrom(expectedSource(w, v, source, e), port)); who != e.Node || seen != want {
+					return fmt.Errorf("%s to %s %s of %s: answered by %s, want %s; seen as %s, want %s",
+						v.Name, e.Kind, e.Addr, e.Database, who, e.Node, seen, want)
+				}
+				return nil
+			})
+		}
+	}
+	require.NoError(t, g.Wait())
+	require.Greater(t, tried, 1000)
+}
+
+// expectedSource says, from the world alone, as whom a vantage is seen.
+func expectedSource(w *topology.World, v topology.Vantage, source netip.Addr, e topology.Endpoint) netip.Addr {
+	point, _ := w.Point(e.Point)
+	if v.Kind == topology.VantageApp && (point.Model == topology.Dedicated || point.Region != v.Region) {
+		outside, _ := sameFamily(w.EgressOf(v.Region, strings.TrimPrefix(v.Name, v.Region+"/")), source)
+		return outside
+	}
+	if v.Name == e.Node && point.Model == topology.Dedicated && e.Kind != topology.WayRound {
+		gateway, _ := w.Gateway(e.Point) // a node that comes back to itself through its gateway
+		via, _ := sameFamily(gateway.Canary, source)
+		return via
+	}
+	return source
+}
+
+func TestInternetHostsOwnTheirNetworks(t *testing.T) {
+	l := up(t, sim.Options{})
+	listen(t, l)
+	to := l.World().Endpoints()[0].Addr
+	for _, source := range []string{"198.51.100.0", "198.51.100.127", "198.51.100.77"} {
+		_, seen, _, err := ask(t.Context(), l, "office", netip.MustParseAddr(source), to)
+		require.NoError(t, err)
+		require.Equal(t, source, seen.Addr().String())
+	}
+}
