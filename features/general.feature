@@ -24,14 +24,14 @@ Feature: General
       | "office"               |     | denied  | by every way round |
       | "osc-fr1/web"          |     | denied  | by every way round |
       | "osc-secnum-fr1/batch" |     | denied  | by every way round |
-      | "corp/desk"            |     | denied  | by every way round |
+      | "<other>"              |     | denied  | by every way round |
 
     Examples:
-      | database         |
-      | pg-shared        |
-      | redis-shared     |
-      | pg-dedicated     |
-      | search-dedicated |
+      | database         | other             |
+      | pg-shared        | redis-shared-2    |
+      | redis-shared     | corp/desk         |
+      | pg-dedicated     | mongo-dedicated-1 |
+      | search-dedicated | corp/desk         |
 
   @core @G-03
   Scenario: The nodes' own addresses of a dedicated database stay closed to those whom its endpoint serves

@@ -27,3 +27,21 @@ func BenchmarkUpAndClose(b *testing.B) {
 	b.ReportMetric(float64(up.Microseconds())/1000/float64(b.N), "up-ms")
 	b.ReportMetric(float64(down.Microseconds())/1000/float64(b.N), "close-ms")
 }
+
+func BenchmarkStartServers(b *testing.B) {
+	netnstest.Require(b)
+	w := topology.Default()
+	var start, down time.Duration
+	for b.Loop() {
+		l, err := sim.Up(b.Context(), w, sim.Options{})
+		require.NoError(b, err)
+		at := time.Now()
+		require.NoError(b, l.StartServers(b.Context()))
+		start += time.Since(at)
+		at = time.Now()
+		require.NoError(b, l.Close())
+		down += time.Since(at)
+	}
+	b.ReportMetric(float64(start.Microseconds())/1000/float64(b.N), "start-ms")
+	b.ReportMetric(float64(down.Microseconds())/1000/float64(b.N), "close-ms")
+}

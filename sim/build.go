@@ -58,16 +58,11 @@ func (l *Lab) spawn(ctx context.Context) ([]site, error) {
 	sites := make([]site, len(l.plan.Nodes))
 	handles, err := netns.Spawn(ctx, len(sites), func(i int, _ *netns.Handle) (err error) {
 		sites[i].node = l.plan.Nodes[i]
-		if err := apply(everyNode); err != nil {
-			return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
-		}
-		if l.plan.Nodes[i].Router {
-			if err := apply(routersOnly); err != nil {
-				return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
-			}
+		if err := apply(settingsOf(sites[i].node)); err != nil {
+			return fmt.Errorf("node %s: %w", sites[i].node.Name, err)
 		}
 		if sites[i].conn, err = link.OpenHere(); err != nil {
-			return fmt.Errorf("node %s: %w", l.plan.Nodes[i].Name, err)
+			return fmt.Errorf("node %s: %w", sites[i].node.Name, err)
 		}
 		return nil
 	})
@@ -94,8 +89,9 @@ func (l *Lab) device(e fabric.End) link.Device {
 
 // configure gives a node its addresses, neighbours and routes.
 func configure(s site) error {
-	var b link.Batch
+	b := link.Batch{Names: map[int]string{link.Loopback: "lo"}}
 	for _, e := range s.node.Ends {
+		b.Names[e.Index] = e.Name
 		b.Up(e.Index)
 		b.Neighbours(e.Index, e.Peer)
 	}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 
+	"drawbridge/sim/capture"
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/nat"
 	"drawbridge/sim/netns"
@@ -40,17 +41,15 @@ type Lab struct {
 	nodes map[string]*netns.Handle // fixed once the lab is up
 	nat   map[string]*nat.Table    // fixed once the lab is up
 
-	mu      sync.Mutex
-	primary map[string]string // node by database
-	closed  bool
+	mu       sync.Mutex
+	primary  map[string]string // node by database
+	services *services         // nil until StartServers
+	closed   bool
 }
 
 // Up builds a world. When ctx ends before it is done, or anything fails, what was built is taken down again.
 func Up(ctx context.Context, w *topology.World, opts Options) (*Lab, error) {
-	plan, err := fabric.New(w)
-	if err != nil {
-		return nil, fmt.Errorf("plan world %s: %w", w.Name(), err)
-	}
+	plan := fabric.New(w)
 	for i := range plan.Nodes {
 		plan.Nodes[i].Filter.Lenient = opts.AllowForged
 	}
@@ -77,7 +76,7 @@ func (l *Lab) Close() error {
 	for _, t := range l.nat {
 		g.Go(t.Close) // the kernel waits for all processors to be done with each table; it can do so for all tables at once
 	}
-	errs := []error{g.Wait()}
+	errs := []error{l.services.close(), g.Wait()}
 	for _, h := range l.nodes {
 		errs = append(errs, h.Close())
 	}
@@ -91,6 +90,19 @@ func (l *Lab) World() *topology.World { return l.world }
 func (l *Lab) Node(name string) (*netns.Handle, bool) {
 	h, ok := l.nodes[name]
 	return h, ok
+}
+
+// Tap watches the packets of a node: for an enforcement point, where they enter and leave it. The tap is the caller's to close.
+func (l *Lab) Tap(node string, ifaces ...string) (*capture.Tap, error) {
+	h, ok := l.nodes[node]
+	if !ok {
+		return nil, fmt.Errorf("watch %s: %w", node, ErrUnknown)
+	}
+	t, err := capture.Open(h, ifaces...)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", node, err)
+	}
+	return t, nil
 }
 
 // Nodes returns the names of all nodes, routers included, from the core outwards.

@@ -68,7 +68,9 @@ func answer(t testing.TB, l *sim.Lab, node, at, name string) {
 var nextPort atomic.Uint32
 
 // ask connects and returns who answered, whom it saw, and from which port the question came.
-func ask(ctx context.Context, l *sim.Lab, from string, source netip.Addr, to netip.AddrPort) (who string, seen netip.AddrPort, port uint16, err error) {
+func ask(
+	ctx context.Context, l *sim.Lab, from string, source netip.Addr, to netip.AddrPort,
+) (who string, seen netip.AddrPort, port uint16, err error) {
 	h, ok := l.Node(from)
 	if !ok {
 		return "", netip.AddrPort{}, 0, errors.New("no such node")
@@ -152,10 +154,14 @@ func expectedSource(w *topology.World, v topology.Vantage, source netip.Addr, e 
 func TestInternetHostsOwnTheirNetworks(t *testing.T) {
 	l := up(t, sim.Options{})
 	listen(t, l)
-	to := l.World().Endpoints()[0].Addr
-	for _, source := range []string{"198.51.100.0", "198.51.100.127", "198.51.100.77"} {
-		_, seen, _, err := ask(t.Context(), l, "office", netip.MustParseAddr(source), to)
-		require.NoError(t, err)
-		require.Equal(t, source, seen.Addr().String())
+	for to, sources := range map[string][]string{
+		"198.51.100.129:3306":   {"198.51.100.0", "198.51.100.127", "198.51.100.77"},
+		"[2001:db8:5a::1]:3306": {"2001:db8:a::", "2001:db8:a:0:ffff:ffff:ffff:ffff", "2001:db8:a::7"},
+	} {
+		for _, source := range sources {
+			_, seen, _, err := ask(t.Context(), l, "office", netip.MustParseAddr(source), netip.MustParseAddrPort(to))
+			require.NoError(t, err)
+			require.Equal(t, source, seen.Addr().String())
+		}
 	}
 }

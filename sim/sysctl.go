@@ -3,7 +3,10 @@ package sim
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+
+	"drawbridge/sim/fabric"
 )
 
 // setting is one sysctl of a network namespace. All of those used here may be written without privileges outside of the namespace's
@@ -37,6 +40,22 @@ var everyNode = []setting{
 var routersOnly = []setting{
 	{"net.ipv4.ip_forward", "1"},
 	{"net.ipv6.conf.all.forwarding", "1"},
+}
+
+// wholeNetworks lets sockets bind to the addresses of networks that are the node's own by a local route: IPv4 always does, IPv6 looks for
+// the one assigned address (net/ipv6/af_inet6.c, __inet6_bind).
+var wholeNetworks = []setting{{"net.ipv6.ip_nonlocal_bind", "1"}}
+
+// settingsOf returns all that a node needs.
+func settingsOf(n fabric.Node) []setting {
+	all := slices.Clone(everyNode)
+	if n.Router {
+		all = append(all, routersOnly...)
+	}
+	if len(n.Owned) > 0 {
+		all = append(all, wholeNetworks...)
+	}
+	return all
 }
 
 // apply writes settings of the calling thread's namespace: what /proc/sys/net shows depends on who opens it.

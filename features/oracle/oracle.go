@@ -79,7 +79,7 @@ func betweenNodes(d topology.Database, n topology.Node, to topology.Endpoint, tl
 	port := to.Addr.Port()
 	switch {
 	case !tls:
-		return denied("nodes talk to each other over TLS only", "C-03")
+		return silenced("nodes talk to each other over TLS only", "C-03")
 	case slices.ContainsFunc(d.ClusterPorts, func(c topology.ClusterPort) bool { return c.Port == port }):
 		return served("a node reaches "+n.Name+" over TLS", "C-03", "C-01", "C-02")
 	}
@@ -105,9 +105,9 @@ func shared(p *platform.State, d topology.Database, a Arrival, tls bool) Verdict
 	case !regional && !internet:
 		return denied("not from the regional network, and Internet accessibility is off", "S-02", "S-03", "G-01")
 	case forced && !tls && regional:
-		return denied("Force TLS is on", "S-06")
+		return silenced("Force TLS is on", "S-06")
 	case forced && !tls:
-		return denied("Force TLS is on", "S-07")
+		return silenced("Force TLS is on", "S-07")
 	case regional && tls:
 		return served("TLS from the regional network", "S-01", "S-04")
 	case regional:
@@ -132,7 +132,7 @@ func dedicated(p *platform.State, d topology.Database, a Arrival, to topology.En
 	case !covered:
 		return denied(fmt.Sprintf("no rule covers %s", a.Source), "D-05")
 	case set.ForceTLS != platform.Off && !tls: // D-04: on by default
-		return denied("Force TLS is on", "D-04")
+		return silenced("Force TLS is on", "D-04")
 	case rule.Managed != "":
 		return served(fmt.Sprintf("%s covers %s", rule, a.Source), "D-06", "D-08", "D-05")
 	case to.Kind == topology.PrivatePeeringRW:
@@ -149,6 +149,26 @@ func covering(p *platform.State, rules []platform.Rule, a netip.Addr) (platform.
 		}
 	}
 	return platform.Rule{}, false
+}
+
+// Continue says what must become of a connection that was served, now that the platform is as it is: "denied" means cut at
+// both ends. unseen: it began while no policy was in force, so the enforcer cannot know what it speaks.
+func Continue(p *platform.State, c Connection, unseen bool) (Verdict, error) {
+	v, err := Expect(p, c)
+	if err != nil || v.Class == Unspecified {
+		return v, err
+	}
+	d, _ := p.World().Database(c.To.Database) // Expect found it
+	set := p.Of(d.Name)
+	switch {
+	case v.Class == Denied && v.Talk:
+		return denied("it speaks without TLS, and Force TLS is on", "X-05"), nil
+	case v.Class == Denied:
+		return denied("nothing lets it in any more", "X-04"), nil
+	case unseen && ForcesTLS(d.Model, set) && set.Unknown != platform.KeepUnknown:
+		return denied("nobody saw how it began, and Force TLS is on", "X-05"), nil
+	}
+	return served("still allowed", "X-04", "X-05"), nil
 }
 
 // Refusal says why a database of a model cannot have such settings, with the statement's ID first; "" if it can.

@@ -48,6 +48,9 @@ type Verdict struct {
 	Because []string
 	// Reason is the same for people.
 	Reason string
+	// Talk: only what the client says is denied, not its source. The connection itself may come about, as long as nothing
+	// the client says reaches the database.
+	Talk bool
 }
 
 // String prints "denied (D-05: no rule covers 192.0.2.7)".
@@ -64,6 +67,11 @@ func served(reason string, ids ...string) Verdict {
 
 func denied(reason string, ids ...string) Verdict {
 	return Verdict{Class: Denied, Because: ids, Reason: reason}
+}
+
+// silenced denies what the client says, not its source.
+func silenced(reason string, ids ...string) Verdict {
+	return Verdict{Class: Denied, Because: ids, Reason: reason, Talk: true}
 }
 
 func unspecified(format string, args ...any) Verdict {

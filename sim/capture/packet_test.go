@@ -13,7 +13,9 @@ import (
 )
 
 var (
-	ethernet4 = &layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv4}
+	ethernet4 = &layers.Ethernet{
+		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv4,
+	}
 	ethernet6 = &layers.Ethernet{SrcMAC: ethernet4.SrcMAC, DstMAC: ethernet4.DstMAC, EthernetType: layers.EthernetTypeIPv6}
 )
 

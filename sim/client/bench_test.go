@@ -6,7 +6,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/sim/client"
-	"drawbridge/sim/endpoint"
 )
 
 // BenchmarkSession measures a whole session, both ends: open, query, close.
@@ -15,7 +14,7 @@ func BenchmarkSession(b *testing.B) {
 	for _, c := range ports() {
 		for _, encrypted := range c.ways() {
 			b.Run(c.name+"/"+way(encrypted), func(b *testing.B) {
-				s := serve(b, endpoint.Config{Engine: c.engine, Cluster: c.cluster, Transport: c.transport, TLS: a.config})
+				s := serve(b, c.config(a))
 				d := &dialer{addr: s.Addr()}
 				for b.Loop() {
 					session, err := client.Open(b.Context(), d.dial, target(a, s, c, encrypted))

@@ -2,16 +2,14 @@ package client_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
+	"errors"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
-	"sync/atomic"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,138 +20,336 @@ import (
 	"drawbridge/topology"
 )
 
-const serverName = "db.drawbridge.example"
+// patience is how long a test waits for what must come; nothing waits that long when all is well.
+const patience = 20 * time.Second
 
-// authority is a certificate authority with one server certificate.
-type authority struct {
-	pool   *x509.CertPool
-	config *tls.Config
-}
-
-func newAuthority(t testing.TB) authority {
+func deadline(t testing.TB) context.Context {
 	t.Helper()
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	require.NoError(t, err)
-	ca, err = x509.ParseCertificate(der)
-	require.NoError(t, err)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: serverName}, DNSNames: []string{serverName},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err = x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
-	require.NoError(t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
-	return authority{pool, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
-// dialer counts how often it is called and remembers the connection's source port.
-type dialer struct {
-	addr  net.Addr
-	calls atomic.Int32
-	port  uint16
-}
-
-func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
-	d.calls.Add(1)
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.addr.String())
-	if err == nil {
-		d.port = conn.LocalAddr().(*net.TCPAddr).AddrPort().Port()
-	}
-	return conn, err
-}
-
-func serve(t testing.TB, cfg endpoint.Config) *endpoint.Server {
+// events waits until the connection of the port is closed and returns what the server saw of it.
+func events(t testing.TB, s *endpoint.Server, port uint16) []endpoint.Event {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, err := s.Journal().Wait(deadline(t), port, func(e endpoint.Event) bool { return e.Kind == endpoint.Closed })
 	require.NoError(t, err)
-	cfg.Database, cfg.Node = "orders", "orders-1"
-	s, err := endpoint.Serve(l, cfg)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return s
+	return s.Journal().Events(port)
 }
 
-func target(a authority, s *endpoint.Server, c port, encrypted bool) client.Target {
-	return client.Target{
-		Engine: c.engine, Cluster: c.cluster, TLS: encrypted, RootCAs: a.pool, ServerName: serverName,
-		Addr: netip.MustParseAddrPort(s.Addr().String()),
+func of(kind endpoint.Kind, events []endpoint.Event) []endpoint.Event {
+	var out []endpoint.Event
+	for _, e := range events {
+		if e.Kind == kind {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// eachWay runs a test for every port and every way in which a client can be served there.
+func eachWay(t *testing.T, run func(t *testing.T, p port, encrypted bool)) {
+	for _, p := range ports() {
+		for _, encrypted := range p.ways() {
+			t.Run(p.name+"/"+way(encrypted), func(t *testing.T) { run(t, p, encrypted) })
+		}
 	}
 }
 
-// port is one way in which an engine is published.
-type port struct {
-	name      string
-	engine    topology.Engine
-	cluster   bool
-	transport endpoint.Transport
-}
-
-func ports() []port {
-	return []port{
-		{"postgresql", topology.PostgreSQL, false, endpoint.InBand},
-		{"mysql", topology.MySQL, false, endpoint.InBand},
-		{"redis tls", topology.Redis, false, endpoint.TLSOnly},
-		{"redis plain", topology.Redis, false, endpoint.PlainOnly},
-		{"mongodb", topology.MongoDB, false, endpoint.Either},
-		{"mongodb tls", topology.MongoDB, false, endpoint.TLSOnly},
-		{"opensearch tls", topology.OpenSearch, false, endpoint.TLSOnly},
-		{"opensearch plain", topology.OpenSearch, false, endpoint.PlainOnly},
-		{"influxdb tls", topology.InfluxDB, false, endpoint.TLSOnly},
-		{"influxdb plain", topology.InfluxDB, false, endpoint.PlainOnly},
-		{"cluster tls", topology.PostgreSQL, true, endpoint.TLSOnly},
-		{"cluster plain", topology.Redis, true, endpoint.PlainOnly},
-	}
-}
-
-func TestSessionIsServed(t *testing.T) {
+func TestSessionIsServedAndJournalled(t *testing.T) {
 	a := newAuthority(t)
-	for _, c := range ports() {
-		for _, encrypted := range []bool{false, true} {
-			if encrypted && c.transport == endpoint.PlainOnly || !encrypted && c.transport == endpoint.TLSOnly {
-				continue
-			}
-			t.Run(c.name+map[bool]string{false: "/plain", true: "/tls"}[encrypted], func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-				defer cancel()
-				s := serve(t, endpoint.Config{Engine: c.engine, Cluster: c.cluster, Transport: c.transport, TLS: a.config})
+	eachWay(t, func(t *testing.T, p port, encrypted bool) {
+		s := serve(t, p.config(a))
+		d := &dialer{addr: s.Addr()}
+		session, err := client.Open(deadline(t), d.dial, target(a, s, p, encrypted))
+		require.NoError(t, err)
+		require.NoError(t, session.Query(deadline(t), "marker-1"))
+		require.NoError(t, session.Query(deadline(t), "marker-2"))
+		require.NoError(t, session.Close())
+		require.EqualValues(t, 1, d.calls.Load())
+
+		seen := events(t, s, d.port)
+		require.Equal(t, endpoint.Accepted, seen[0].Kind)
+		require.Equal(t, endpoint.Closed, seen[len(seen)-1].Kind)
+		require.Len(t, of(endpoint.Accepted, seen), 1)
+		require.Empty(t, of(endpoint.Refused, seen))
+		var asked []string
+		for _, e := range of(endpoint.Query, seen) {
+			require.Equal(t, encrypted, e.TLS)
+			asked = append(asked, e.Query)
+		}
+		require.Contains(t, strings.Join(asked, "\n"), "marker-1")
+		require.Contains(t, strings.Join(asked, "\n"), "marker-2")
+		checkTLS(t, seen, encrypted)
+		checkEnds(t, s, d, seen)
+	})
+}
+
+func checkTLS(t *testing.T, seen []endpoint.Event, encrypted bool) {
+	t.Helper()
+	if !encrypted {
+		require.Empty(t, of(endpoint.TLS, seen))
+		return
+	}
+	require.Len(t, of(endpoint.TLS, seen), 1)
+	first := of(endpoint.Bytes, seen)
+	// A ClientHello: at once, or behind an SSLRequest of 8 (PostgreSQL) or 36 bytes (MySQL).
+	require.Contains(t, string(first[len(first)-1].First), "\x16\x03\x01")
+	require.Len(t, first[len(first)-1].First, endpoint.FirstBytes)
+}
+
+func checkEnds(t *testing.T, s *endpoint.Server, d *dialer, seen []endpoint.Event) {
+	t.Helper()
+	last := seen[len(seen)-1]
+	require.Equal(t, s.Journal().Received(d.port), last.Received)
+	require.Equal(t, netip.MustParseAddrPort(s.Addr().String()), last.Local)
+	require.Equal(t, d.port, last.Remote.Port())
+	require.Equal(t, "orders", last.Database)
+	require.Equal(t, "orders-1", last.Node)
+}
+
+func TestDatabaseThatRequiresTLSRefusesPlaintextOnly(t *testing.T) {
+	a := newAuthority(t)
+	eachWay(t, func(t *testing.T, p port, encrypted bool) {
+		s := serve(t, p.config(a))
+		s.RequireTLS(func(remote netip.Addr) bool { return remote.IsLoopback() })
+		d := &dialer{addr: s.Addr()}
+		session, err := client.Open(deadline(t), d.dial, target(a, s, p, encrypted))
+		if encrypted {
+			require.NoError(t, err)
+			require.NoError(t, session.Query(deadline(t), "marker"))
+			require.NoError(t, session.Close())
+			return
+		}
+		require.ErrorIs(t, err, client.ErrRefusedByDatabase)
+		require.Equal(t, client.StageNegotiate, stage(t, err))
+		seen := events(t, s, d.port)
+		require.Len(t, of(endpoint.Refused, seen), 1)
+		require.Empty(t, of(endpoint.Query, seen))
+
+		s.RequireTLS(func(netip.Addr) bool { return false })
+		session, err = client.Open(deadline(t), (&dialer{addr: s.Addr()}).dial, target(a, s, p, false))
+		require.NoError(t, err)
+		require.NoError(t, session.Close())
+	})
+}
+
+func TestTLSThatIsNotOffered(t *testing.T) {
+	a := newAuthority(t)
+	for _, p := range ports() {
+		if p.transport == endpoint.TLSOnly {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			cfg := p.config(a)
+			cfg.TLS = nil
+			s := serve(t, cfg)
+			d := &dialer{addr: s.Addr()}
+			_, err := client.Open(deadline(t), d.dial, target(a, s, p, true))
+			require.Equal(t, client.StageNegotiate, stage(t, err))
+			// MongoDB has no way to say so: it closes the connection.
+			require.Equal(t, p.engine != topology.MongoDB, errors.Is(err, client.ErrTLSNotOffered), "%v", err)
+			require.Empty(t, of(endpoint.Query, events(t, s, d.port)))
+		})
+	}
+}
+
+func TestPlaintextAtTLSPort(t *testing.T) {
+	a := newAuthority(t)
+	for _, p := range ports() {
+		if p.transport != endpoint.TLSOnly {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			s := serve(t, p.config(a))
+			d := &dialer{addr: s.Addr()}
+			_, err := client.Open(deadline(t), d.dial, target(a, s, p, false))
+			require.Equal(t, client.StageNegotiate, stage(t, err))
+			// Only HTTP has words for it.
+			words := p.cluster || p.engine == topology.OpenSearch || p.engine == topology.InfluxDB
+			require.Equal(t, words, errors.Is(err, client.ErrRefusedByDatabase), "%v", err)
+			seen := events(t, s, d.port)
+			require.NotEmpty(t, of(endpoint.Bytes, seen), "plaintext has to be on the wire")
+			require.Len(t, of(endpoint.Refused, seen), 1)
+			require.Empty(t, of(endpoint.Query, seen))
+		})
+	}
+}
+
+func TestStrangersAreNotTrusted(t *testing.T) {
+	a, stranger := newAuthority(t), newAuthority(t)
+	for _, p := range ports() {
+		if p.transport == endpoint.PlainOnly {
+			continue
+		}
+		s := serve(t, p.config(a))
+		for name, change := range map[string]func(*client.Target){
+			"another authority": func(t *client.Target) { t.RootCAs = stranger.pool },
+			"no authority":      func(t *client.Target) { t.RootCAs = nil },
+			"another name":      func(t *client.Target) { t.ServerName = "elsewhere.example" },
+			"no name":           func(t *client.Target) { t.ServerName = "" },
+		} {
+			t.Run(p.name+"/"+name, func(t *testing.T) {
 				d := &dialer{addr: s.Addr()}
-				session, err := client.Open(ctx, d.dial, target(a, s, c, encrypted))
-				require.NoError(t, err)
-				require.NoError(t, session.Query(ctx, "marker-1"))
-				require.NoError(t, session.Query(ctx, "marker-2"))
-				require.NoError(t, session.Close())
-				require.EqualValues(t, 1, d.calls.Load())
-				for _, e := range s.Journal().Events(d.port) {
-					t.Log(e.Kind, e.TLS, e.Received, e.Query, e.Reason)
-				}
+				to := target(a, s, p, true)
+				change(&to)
+				_, err := client.Open(deadline(t), d.dial, to)
+				require.Equal(t, client.StageNegotiate, stage(t, err))
+				require.NotErrorIs(t, err, client.ErrTLSNotOffered)
+				var unknown x509.UnknownAuthorityError
+				var hostname x509.HostnameError
+				require.True(t, errors.As(err, &unknown) || errors.As(err, &hostname), "%v", err)
+				require.Empty(t, of(endpoint.Query, events(t, s, d.port)))
 			})
 		}
 	}
 }
 
-// ways returns how a client can be served there: without TLS, with it, or both.
-func (p port) ways() []bool {
-	switch p.transport {
-	case endpoint.TLSOnly:
-		return []bool{true}
-	case endpoint.PlainOnly:
-		return []bool{false}
-	}
-	return []bool{false, true}
+func TestSessionIsOneConnection(t *testing.T) {
+	a := newAuthority(t)
+	eachWay(t, func(t *testing.T, p port, encrypted bool) {
+		s := serve(t, p.config(a))
+		d := &dialer{addr: s.Addr()}
+		session, err := client.Open(deadline(t), d.dial, target(a, s, p, encrypted))
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		err = session.Query(deadline(t), "marker")
+		require.Equal(t, client.StageQuery, stage(t, err))
+		require.NotErrorIs(t, err, client.ErrMarker)
+		_ = session.Close() // what a driver says about closing a dead connection is its own affair
+		require.EqualValues(t, 1, d.calls.Load())
+	})
 }
 
-func way(encrypted bool) string {
-	if encrypted {
-		return "tls"
+// joined holds back the client's second write until the third, so that the end of the TLS handshake and the first request
+// arrive together.
+type joined struct {
+	net.Conn
+	mu     sync.Mutex
+	writes int
+	held   []byte
+}
+
+func (c *joined) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writes++
+	if c.writes == 2 {
+		c.held = append(c.held, p...)
+		return len(p), nil
 	}
-	return "plain"
+	_, err := c.Conn.Write(append(c.held, p...))
+	c.held = nil
+	return len(p), err
+}
+
+func TestRequestInTheSegmentThatEndsTheHandshake(t *testing.T) {
+	a := newAuthority(t)
+	for _, p := range ports() {
+		if p.transport == endpoint.InBand || p.transport == endpoint.PlainOnly {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			s := serve(t, p.config(a))
+			d := &dialer{addr: s.Addr()}
+			dial := func(ctx context.Context) (net.Conn, error) {
+				c, err := d.dial(ctx)
+				return &joined{Conn: c}, err
+			}
+			session, err := client.Open(deadline(t), dial, target(a, s, p, true))
+			require.NoError(t, err)
+			require.NoError(t, session.Query(deadline(t), "marker"))
+			require.NoError(t, session.Close())
+		})
+	}
+}
+
+// silent is a connection to nobody: it tells when the client waits for an answer, which never comes.
+type silent struct {
+	net.Conn
+	waiting context.CancelFunc
+}
+
+func (c silent) Read(p []byte) (int, error) {
+	c.waiting()
+	return c.Conn.Read(p)
+}
+
+func TestOpenEndsWithItsContext(t *testing.T) {
+	a := newAuthority(t)
+	s := serve(t, endpoint.Config{Engine: topology.Redis, Transport: endpoint.PlainOnly})
+	eachWay(t, func(t *testing.T, p port, encrypted bool) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer func() { require.NoError(t, l.Close()) }()
+		ctx, cancel := context.WithCancel(deadline(t))
+		defer cancel()
+		d := &dialer{addr: l.Addr()}
+		_, err = client.Open(ctx, func(ctx context.Context) (net.Conn, error) {
+			c, err := d.dial(ctx)
+			return silent{c, cancel}, err
+		}, target(a, s, p, encrypted))
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, client.StageNegotiate, stage(t, err))
+		require.EqualValues(t, 1, d.calls.Load())
+	})
+}
+
+func TestAnswerWithoutMarkerIsNoAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	other := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(endpoint.OpaqueID, "something else")
+		_, _ = io.WriteString(w, r.Header.Get(endpoint.OpaqueID))
+	})}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = other.Serve(l) })
+	t.Cleanup(func() { require.NoError(t, other.Close()); wg.Wait() })
+	d := &dialer{addr: l.Addr()}
+	session, err := client.Open(deadline(t), d.dial, client.Target{
+		Engine: topology.OpenSearch, Addr: netip.MustParseAddrPort(l.Addr().String()),
+	})
+	require.NoError(t, err)
+	err = session.Query(deadline(t), "marker")
+	require.ErrorIs(t, err, client.ErrMarker)
+	require.Equal(t, client.StageQuery, stage(t, err))
+	require.NoError(t, session.Close())
+}
+
+func TestMarkersThatStandForThemselves(t *testing.T) {
+	a := newAuthority(t)
+	p := ports()[0]
+	s := serve(t, p.config(a))
+	d := &dialer{addr: s.Addr()}
+	session, err := client.Open(deadline(t), d.dial, target(a, s, p, false))
+	require.NoError(t, err)
+	for _, bad := range []string{"", "it's", "a b", "a\\b", "a\nb", "é", strings.Repeat("m", 129)} {
+		require.ErrorIs(t, session.Query(deadline(t), bad), client.ErrMarker, "%q", bad)
+	}
+	require.NoError(t, session.Query(deadline(t), strings.Repeat("m", 128)))
+	require.NoError(t, session.Close())
+	require.Len(t, of(endpoint.Query, events(t, s, d.port)), 1)
+}
+
+func TestErrorsBeforeTheFirstByte(t *testing.T) {
+	broken := errors.New("broken")
+	_, err := client.Open(t.Context(), func(context.Context) (net.Conn, error) { return nil, broken },
+		client.Target{Engine: topology.Redis})
+	require.ErrorIs(t, err, broken)
+	require.Equal(t, client.StageDial, stage(t, err))
+	for _, unknown := range []client.Target{{}, {Engine: "oracle"}, {Cluster: true}} {
+		_, err = client.Open(t.Context(), func(context.Context) (net.Conn, error) {
+			t.Error("dialed")
+			return nil, broken
+		}, unknown)
+		require.ErrorIs(t, err, client.ErrTarget)
+	}
+}
+
+func stage(t testing.TB, err error) client.Stage {
+	t.Helper()
+	var e *client.Error
+	require.ErrorAs(t, err, &e)
+	return e.Stage
 }

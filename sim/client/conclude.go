@@ -11,6 +11,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	mongodriver "go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 )
 
 // Errors by which databases say that they want TLS.
@@ -44,15 +45,18 @@ const pgRefusedTLS = "server refused TLS connection"
 func refusedPlaintext(err error) bool {
 	var pg *pgconn.PgError
 	var my *mysql.MySQLError
-	var mongoErr mongo.CommandError
+	var handshake mongodriver.Error
+	var command mongo.CommandError
 	var status *statusError
 	switch {
 	case errors.As(err, &pg):
 		return pg.Code == pgInvalidAuthorization && strings.Contains(pg.Message, "no encryption")
 	case errors.As(err, &my):
 		return my.Number == mysqlSecureTransportRequired
-	case errors.As(err, &mongoErr):
-		return mongoErr.Code == mongoSSLHandshakeFailed
+	case errors.As(err, &handshake):
+		return handshake.Code == mongoSSLHandshakeFailed
+	case errors.As(err, &command):
+		return command.Code == mongoSSLHandshakeFailed
 	case errors.As(err, &status):
 		return status.code == http.StatusUpgradeRequired || status.code == http.StatusBadRequest && strings.Contains(status.body, "HTTPS")
 	}

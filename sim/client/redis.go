@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -11,12 +12,21 @@ import (
 	"drawbridge/sim/endpoint"
 )
 
+// quiet keeps the driver, whose logger is global, from writing to standard error what it also returns.
+var quiet = sync.OnceFunc(func() { redis.SetLogger(silence{}) })
+
+type silence struct{}
+
+// Printf implements the driver's logger.
+func (silence) Printf(context.Context, string, ...any) {}
+
 type redisDriver struct{ client *redis.Client }
 
 func openRedis(ctx context.Context, o *only, t Target) (driver, error) {
 	if err := o.secure(ctx, t); err != nil {
 		return nil, err
 	}
+	quiet()
 	c := redis.NewClient(&redis.Options{
 		Addr:     t.Addr.String(),
 		Username: endpoint.User, Password: endpoint.Password,

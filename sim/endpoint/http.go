@@ -11,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 )
 
@@ -100,7 +101,10 @@ func (p *httpProtocol) serve(s *session) error {
 		return net.ErrClosed
 	}
 	<-c.finished
-	return s.wire.end()
+	if err := s.wire.end(); !errors.Is(err, os.ErrDeadlineExceeded) { // net/http interrupts its own reads that way
+		return err
+	}
+	return nil
 }
 
 // ServeHTTP answers one request.

@@ -58,7 +58,7 @@ type Event struct {
 	Received uint64
 	// TLS tells whether the TLS handshake was complete by then.
 	TLS bool
-	// Query is the client's request, only with Kind Query.
+	// Query is the client's request, at most QueryBytes of it, only with Kind Query.
 	Query string
 	// Reason says why, only with Kind Refused and Closed.
 	Reason string
@@ -67,6 +67,9 @@ type Event struct {
 // FirstBytes is how much of a connection's beginning the journal keeps: enough for a PostgreSQL SSLRequest (8 bytes) or a
 // MySQL SSLRequest (36 bytes) and the TLS record behind it.
 const FirstBytes = 64
+
+// QueryBytes is how much of a request the journal keeps.
+const QueryBytes = 1024
 
 // Journal records the events of any number of servers in the order in which they happened. It loses nothing: it grows
 // until Forget. All methods may be called concurrently. The zero value is empty and ready.

@@ -14,13 +14,22 @@ type redisProtocol struct{}
 
 func (redisProtocol) close() {}
 
-// refusePlaintext stands for a server with "port 0", which this port would not exist on: it speaks up like a server in
-// protected mode does, and closes.
+// refusePlaintext stands for a server with "port 0", which this port would not exist on. It answers every command alike until
+// the client leaves: drivers take the error of their first one for that of an old server, and try others.
 func (redisProtocol) refusePlaintext(s *session) error {
-	if _, err := s.wire.buffered.Peek(1); err != nil {
-		return err
+	const message = "DENIED plaintext connections are disabled (port 0), use the TLS port"
+	reader := redcon.NewReader(s.conn)
+	for refused := false; ; refused = true {
+		if _, err := reader.ReadCommand(); err != nil {
+			return err
+		}
+		if !refused {
+			s.refuse(message)
+		}
+		if _, err := s.conn.Write(redcon.AppendError(nil, message)); err != nil {
+			return err
+		}
 	}
-	return redisRefuse(s, "DENIED plaintext connections are disabled (port 0), use the TLS port")
 }
 
 func redisRefuse(s *session, message string) error {

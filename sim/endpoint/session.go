@@ -146,7 +146,7 @@ func (s *session) unit() { s.wire.replenish() }
 // authenticated lifts the limit on the time to authenticate.
 func (s *session) authenticated() error { return s.wire.SetReadDeadline(time.Time{}) }
 
-func (s *session) query(q string) { s.record(Event{Kind: Query, Query: q}) }
+func (s *session) query(q string) { s.record(Event{Kind: Query, Query: q[:min(len(q), QueryBytes)]}) }
 
 func (s *session) refuse(why string) { s.record(Event{Kind: Refused, Reason: why}) }
 

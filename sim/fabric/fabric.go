@@ -11,7 +11,6 @@
 package fabric
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,9 +32,6 @@ const (
 
 // Edge names the router between a region's network and the Internet.
 func Edge(region string) string { return edgePrefix + region }
-
-// ErrPeering is returned by Plan for peerings that the fabric cannot carry.
-var ErrPeering = errors.New("a peered network hangs on one gateway, and a gateway has one peered network")
 
 // Plan is everything there is to build.
 type Plan struct {
@@ -59,6 +55,7 @@ type Node struct {
 // NodeEnd is a node's own side of a link, and who is at the other.
 type NodeEnd struct {
 	Index int
+	Name  string
 	Peer  net.HardwareAddr
 }
 
@@ -122,8 +119,8 @@ func (f Filter) Active() bool {
 }
 
 // New plans the fabric of a world.
-func New(w *topology.World) (Plan, error) {
-	b := &builder{w: w, nodes: make(map[string]*Node), peered: make(map[string]string)}
+func New(w *topology.World) Plan {
+	b := &builder{w: w, nodes: make(map[string]*Node)}
 	b.core()
 	for _, h := range w.Internet() {
 		b.internetHost(h)
@@ -136,20 +133,16 @@ func New(w *topology.World) (Plan, error) {
 	}
 	for _, g := range w.Gateways() {
 		b.gateway(g)
-		if err := b.peering(g); err != nil {
-			return Plan{}, err
-		}
 	}
-	return b.plan(), nil
+	return b.plan()
 }
 
 // builder grows a plan. Names are unique: the world's loader has seen to it.
 type builder struct {
-	w      *topology.World
-	nodes  map[string]*Node
-	order  []string
-	links  []Link
-	peered map[string]string // the gateway of each peered network
+	w     *topology.World
+	nodes map[string]*Node
+	order []string
+	links []Link
 }
 
 func (b *builder) plan() Plan {
@@ -174,8 +167,8 @@ func (b *builder) connect(a *Node, aName string, z *Node, zName string) string {
 	}
 	number := len(b.links)
 	l := Link{A: a.end(aName, number, 0), Z: z.end(zName, number, 1)}
-	a.Ends = append(a.Ends, NodeEnd{Index: l.A.Index, Peer: l.Z.MAC})
-	z.Ends = append(z.Ends, NodeEnd{Index: l.Z.Index, Peer: l.A.MAC})
+	a.Ends = append(a.Ends, NodeEnd{Index: l.A.Index, Name: l.A.Name, Peer: l.Z.MAC})
+	z.Ends = append(z.Ends, NodeEnd{Index: l.Z.Index, Name: l.Z.Name, Peer: l.A.MAC})
 	b.links = append(b.links, l)
 	return aName
 }

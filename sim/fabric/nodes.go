@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"fmt"
 	"net/netip"
 
 	"drawbridge/topology"
@@ -104,6 +103,11 @@ func (b *builder) gateway(g topology.Gateway) {
 		b.dedicatedNode(n, topology.VPCInterface(i), node)
 	}
 	n.Filter.Hairpin, n.Filter.HairpinVia = behind, g.Canary
+	for _, d := range b.databasesAt(g.Name) {
+		if d.Peering != nil {
+			b.peering(n, *d.Peering)
+		}
+	}
 }
 
 func (b *builder) dedicatedNode(gateway *Node, iface string, node topology.Node) {
@@ -114,37 +118,22 @@ func (b *builder) dedicatedNode(gateway *Node, iface string, node topology.Node)
 	n.defaultRoute(hostInterface)
 }
 
-// peering hangs the peered network, if there is one, on its gateway, which is its only way to anywhere.
-func (b *builder) peering(g topology.Gateway) error {
-	n, core := b.nodes[g.Name], b.nodes[Core]
-	for _, d := range b.databasesAt(g.Name) {
-		if d.Peering == nil {
-			continue
-		}
-		switch at := b.peered[d.Peering.Network]; {
-		case at == "" && n.ifaces[topology.PeeringInterface] == 0:
-			b.peerNetwork(n, d.Peering.Network)
-		case at != g.Name:
-			return fmt.Errorf("gateway %s, database %s, peered network %s: %w", g.Name, d.Name, d.Peering.Network, ErrPeering)
-		}
-		n.address(topology.PeeringInterface, d.Peering.Address...)
-		core.route(b.portTo(g.Name), single(d.Peering.Address)...)
-	}
-	return nil
-}
-
-func (b *builder) peerNetwork(gateway *Node, name string) {
-	b.peered[name] = gateway.Name
-	peer, _ := b.w.Peer(name)
-	router := b.node(name, true)
+// peering hangs a peered network on its gateway, which is its only way to anywhere. A network is peered once, and a
+// gateway has one peering at most: the world's loader has seen to it.
+func (b *builder) peering(gateway *Node, p topology.Peering) {
+	peer, _ := b.w.Peer(p.Network)
+	router := b.node(peer.Name, true)
 	router.address(loInterface, routerAddresses...)
 	b.connect(gateway, topology.PeeringInterface, router, topology.PeeringInterface)
 	router.defaultRoute(topology.PeeringInterface)
+	core, port := b.nodes[Core], b.portTo(gateway.Name)
 	for _, h := range peer.Hosts {
-		b.host(router, name+"/"+h.Name, h.Addresses)
+		b.host(router, peer.Name+"/"+h.Name, h.Addresses)
 		gateway.route(topology.PeeringInterface, single(h.Addresses)...)
-		b.nodes[Core].route(b.portTo(gateway.Name), single(h.Addresses)...)
+		core.route(port, single(h.Addresses)...)
 	}
+	gateway.address(topology.PeeringInterface, p.Address...)
+	core.route(port, single(p.Address)...)
 }
 
 // portTo names the core's interface towards a node.

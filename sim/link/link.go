@@ -50,6 +50,9 @@ const (
 
 // Batch collects requests. The zero value is empty and ready. Every request carries words for errors: what it is about.
 type Batch struct {
+	// Names are those of interfaces by index, for errors; indices without a name will do.
+	Names map[int]string
+
 	messages [][]byte
 	subjects []string
 	err      error
@@ -95,7 +98,7 @@ func deviceAttributes(e *netlink.AttributeEncoder, d Device) {
 // Up brings an interface up. It has to come before the interface's addresses: in the other order the kernel loses
 // an IPv6 default route once in some thousand times.
 func (b *Batch) Up(index int) {
-	b.add(fmt.Sprintf("interface %d up", index), unix.RTM_NEWLINK, 0, ifinfo(index, true), nil)
+	b.add(fmt.Sprintf("bring up %s", b.name(index)), unix.RTM_NEWLINK, 0, ifinfo(index, true), nil)
 }
 
 // Address gives an interface an address of its own, without a network around it and without duplicate address detection.
@@ -103,7 +106,7 @@ func (b *Batch) Address(index int, addr netip.Addr) {
 	header := make([]byte, unix.SizeofIfAddrmsg)
 	header[0], header[1], header[2] = familyOf(addr), byte(addr.BitLen()), unix.IFA_F_NODAD
 	binary.NativeEndian.PutUint32(header[4:], uint32(index))
-	b.add(fmt.Sprintf("add address %s to interface %d", addr, index), unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+	b.add(fmt.Sprintf("add address %s to %s", addr, b.name(index)), unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		header, func(e *netlink.AttributeEncoder) {
 			e.Bytes(unix.IFA_LOCAL, addr.AsSlice())
 			e.Bytes(unix.IFA_ADDRESS, addr.AsSlice())
@@ -117,7 +120,7 @@ func (b *Batch) Neighbours(index int, peer net.HardwareAddr) {
 		header[0] = familyOf(addr)
 		binary.NativeEndian.PutUint32(header[4:], uint32(index))
 		binary.NativeEndian.PutUint16(header[8:], unix.NUD_PERMANENT)
-		b.add(fmt.Sprintf("add neighbour %s to interface %d", addr, index), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE,
+		b.add(fmt.Sprintf("add neighbour %s to %s", addr, b.name(index)), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE,
 			header, func(e *netlink.AttributeEncoder) {
 				e.Bytes(unix.NDA_DST, addr.AsSlice())
 				e.Bytes(unix.NDA_LLADDR, peer)
@@ -129,7 +132,7 @@ func (b *Batch) Neighbours(index int, peer net.HardwareAddr) {
 func (b *Batch) Route(dst netip.Prefix, index int) {
 	header := routeHeader(dst, unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
 	binary.NativeEndian.PutUint32(header[8:], unix.RTNH_F_ONLINK)
-	b.add(fmt.Sprintf("add route %s to interface %d", dst, index), unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+	b.add(fmt.Sprintf("add route %s by %s", dst, b.name(index)), unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		header, func(e *netlink.AttributeEncoder) {
 			e.Bytes(unix.RTA_DST, dst.Addr().AsSlice())
 			e.Bytes(unix.RTA_GATEWAY, PeerOf(dst.Addr()).AsSlice())
@@ -144,15 +147,12 @@ func (b *Batch) Own(network netip.Prefix) {
 	b.add(fmt.Sprintf("own network %s", network), unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		header, func(e *netlink.AttributeEncoder) {
 			e.Bytes(unix.RTA_DST, network.Addr().AsSlice())
-			e.Uint32(unix.RTA_OIF, loopback)
+			e.Uint32(unix.RTA_OIF, Loopback)
 		})
 }
 
-// loopback is the index of lo in every namespace (net_device.h, LOOPBACK_IFINDEX).
-const loopback = 1
-
-// Loopback is the index of lo, for Address.
-const Loopback = loopback
+// Loopback is the index of lo in every namespace (linux/net_namespace.h, LOOPBACK_IFINDEX).
+const Loopback = 1
 
 func routeHeader(dst netip.Prefix, table, typ byte) []byte {
 	header := make([]byte, unix.SizeofRtMsg)
@@ -176,6 +176,13 @@ func familyOf(a netip.Addr) byte {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
+}
+
+func (b *Batch) name(index int) string {
+	if name, ok := b.Names[index]; ok {
+		return "interface " + name
+	}
+	return fmt.Sprintf("interface %d", index)
 }
 
 func (b *Batch) add(subject string, typ, flags uint16, header []byte, attrs func(*netlink.AttributeEncoder)) {

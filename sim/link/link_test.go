@@ -83,7 +83,7 @@ func TestFailuresNameTheirRequests(t *testing.T) {
 	})
 	require.ErrorIs(t, err, syscall.ENODEV)
 	require.ErrorContains(t, err, "add address 192.0.2.2 to interface 99")
-	require.ErrorContains(t, err, "add route 192.0.2.0/24 to interface 98")
+	require.ErrorContains(t, err, "add route 192.0.2.0/24 by interface 98")
 	require.NotContains(t, err.Error(), "192.0.2.1 ")
 	require.NotContains(t, err.Error(), "192.0.2.3")
 	var e *link.Error

@@ -16,6 +16,7 @@ import (
 	"drawbridge/sim/netns"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // TableName is the table's name, of family inet. docs/DRIVERS.md promises it to drivers.
@@ -60,9 +61,16 @@ func Install(h *netns.Handle, f fabric.Filter) (*Table, error) {
 	}
 	t.build()
 	if err := t.conn.Flush(); err != nil {
-		return nil, errors.Join(fmt.Errorf("table inet %s: create: %w", TableName, err), t.conn.CloseLasting())
+		return nil, errors.Join(fmt.Errorf("table inet %s: create: %w%s", TableName, err, advice(err)), t.conn.CloseLasting())
 	}
 	return t, nil
+}
+
+func advice(err error) string {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
+		return " (needs Linux 5.12, for tables with an owner, and its modules nf_tables, nft_chain_nat and nft_fib_inet)"
+	}
+	return ""
 }
 
 // Close takes the table out of force.

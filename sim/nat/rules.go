@@ -63,7 +63,9 @@ func (t *Table) build() {
 	}
 }
 
-func (t *Table) chain(table *nftables.Table, name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
+func (t *Table) chain(
+	table *nftables.Table, name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority,
+) *nftables.Chain {
 	return t.conn.AddChain(&nftables.Chain{Name: name, Table: table, Type: typ, Hooknum: hook, Priority: prio})
 }
 

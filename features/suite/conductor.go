@@ -1,0 +1,357 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"drawbridge/features/driver"
+	"drawbridge/features/oracle"
+	"drawbridge/features/platform"
+	"drawbridge/topology"
+)
+
+// conductor keeps the platform, the lab's fabric and the enforcer in step. It belongs to one goroutine.
+type conductor struct {
+	world    *topology.World
+	lab      Lab
+	enforcer Enforcer
+	driver   driver.Description
+
+	defaults *platform.State // what every scenario begins with
+	state    *platform.State // what is in force now
+	dirty    map[string]bool // points that differ from the defaults, or may
+	free     map[string]bool // points at which no policy is in force
+	receipts map[string]driver.Receipt
+	lost     error // set once the defaults could not be brought back: nothing can be judged any more
+
+	mu        sync.Mutex
+	durations []time.Duration // of every successful apply
+}
+
+func newConductor(w *topology.World, lab Lab, enforcer Enforcer) *conductor {
+	start := platform.Start(w)
+	return &conductor{
+		world: w, lab: lab, enforcer: enforcer, defaults: start, state: start.Clone(),
+		dirty: map[string]bool{}, free: map[string]bool{}, receipts: map[string]driver.Receipt{},
+	}
+}
+
+// begin asks the enforcer what it is, checks the lab without it, and brings the defaults into force everywhere.
+func (c *conductor) begin(ctx context.Context) error {
+	points := c.points()
+	if len(points) == 0 {
+		return fmt.Errorf("world %s has no enforcement point", c.world.Name())
+	}
+	about, err := c.enforcer.Describe(ctx, points[0])
+	if err != nil {
+		return err
+	}
+	c.driver = about
+	if err := c.lab.Baseline(ctx); err != nil {
+		return err
+	}
+	if err := c.apply(ctx, c.state, points); err != nil {
+		return fmt.Errorf("the defaults of every database: %w", err)
+	}
+	return c.canaries(ctx, points)
+}
+
+// end takes everything out of force.
+func (c *conductor) end(ctx context.Context) error {
+	return each(ctx, c.points(), c.enforcer.Reset)
+}
+
+func (c *conductor) points() []string {
+	var names []string
+	for _, p := range c.world.Points() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// pointsOf names the points at which a database has endpoints.
+func (c *conductor) pointsOf(databases ...string) []string {
+	var names []string
+	for _, p := range c.world.Points() {
+		if slices.ContainsFunc(p.Databases, func(d string) bool { return slices.Contains(databases, d) }) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// change brings a changed platform into force at the points of the given databases. If the enforcer refuses, everything
+// stays as it was and the error is driver.ErrRefused.
+func (c *conductor) change(ctx context.Context, next *platform.State, databases ...string) error {
+	if err := c.settled(); err != nil {
+		return err
+	}
+	points := c.pointsOf(databases...)
+	if len(points) == 0 {
+		return wrongFeature("the change of %v touches no enforcement point", databases)
+	}
+	for _, p := range points {
+		c.dirty[p] = true
+	}
+	if err := c.apply(ctx, next, points); err != nil {
+		return err
+	}
+	c.state = next
+	for _, p := range points {
+		delete(c.free, p)
+	}
+	return nil
+}
+
+// apply brings a state into force at several points at once. Mixed answers are a finding: one change, one answer.
+func (c *conductor) apply(ctx context.Context, state *platform.State, points []string) error {
+	var mu sync.Mutex
+	var refusals []error
+	err := each(ctx, points, func(ctx context.Context, point string) error {
+		err := c.applyOne(ctx, state, point)
+		if errors.Is(err, driver.ErrRefused) {
+			mu.Lock()
+			defer mu.Unlock()
+			refusals = append(refusals, err)
+			return nil
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(refusals) == len(points):
+		return errors.Join(refusals...)
+	case len(refusals) > 0:
+		return notConformant("one change was accepted at some points and refused at others: %v", errors.Join(refusals...))
+	}
+	return c.requireTLS(state, points)
+}
+
+func (c *conductor) applyOne(ctx context.Context, state *platform.State, point string) error {
+	doc, err := driver.Build(state, point)
+	if err != nil {
+		return err
+	}
+	r, err := c.enforcer.Apply(ctx, doc)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.durations = append(c.durations, r.Duration)
+	if was, ok := c.receipts[point]; ok && was.Generation == r.Generation {
+		return notConformant("point %s: the receipt names generation %s, as the one before did", point, r.Generation)
+	}
+	c.receipts[point] = r
+	return nil
+}
+
+// requireTLS hands Force TLS to the database servers, if the enforcer leaves it to them.
+func (c *conductor) requireTLS(state *platform.State, points []string) error {
+	if c.driver.ForceTLS != driver.ByDatabase {
+		return nil
+	}
+	for _, d := range c.databasesAt(points) {
+		forced := oracle.ForcesTLS(d.Model, state.Of(d.Name))
+		var nodes []netip.Addr
+		for _, n := range d.Nodes {
+			nodes = append(nodes, n.Addresses...)
+		}
+		cluster := len(d.Nodes) > 1
+		err := c.lab.RequireTLS(d.Name, func(client netip.Addr) bool {
+			return forced || cluster && slices.Contains(nodes, client.Unmap())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *conductor) databasesAt(points []string) []topology.Database {
+	var all []topology.Database
+	for _, d := range c.world.Databases() {
+		if slices.ContainsFunc(c.pointsOf(d.Name), func(p string) bool { return slices.Contains(points, p) }) {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// release takes everything out of force at some points.
+func (c *conductor) release(ctx context.Context, points []string) error {
+	for _, p := range points {
+		c.dirty[p], c.free[p] = true, true
+	}
+	if c.driver.ForceTLS == driver.ByDatabase {
+		for _, d := range c.databasesAt(points) {
+			if err := c.lab.RequireTLS(d.Name, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return each(ctx, points, c.enforcer.Reset)
+}
+
+// restore brings every touched point back to the defaults by way of nothing in force at all, and checks that both work. What it
+// finds wrong with the enforcer it returns; what keeps it from restoring at all it also remembers.
+func (c *conductor) restore(ctx context.Context) error {
+	findings := errors.Join(c.restoreFabric(ctx), c.settled())
+	points := slices.Sorted(maps.Keys(c.dirty))
+	if len(points) > 0 {
+		findings = errors.Join(findings, c.restorePoints(ctx, points))
+	}
+	if err := c.lab.Err(); err != nil {
+		c.lost = err
+	}
+	return errors.Join(findings, c.lost)
+}
+
+// settled ends the watched connections: what was denied and got through since is a finding.
+func (c *conductor) settled() error {
+	var all []error
+	for _, l := range c.lab.Settle() {
+		all = append(all, notConformant("denied at first, but it got through later: %s", l))
+	}
+	return errors.Join(all...)
+}
+
+func (c *conductor) restorePoints(ctx context.Context, points []string) error {
+	if err := c.release(ctx, points); err != nil {
+		c.lost = fmt.Errorf("points %v could not be reset: %w", points, err)
+		return nil
+	}
+	c.state = c.defaults.Clone()
+	findings := c.everythingReaches(ctx, points)
+	if err := c.apply(ctx, c.state, points); err != nil {
+		c.lost = fmt.Errorf("the defaults could not be brought back at %v: %w", points, err)
+		if errors.Is(err, driver.ErrRefused) || errors.Is(err, ErrNotConformant) {
+			c.lost = notConformant("%v", c.lost)
+		}
+	}
+	clear(c.dirty)
+	clear(c.free)
+	return findings
+}
+
+// restoreFabric undoes fail-overs and moved egress addresses.
+func (c *conductor) restoreFabric(ctx context.Context) error {
+	for _, d := range c.world.Databases() {
+		if start := c.defaults.Primary(d.Name); c.state.Primary(d.Name) != start {
+			if err := c.lab.Failover(ctx, d.Name, start); err != nil {
+				c.lost = fmt.Errorf("database %s could not be failed back: %w", d.Name, err)
+			}
+		}
+	}
+	for _, r := range c.world.Regions() {
+		for _, from := range r.Egress {
+			to, moved := c.state.Moves()[from]
+			if !moved {
+				continue
+			}
+			if err := c.lab.MoveEgress(ctx, r.Name, to, from); err != nil {
+				c.lost = fmt.Errorf("region %s: egress could not be moved back: %w", r.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// everythingReaches checks, while nothing is in force at some points, that a client of each sort reaches every endpoint there:
+// an enforcer that ignores reset would make the next scenario's verdicts worthless.
+func (c *conductor) everythingReaches(ctx context.Context, points []string) error {
+	var attempts []oracle.Connection
+	for _, e := range c.world.Endpoints() {
+		if slices.Contains(points, e.Point) {
+			attempts = append(attempts, c.samples(e)...)
+		}
+	}
+	outcomes, err := c.lab.Connect(ctx, attempts)
+	if err != nil {
+		return err
+	}
+	var findings []error
+	for i, o := range outcomes {
+		if o.Finding != Served {
+			findings = append(findings, notConformant("after reset, %s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
+		}
+	}
+	_ = c.lab.Settle() // what was wrongly denied is reported above
+	return errors.Join(findings...)
+}
+
+// samples are connections to an endpoint from one Internet host and one app, in every way its port speaks.
+func (c *conductor) samples(e topology.Endpoint) []oracle.Connection {
+	var all []oracle.Connection
+	seen := map[topology.VantageKind]bool{topology.VantageNode: true, topology.VantagePeer: e.Kind != topology.PrivatePeeringRW}
+	for _, v := range c.world.Vantages() {
+		if seen[v.Kind] {
+			continue
+		}
+		seen[v.Kind] = true
+		for _, tls := range []bool{true, false} {
+			if speaks(e.TLS, tls) {
+				all = append(all, oracle.Connection{From: v, To: e, TLS: tls})
+			}
+		}
+	}
+	return all
+}
+
+// canaries checks that the canaries of some points are served: without them no denial can be concluded.
+func (c *conductor) canaries(ctx context.Context, points []string) error {
+	var attempts []oracle.Connection
+	for _, e := range c.world.Endpoints() {
+		d, ok := c.world.Database(e.Database)
+		if !ok || !d.Canary || !slices.Contains(points, e.Point) || !speaks(e.TLS, true) {
+			continue
+		}
+		for _, s := range c.samples(e) {
+			if s.TLS {
+				attempts = append(attempts, s)
+			}
+		}
+	}
+	outcomes, err := c.lab.Connect(ctx, attempts)
+	if err != nil {
+		return err
+	}
+	var findings []error
+	for i, o := range outcomes {
+		if o.Finding != Served {
+			findings = append(findings, notConformant("a canary must be served at all times, but %s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
+		}
+	}
+	return errors.Join(findings...)
+}
+
+// describe names an attempt for people.
+func describe(c oracle.Connection) string {
+	from := c.From.Name
+	if c.Source.IsValid() {
+		from += " using " + c.Source.String()
+	}
+	how := "without TLS"
+	if c.TLS {
+		how = "over TLS"
+	}
+	return fmt.Sprintf("%s to %s at %s %s", from, c.To.Database, c.To.Addr, how)
+}
+
+// each calls do for every point at once and waits for all of them.
+func each(ctx context.Context, points []string, do func(context.Context, string) error) error {
+	var group errgroup.Group
+	for _, p := range points {
+		group.Go(func() error { return do(ctx, p) })
+	}
+	return group.Wait()
+}

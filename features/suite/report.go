@@ -1,0 +1,280 @@
+package suite
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"drawbridge/features/driver"
+	"drawbridge/features/oracle"
+)
+
+// Result is how a scenario, a statement or a whole run ended. The zero value is Unjudged.
+type Result int
+
+// Results, and with them the exit statuses of a run.
+const (
+	Unjudged Result = iota
+	Failed
+	Passed
+)
+
+// String returns the result in words.
+func (r Result) String() string {
+	switch r {
+	case Failed:
+		return "failed"
+	case Passed:
+		return "passed"
+	}
+	return "unjudged"
+}
+
+// MarshalText writes the result in words.
+func (r Result) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// ExitCode is the exit status of a run with this result: 0 conformant, 1 not conformant, 3 could not be judged.
+func (r Result) ExitCode() int {
+	switch r {
+	case Passed:
+		return 0
+	case Failed:
+		return 1
+	}
+	return 3
+}
+
+// Report is what a run found.
+type Report struct {
+	Result         Result            `json:"result"`
+	Error          string            `json:"error,omitempty"` // what kept the run as a whole from being judged, or failed it
+	World          string            `json:"world"`
+	Implementation Implementation    `json:"implementation"`
+	Profiles       []string          `json:"profiles"` // judged
+	Tags           string            `json:"tags,omitempty"`
+	Started        time.Time         `json:"started"`
+	Seconds        float64           `json:"seconds"`
+	Counts         Counts            `json:"counts"`
+	Apply          Durations         `json:"apply"`
+	Statements     []StatementReport `json:"statements"`
+	Scenarios      []*ScenarioReport `json:"scenarios"`
+}
+
+// Implementation is what the driver says of the enforcer.
+type Implementation struct {
+	Name     string   `json:"name"`
+	Version  string   `json:"version"`
+	Profiles []string `json:"profiles"`
+	ForceTLS string   `json:"force_tls"`
+	Revoke   string   `json:"revoke"`
+}
+
+// Counts of scenarios and of what was tried in them.
+type Counts struct {
+	Expected int `json:"expected"` // committed; 0 when tags selected some
+	Selected int `json:"selected"`
+	Executed int `json:"executed"`
+	Passed   int `json:"passed"`
+	Failed   int `json:"failed"`
+	Unjudged int `json:"unjudged"`
+	Attempts int `json:"attempts"` // connections and packets
+}
+
+// Durations of the successful applies, each from the call of the driver to its end.
+type Durations struct {
+	Count int     `json:"count"`
+	P50   float64 `json:"p50_ms"`
+	P99   float64 `json:"p99_ms"`
+	Max   float64 `json:"max_ms"`
+}
+
+// StatementReport traces a statement to its scenarios. Open: no scenario that drove traffic was executed for it.
+type StatementReport struct {
+	ID        string   `json:"id"`
+	Profile   string   `json:"profile"`
+	Result    Result   `json:"result"`
+	Open      bool     `json:"open"`
+	Attempts  int      `json:"attempts"`
+	Scenarios []string `json:"scenarios"`
+}
+
+// ScenarioReport is what became of one scenario, and of everything it tried.
+type ScenarioReport struct {
+	Name       string        `json:"name"`
+	File       string        `json:"file"`
+	Profile    string        `json:"profile"`
+	Statements []string      `json:"statements"`
+	Result     Result        `json:"result"`
+	Error      string        `json:"error,omitempty"`
+	Millis     float64       `json:"ms"`
+	Notes      []string      `json:"notes,omitempty"`
+	Attempts   []AttemptLine `json:"attempts"`
+}
+
+// AttemptLine is one attempt: what must have become of it and why, what did, and how that is known.
+type AttemptLine struct {
+	What    string   `json:"what"`
+	Must    string   `json:"must"`
+	Because []string `json:"because"`
+	Was     string   `json:"was"`
+	Detail  string   `json:"detail"`
+	OK      bool     `json:"ok"`
+	Millis  float64  `json:"ms"`
+}
+
+func (r *ScenarioReport) note(c oracle.Connection, want oracle.Verdict, got Outcome, err error) {
+	r.Attempts = append(r.Attempts, AttemptLine{
+		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Detail: got.Detail,
+		OK: err == nil, Millis: millis(got.Took),
+	})
+}
+
+func (r *ScenarioReport) noteHeld(c oracle.Connection, want oracle.Verdict, x Exchange, took time.Duration, err error) {
+	was := "cut"
+	if x.Answered {
+		was = "answered"
+	}
+	r.Attempts = append(r.Attempts, AttemptLine{
+		What: "held: " + describe(c), Must: want.Class.String(), Because: want.Because, Was: was, Detail: x.Detail,
+		OK: err == nil, Millis: millis(took),
+	})
+}
+
+func (r *ScenarioReport) notePacket(p Packet, got Outcome, err error) {
+	r.Attempts = append(r.Attempts, AttemptLine{
+		What: fmt.Sprintf("%s from %s to %s port %d", p.Proto, p.From.Name, p.To.Addr.Addr(), p.Port), Must: oracle.Denied.String(),
+		Because: []string{"X-02"}, Was: got.Verdict, Detail: got.Detail, OK: err == nil, Millis: millis(got.Took),
+	})
+}
+
+func millis(d time.Duration) float64 { return math.Round(float64(d)/float64(time.Microsecond)) / 1000 }
+
+// percentiles are nearest-rank percentiles.
+func percentiles(all []time.Duration) Durations {
+	if len(all) == 0 {
+		return Durations{}
+	}
+	all = slices.Sorted(slices.Values(all))
+	at := func(p float64) float64 {
+		return millis(all[max(int(math.Ceil(p*float64(len(all))))-1, 0)])
+	}
+	return Durations{len(all), at(.50), at(.99), at(1)}
+}
+
+// trace fills in the statements and the counts from the scenarios.
+func (r *Report) trace() {
+	for _, profile := range r.Profiles {
+		for _, id := range statements(profile) {
+			r.Statements = append(r.Statements, r.statement(id, profile))
+		}
+	}
+	for _, s := range r.Scenarios {
+		r.Counts.Executed++
+		r.Counts.Attempts += len(s.Attempts)
+		switch s.Result {
+		case Passed:
+			r.Counts.Passed++
+		case Failed:
+			r.Counts.Failed++
+		default:
+			r.Counts.Unjudged++
+		}
+	}
+}
+
+func (r *Report) statement(id, profile string) StatementReport {
+	out := StatementReport{ID: id, Profile: profile, Result: Passed, Scenarios: []string{}}
+	for _, s := range r.Scenarios {
+		if !slices.Contains(s.Statements, id) {
+			continue
+		}
+		out.Scenarios = append(out.Scenarios, s.Name)
+		out.Attempts += len(s.Attempts)
+		switch {
+		case s.Result == Failed:
+			out.Result = Failed
+		case s.Result == Unjudged && out.Result == Passed:
+			out.Result = Unjudged
+		}
+	}
+	if out.Open = out.Attempts == 0; out.Open && out.Result == Passed {
+		out.Result = Unjudged
+	}
+	return out
+}
+
+// conclude sets the result: failed if anything failed, unjudged if anything could not be judged or did not run.
+func (r *Report) conclude(err error) {
+	c := r.Counts
+	switch {
+	case err == nil && c.Executed != c.Selected:
+		err = fmt.Errorf("%d scenarios were selected and %d executed", c.Selected, c.Executed)
+	case err == nil && c.Expected != 0 && c.Executed != c.Expected:
+		err = fmt.Errorf("%d scenarios were executed; the committed number is %d (features.Expected)", c.Executed, c.Expected)
+	}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	switch {
+	case c.Failed > 0 || isFinding(err):
+		r.Result = Failed
+	case err != nil || c.Unjudged > 0 || c.Executed == 0:
+		r.Result = Unjudged
+	default:
+		r.Result = Passed
+	}
+}
+
+// WriteJSON writes the whole report.
+func (r *Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", " ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// WriteSummary writes the statements as a table, what went wrong, and the numbers.
+func (r *Report) WriteSummary(w io.Writer) error {
+	var b strings.Builder
+	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "STATEMENT\tRESULT\tSCENARIOS\tATTEMPTS")
+	for _, s := range r.Statements {
+		result := s.Result.String()
+		if s.Open {
+			result = "open: nothing was driven through it"
+		}
+		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\n", s.ID, result, len(s.Scenarios), s.Attempts)
+	}
+	_ = tab.Flush() // a strings.Builder does not fail
+	for _, s := range r.Scenarios {
+		if s.Result != Passed {
+			fmt.Fprintf(&b, "\n%s: %s (%s)\n  %s\n", s.Result, s.Name, strings.Join(s.Statements, ", "), strings.ReplaceAll(s.Error, "\n", "\n  "))
+		}
+	}
+	i := r.Implementation
+	fmt.Fprintf(&b, "\n%s %s, judged on %s: %d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n",
+		i.Name, i.Version, strings.Join(r.Profiles, " and "), r.Counts.Executed, r.Counts.Passed, r.Counts.Failed, r.Counts.Unjudged, r.Counts.Attempts)
+	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
+	if r.Error != "" {
+		fmt.Fprintf(&b, "%s\n", r.Error)
+	}
+	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+var verdictLine = map[Result]string{
+	Passed: "CONFORMANT", Failed: "NOT CONFORMANT", Unjudged: "COULD NOT BE JUDGED",
+}
+
+func implementation(d driver.Description) Implementation {
+	return Implementation{d.Name, d.Version, d.Profiles, string(d.ForceTLS), string(d.Revoke)}
+}

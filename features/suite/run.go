@@ -1,0 +1,271 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cucumber/godog"
+
+	"drawbridge/features/driver"
+	"drawbridge/topology"
+)
+
+// Config says what is run, against what, and where the results go.
+type Config struct {
+	World    *topology.World
+	Lab      Lab
+	Enforcer Enforcer
+	// Features holds the .feature files (features.Files).
+	Features fs.FS
+	// Expected is the committed number of scenarios by profile; it is compared unless Tags select some.
+	Expected map[string]int
+	// Profiles to judge; nil: all that the enforcer declares.
+	Profiles []string
+	// Tags selects scenarios in godog's notation: "@S-06", "@D-09,@D-10", "~@S-12".
+	Tags string
+	// Format is one of godog's formatters for Output: pretty, progress, junit, cucumber.
+	Format string
+	Output io.Writer
+	// NoColors keeps colour out of Output.
+	NoColors bool
+	// ReportDir gets report.json, junit.xml and cucumber.json; "" writes none.
+	ReportDir string
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// ErrUsage marks what is wrong with a Config.
+var ErrUsage = errors.New("wrong use")
+
+// runner is one run.
+type runner struct {
+	Config
+	conductor *conductor
+	report    *Report
+	running   *scenario
+	began     time.Time
+}
+
+// Run judges an enforcer. The error is ErrUsage, or that of writing the report; everything else is in the Report.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	r := &runner{Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer)}
+	r.report = &Report{World: cfg.World.Name(), Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	err := r.judge(ctx)
+	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
+	r.report.Apply = percentiles(r.conductor.durations)
+	r.report.trace()
+	r.report.conclude(err)
+	if errors.Is(err, ErrUsage) {
+		return nil, err
+	}
+	return r.report, r.write()
+}
+
+func (c *Config) check() error {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Output == nil {
+		c.Output = io.Discard
+	}
+	if !slices.Contains([]string{"pretty", "progress", "junit", "cucumber"}, c.Format) {
+		return fmt.Errorf("%w: format %q: must be pretty, progress, junit or cucumber", ErrUsage, c.Format)
+	}
+	if strings.ContainsAny(c.ReportDir, ":,") {
+		return fmt.Errorf("%w: report directory %q: godog cannot write to a path with a colon or comma", ErrUsage, c.ReportDir)
+	}
+	if err := checkTags(c.Tags); err != nil {
+		return fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	return nil
+}
+
+// judge runs everything that is selected.
+func (r *runner) judge(ctx context.Context) error {
+	if err := r.conductor.begin(ctx); err != nil {
+		if errors.Is(err, driver.ErrRefused) {
+			err = notConformant("%v", err)
+		}
+		r.report.Implementation = implementation(r.conductor.driver)
+		return err
+	}
+	r.report.Implementation = implementation(r.conductor.driver)
+	if err := r.choose(); err != nil {
+		return err
+	}
+	selected, err := Select(r.Features, r.selection())
+	if err != nil {
+		return err
+	}
+	r.report.Counts.Selected = len(selected)
+	if r.Tags == "" {
+		for _, p := range r.report.Profiles {
+			r.report.Counts.Expected += r.Expected[p]
+		}
+	}
+	runErr := r.godog(ctx)
+	return errors.Join(runErr, r.conductor.end(ctx))
+}
+
+// choose settles which profiles are judged.
+func (r *runner) choose() error {
+	declared := r.conductor.driver.Profiles
+	r.report.Profiles = declared
+	if r.Profiles == nil {
+		return nil
+	}
+	for _, p := range r.Profiles {
+		if !slices.Contains(declared, p) {
+			return fmt.Errorf("%w: profile %q: the enforcer declares %v only", ErrUsage, p, declared)
+		}
+	}
+	r.report.Profiles = r.Profiles
+	return nil
+}
+
+func (r *runner) selection() string {
+	tags := "@" + strings.Join(r.report.Profiles, ",@")
+	if r.Tags != "" {
+		tags += " && " + r.Tags
+	}
+	return tags
+}
+
+// godog runs the selected scenarios. An error means that godog itself did not do as it should.
+func (r *runner) godog(ctx context.Context) error {
+	format := r.Format
+	if r.ReportDir != "" {
+		if err := os.MkdirAll(r.ReportDir, 0o755); err != nil {
+			return fmt.Errorf("report directory: %w", err)
+		}
+		format += ",junit:" + filepath.Join(r.ReportDir, "junit.xml") + ",cucumber:" + filepath.Join(r.ReportDir, "cucumber.json")
+	}
+	status := godog.TestSuite{
+		Name:                "drawbridge",
+		ScenarioInitializer: r.initialize,
+		Options: &godog.Options{
+			FS: r.Features, Paths: []string{"."}, Tags: r.selection(), Strict: true, Concurrency: 1,
+			Format: format, Output: r.Output, NoColors: r.NoColors, DefaultContext: ctx,
+		},
+	}.Run()
+	allPassed := !slices.ContainsFunc(r.report.Scenarios, func(s *ScenarioReport) bool { return s.Result != Passed })
+	if (status == 0) != allPassed {
+		return fmt.Errorf("godog ended with status %d, which does not fit the scenarios' results", status)
+	}
+	return ctx.Err()
+}
+
+func (r *runner) initialize(sc *godog.ScenarioContext) {
+	sc.Before(func(ctx context.Context, p *godog.Scenario) (context.Context, error) { return ctx, r.before(ctx, p) })
+	sc.After(func(ctx context.Context, _ *godog.Scenario, err error) (context.Context, error) {
+		return ctx, r.after(ctx, err)
+	})
+	steps(sc, func() *scenario { return r.running })
+}
+
+func (r *runner) before(ctx context.Context, p *godog.Scenario) error {
+	profile, ids, err := classify(p)
+	record := &ScenarioReport{Name: p.Name, File: p.Uri, Profile: profile, Statements: ids, Attempts: []AttemptLine{}}
+	r.report.Scenarios = append(r.report.Scenarios, record)
+	r.running = r.conductor.scenario(record)
+	r.began = r.Now()
+	return errors.Join(err, r.conductor.lost, ctx.Err())
+}
+
+// after ends a scenario: err is that of its steps. What finish finds is returned, so that godog's own reports have it too.
+func (r *runner) after(ctx context.Context, err error) error {
+	record := r.running.record
+	finish := r.running.finish(ctx)
+	all := errors.Join(err, finish)
+	if all == nil && len(record.Attempts) == 0 {
+		finish = wrongFeature("the scenario drove no traffic")
+		all = finish
+	}
+	record.Millis = millis(r.Now().Sub(r.began))
+	switch {
+	case all == nil:
+		record.Result = Passed
+		return nil
+	case isFinding(all):
+		record.Result = Failed
+	}
+	record.Error = all.Error()
+	return finish
+}
+
+func isFinding(err error) bool { return errors.Is(err, ErrNotConformant) }
+
+func (r *runner) write() error {
+	if r.ReportDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(r.ReportDir, 0o755); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	f, err := os.Create(filepath.Join(r.ReportDir, "report.json"))
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return errors.Join(r.report.WriteJSON(f), f.Close())
+}
+
+// Selected is one scenario of a selection.
+type Selected struct {
+	Name, File, Profile string
+	Statements          []string
+}
+
+// Select lists the scenarios that a tag expression selects, in the order in which they run. It is an error if there are
+// none, if a feature has none at all, or if a scenario's tags are not a profile and statements.
+func Select(features fs.FS, tags string) ([]Selected, error) {
+	if err := checkTags(tags); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	all, err := retrieve(features, "")
+	if err != nil {
+		return nil, err
+	}
+	files, err := fs.Glob(features, "*.feature")
+	if err != nil || len(files) == 0 || len(all) == 0 {
+		return nil, wrongFeature("there are no features (%v)", err)
+	}
+	for _, f := range files {
+		if !slices.ContainsFunc(all, func(s Selected) bool { return s.File == f }) {
+			return nil, wrongFeature("%s holds no scenario", f)
+		}
+	}
+	chosen, err := retrieve(features, tags)
+	if err == nil && len(chosen) == 0 {
+		err = fmt.Errorf("%w: tags %q select no scenario", ErrUsage, tags)
+	}
+	return chosen, err
+}
+
+func retrieve(features fs.FS, tags string) ([]Selected, error) {
+	found, err := godog.TestSuite{Options: &godog.Options{FS: features, Paths: []string{"."}, Tags: tags}}.RetrieveFeatures()
+	if err != nil {
+		return nil, wrongFeature("%v", err)
+	}
+	var out []Selected
+	for _, f := range found {
+		for _, p := range f.Pickles {
+			profile, ids, err := classify(p)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, Selected{p.Name, f.Uri, profile, ids})
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,213 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"drawbridge/sim"
+	"drawbridge/sim/capture"
+	"drawbridge/sim/client"
+	"drawbridge/sim/netns"
+	"drawbridge/topology"
+)
+
+// Ports that probes own as sources: no NAT changes them, as nothing else in the lab uses them.
+const (
+	firstPort = 20000
+	lastPort  = 60999
+)
+
+// Times that bound a probe. None of them is waited for where an event can decide.
+const (
+	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
+	// retransmission of a SYN (1 s), so that one lost packet does not end a probe.
+	defaultPatience = 5 * time.Second
+	// grace: how long a packet may take from the entrance of an enforcement point to the database before a fence is sent after
+	// it. A served connection needs some 50 µs; a shorter grace only costs needless fences, a longer one only time.
+	grace = time.Millisecond
+)
+
+// parallel is how many probes run at once in ProbeAll: enough to hide every wait, few enough not to crowd two cores.
+const parallel = 48
+
+// ErrSpec says that a probe cannot be made as asked: a vantage, source or target that the lab does not have.
+var ErrSpec = errors.New("no such probe")
+
+// Prober makes probes in one lab. It is safe for concurrent use.
+type Prober struct {
+	lab      *sim.Lab
+	world    *topology.World
+	points   map[string]*watchpoint
+	vantages map[string]topology.Vantage
+	tapOf    map[string]*capture.Tap // by enforcement point
+	reg      registry
+	fences   fences
+	nextPort atomic.Uint32
+	nextMark atomic.Uint64
+	patience time.Duration
+	readers  sync.WaitGroup
+
+	mu      sync.Mutex
+	watched []*watch
+}
+
+// New opens the taps of every enforcement point of the lab. Close releases them.
+func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
+	p := &Prober{
+		lab: lab, world: lab.World(), patience: defaultPatience,
+		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
+		tapOf: map[string]*capture.Tap{},
+		reg:   registry{tracks: map[uint16]*track{}},
+	}
+	p.fences.run = p.fence
+	for _, v := range p.world.Vantages() {
+		p.vantages[v.Name] = v
+	}
+	for _, point := range p.world.Points() {
+		if err := p.watch(ctx, newWatchpoint(point)); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+	}
+	return p, nil
+}
+
+// watch opens the tap of one enforcement point and starts sorting what it shows.
+func (p *Prober) watch(_ context.Context, w *watchpoint) error {
+	ns, ok := p.lab.Node(w.Name)
+	if !ok {
+		return fmt.Errorf("%w: enforcement point %q is not in the lab", ErrSpec, w.Name)
+	}
+	tap, err := capture.Open(ns)
+	if err != nil {
+		return fmt.Errorf("watch enforcement point %s: %w", w.Name, err)
+	}
+	p.points[w.Name] = w
+	p.tapOf[w.Name] = tap
+	packets, _ := tap.Subscribe(nil)
+	p.readers.Go(func() { p.sort(w, packets) })
+	return nil
+}
+
+// sort hands the packets of one tap to their tracks, until the tap is closed.
+func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
+	for packet := range packets {
+		if t := p.reg.of(packet.Flow.Src, packet.Flow.Dst); t != nil && t.point == w {
+			t.see(packet)
+		}
+	}
+}
+
+// Close ends all watched connections and the taps. Its error says if a tap lost packets, which makes what was concluded from
+// it worthless.
+func (p *Prober) Close() error {
+	p.Settle()
+	var errs []error
+	for _, tap := range p.tapOf {
+		errs = append(errs, tap.Close())
+	}
+	p.readers.Wait()
+	return errors.Join(errs...)
+}
+
+// Err returns an error once a tap lost packets: denials concluded since are not to be trusted.
+func (p *Prober) Err() error {
+	for _, tap := range p.tapOf {
+		if err := tap.Err(); err != nil {
+			return fmt.Errorf("the lab lost sight of packets: %w", err)
+		}
+	}
+	return nil
+}
+
+// port returns a source port that no other probe used for some forty thousand probes.
+func (p *Prober) port() uint16 {
+	n := p.nextPort.Add(1) - 1
+	return uint16(firstPort + n%(lastPort-firstPort+1))
+}
+
+// mark returns a string that occurs in no other probe's query.
+func (p *Prober) mark() string { return fmt.Sprintf("%s%08d", markerText, p.nextMark.Add(1)) }
+
+// markerText begins every marker: a capture is searched for it.
+const markerText = "drawbridge-marker-"
+
+// prepare resolves a spec to a track and the way to dial it.
+func (p *Prober) prepare(spec Spec) (*track, *dialer, error) {
+	v, ok := p.vantages[spec.From]
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: the world has no vantage %q", ErrSpec, spec.From)
+	}
+	point, ok := p.points[spec.To.Point]
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: %s is at no enforcement point of this world", ErrSpec, spec.To.Database)
+	}
+	if spec.Mode != Plain && spec.Mode != TLS {
+		return nil, nil, fmt.Errorf("%w: neither plain nor TLS", ErrSpec)
+	}
+	source, err := sourceOf(v, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	ns, ok := p.lab.Node(v.Namespace)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: vantage %q has no namespace", ErrSpec, v.Name)
+	}
+	port := p.port()
+	p.lab.Journal().Forget(port) // of the probe that had this port some forty thousand probes ago
+	d := &dialer{ns: ns, local: netip.AddrPortFrom(source, port), remote: spec.To.Addr}
+	return newTrack(spec, port, p.mark(), point), d, nil
+}
+
+// sourceOf picks the source address: the one asked for, if the vantage owns it, or its own of the target's family.
+func sourceOf(v topology.Vantage, spec Spec) (netip.Addr, error) {
+	want4 := spec.To.Addr.Addr().Is4()
+	if !spec.Source.IsValid() {
+		for _, a := range v.Addresses {
+			if a.Is4() == want4 {
+				return a, nil
+			}
+		}
+		return netip.Addr{}, fmt.Errorf("%w: %s has no address of the family of %s", ErrSpec, v.Name, spec.To.Addr)
+	}
+	if spec.Source.Is4() != want4 {
+		return netip.Addr{}, fmt.Errorf("%w: source %s and target %s are of different families", ErrSpec, spec.Source, spec.To.Addr)
+	}
+	owns := func(n netip.Prefix) bool { return n.Contains(spec.Source) }
+	if slices.Contains(v.Addresses, spec.Source) || slices.ContainsFunc(v.Networks, owns) {
+		return spec.Source, nil
+	}
+	return netip.Addr{}, fmt.Errorf("%w: %s is not an address of %s", ErrSpec, spec.Source, v.Name)
+}
+
+// dialer opens the one TCP connection of a probe in its vantage's namespace.
+type dialer struct {
+	ns            *netns.Handle
+	local, remote netip.AddrPort
+}
+
+func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
+	return d.ns.Dial(ctx, d.local, d.remote)
+}
+
+// target describes the database's end for the client.
+func (p *Prober) target(spec Spec) client.Target {
+	return client.Target{
+		Engine: spec.To.Engine, Addr: spec.To.Addr, TLS: spec.Mode == TLS, Cluster: p.clusterOnly(spec.To),
+		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(),
+	}
+}
+
+// clusterOnly reports whether a port is one on which only the nodes of the cluster speak to each other.
+func (p *Prober) clusterOnly(to topology.Endpoint) bool {
+	db, ok := p.world.Database(to.Database)
+	return ok && slices.ContainsFunc(db.ClusterPorts, func(c topology.ClusterPort) bool {
+		return c.Port == to.Addr.Port() && !c.Shared
+	})
+}

@@ -1,0 +1,216 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"drawbridge/sim/client"
+	"drawbridge/sim/endpoint"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Probe makes one connection and concludes what became of it. A denied connection stays open and watched until Settle.
+// The error is ErrSpec for a probe that cannot be made; everything else is an Observation.
+func (p *Prober) Probe(ctx context.Context, spec Spec) (Observation, error) {
+	t, d, err := p.prepare(spec)
+	if err != nil {
+		return Observation{}, err
+	}
+	clientCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p.reg.add(t)
+	started := time.Now()
+	go p.converse(clientCtx, t, d, nil)
+	c := p.await(ctx, t, d.local.Addr())
+	e := p.look(t)
+	o := Observation{
+		Spec: spec, Verdict: c.verdict, By: c.by, Reason: c.reason, Local: d.local,
+		Evidence: e, Started: started, Took: time.Since(started),
+	}
+	if c.verdict == Served {
+		stop()
+		p.reg.remove(t)
+		return o, nil
+	}
+	p.keep(&watch{track: t, stop: stop, observation: o})
+	return o, nil
+}
+
+// ProbeAll makes all the probes, many at a time, and returns their observations in the same order. The error is that of the
+// first probe that cannot be made.
+func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, error) {
+	out := make([]Observation, len(specs))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, spec := range specs {
+		group.Go(func() (err error) {
+			out[i], err = p.Probe(ctx, spec)
+			return err
+		})
+	}
+	return out, group.Wait()
+}
+
+// await follows a track until its verdict is final, or patience or the context ends.
+func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclusion {
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	defer cancel()
+	journal, stop := p.lab.Journal().Subscribe(t.port)
+	defer stop()
+	r := route{from: t.spec.From, source: source, point: t.point.Name, is4: source.Is4()}
+	var pause *time.Timer // runs while something arrived that has not left
+	var pauseOver <-chan time.Time
+	var fence <-chan error
+	var mark int
+	for {
+		e := p.look(t)
+		c := conclude(e, t.spec.Mode, false)
+		if c.final {
+			return c
+		}
+		if e.suspect() && pause == nil && fence == nil {
+			pause = time.NewTimer(grace)
+			pauseOver = pause.C
+			defer pause.Stop()
+		}
+		select {
+		case <-t.changed:
+		case <-journal:
+		case <-pauseOver:
+			pauseOver = nil
+			_, mark = t.snapshot()
+			fence = p.fences.pass(ctx, r)
+		case err := <-fence:
+			fence, pause = nil, nil
+			t.fenced(mark, err)
+		case <-ctx.Done():
+			return conclude(p.look(t), t.spec.Mode, true)
+		}
+	}
+}
+
+// look returns the evidence as it stands now, the database's journal included.
+func (p *Prober) look(t *track) Evidence {
+	e, _ := t.snapshot()
+	for _, event := range p.lab.Journal().Events(t.port) {
+		if event.Database != t.spec.To.Database {
+			continue
+		}
+		e.Accepted = true
+		switch event.Kind {
+		case endpoint.Bytes:
+			e.BytesRead = len(event.First)
+		case endpoint.Query:
+			e.QueryAnswered = e.QueryAnswered || containsMarker(event.Query, t.marker)
+		case endpoint.Refused:
+			e.RefusedByTheDB = true
+		}
+	}
+	return e
+}
+
+// converse plays the client: connect, negotiate, one query. hold, if given, takes over the session of a client that was
+// answered; otherwise it is closed.
+func (p *Prober) converse(ctx context.Context, t *track, d *dialer, hold func(client.Session)) {
+	session, err := client.Open(ctx, p.dialAndTell(t, d), p.target(t.spec))
+	if err != nil {
+		t.failed(ctx, err)
+		return
+	}
+	if err := session.Query(ctx, t.marker); err != nil {
+		t.failed(ctx, err)
+		_ = session.Close() // the query's error says it all
+		return
+	}
+	if hold != nil {
+		hold(session)
+	}
+	t.update(func(e *Evidence) { e.Answered = true })
+	if hold == nil {
+		_ = session.Close() // answered: how the goodbye went is of no interest
+	}
+}
+
+// failed records why the client gave up, unless it was we who ended it.
+func (t *track) failed(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	t.update(func(e *Evidence) {
+		e.ClientError = err.Error()
+		e.Told = told(err)
+		e.NotOffered = errors.Is(err, client.ErrTLSNotOffered)
+	})
+}
+
+// told reports whether an error means that the network said no: a TCP reset, an ICMP error, or the end of the stream.
+func told(err error) bool {
+	for _, e := range []error{
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM, syscall.EPROTO, syscall.ENOPROTOOPT,
+		io.EOF, io.ErrUnexpectedEOF,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// watch is a connection that was not served: it stays open, so that what gets through later is seen.
+type watch struct {
+	track       *track
+	stop        context.CancelFunc
+	observation Observation
+}
+
+func (p *Prober) keep(w *watch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watched = append(p.watched, w)
+}
+
+// Late is a connection that was denied when it was judged, and got through afterwards.
+type Late struct {
+	Observation Observation // as it was concluded
+	Evidence    Evidence    // as it is now
+}
+
+// Settle ends all connections that were kept open since the last call, and returns those that were denied and
+// had got further by now. Call it before a policy changes and when a scenario ends.
+func (p *Prober) Settle() []Late {
+	p.mu.Lock()
+	watched := p.watched
+	p.watched = nil
+	p.mu.Unlock()
+	var late []Late
+	var wg sync.WaitGroup
+	for _, w := range watched {
+		if e := p.look(w.track); w.gotFurther(e) {
+			late = append(late, Late{Observation: w.observation, Evidence: e})
+		}
+		wg.Go(w.stop)
+		p.reg.remove(w.track)
+	}
+	wg.Wait()
+	return late
+}
+
+// gotFurther reports whether a denied connection's later evidence shows more at the database than the verdict rested on.
+func (w *watch) gotFurther(e Evidence) bool {
+	was := w.observation
+	switch {
+	case was.By == ByDatabase:
+		return e.Answered
+	case was.Verdict == Dropped, was.Verdict == Rejected:
+		return e.reached() || e.Answered
+	case was.Verdict == TLSRefused:
+		return e.heard() || e.Answered
+	}
+	return false
+}

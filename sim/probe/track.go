@@ -1,0 +1,176 @@
+package probe
+
+import (
+	"net/netip"
+	"sync"
+
+	"drawbridge/sim/capture"
+	"drawbridge/topology"
+)
+
+// track gathers what is seen of one connection while it lives. The client's source port, unique in the lab, tells
+// its packets from all others at every place, since no NAT of the fabric changes it.
+type track struct {
+	spec   Spec
+	port   uint16
+	marker string
+	point  *watchpoint
+
+	mu       sync.Mutex
+	evidence Evidence
+	isn      uint32 // the client's initial sequence number, from its SYN at the entrance
+	haveISN  bool
+	progress int // counts changes seen on the wire; a fence counts only if there were none meanwhile
+
+	// changed has room for one token: something was seen since the last look.
+	changed chan struct{}
+}
+
+func newTrack(spec Spec, port uint16, marker string, point *watchpoint) *track {
+	return &track{spec: spec, port: port, marker: marker, point: point, changed: make(chan struct{}, 1)}
+}
+
+// update changes the evidence under the lock and wakes whoever waits for it.
+func (t *track) update(change func(e *Evidence)) {
+	t.mu.Lock()
+	change(&t.evidence)
+	t.mu.Unlock()
+	t.wake()
+}
+
+func (t *track) wake() {
+	select {
+	case t.changed <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+func (t *track) snapshot() (Evidence, int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.evidence, t.progress
+}
+
+// fenced records the outcome of a fence that was begun when progress stood at mark. One that something overtook says nothing.
+func (t *track) fenced(mark int, err error) {
+	t.update(func(e *Evidence) {
+		switch {
+		case err != nil:
+			e.FenceError = err.Error()
+		case t.progress == mark:
+			e.Fenced, e.FenceError = true, ""
+		}
+	})
+}
+
+// see takes one packet that the tap of the enforcement point's namespace showed. The tap is one queue, so what a fence shows
+// comes after whatever was on the way before it.
+func (t *track) see(p capture.Packet) {
+	fromClient := p.Flow.Src.Port() == t.port
+	t.mu.Lock()
+	before := t.evidence
+	switch {
+	case fromClient && !p.Outgoing:
+		t.entered(p)
+	case fromClient:
+		t.left(p)
+	default:
+		t.answered(p)
+	}
+	changed := t.evidence != before
+	if changed {
+		t.progress++
+		t.evidence.Fenced = false
+	}
+	t.mu.Unlock()
+	if changed {
+		t.wake()
+	}
+}
+
+func (t *track) entered(p capture.Packet) {
+	if p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.ACK) {
+		t.evidence.SYNEntered = true
+		t.isn, t.haveISN = p.Seq, true
+	}
+	t.evidence.PayloadEntered += len(p.Payload)
+}
+
+// left: a gateway forwarded it.
+func (t *track) left(p capture.Packet) {
+	if p.Flags.Has(capture.RST) {
+		return // ends the database's half of the connection, and says nothing
+	}
+	t.evidence.SYNLeft = true
+	t.evidence.PayloadLeft += len(p.Payload)
+}
+
+// answered: a packet towards the client. Only the database's own host can acknowledge what the client sent; a reset may be the
+// enforcer's.
+func (t *track) answered(p capture.Packet) {
+	if p.Flags.Has(capture.RST) || !p.Flags.Has(capture.ACK) || !t.point.fromDatabase(p) {
+		return
+	}
+	t.evidence.SYNLeft = true
+	if t.haveISN {
+		// Sequence numbers are modulo 2^32; the SYN takes one.
+		if acked := int32(p.Ack - t.isn - 1); acked > 0 {
+			t.evidence.PayloadLeft = max(t.evidence.PayloadLeft, int(acked))
+		}
+	}
+}
+
+// watchpoint is an enforcement point under observation.
+type watchpoint struct {
+	topology.Point
+	vpc map[string]bool // the interfaces behind which the databases are; empty for a host
+}
+
+func newWatchpoint(p topology.Point) *watchpoint {
+	w := &watchpoint{Point: p, vpc: map[string]bool{}}
+	for _, i := range p.Interfaces {
+		if i.Zone == topology.ZoneCluster {
+			w.vpc[i.Name] = true
+		}
+	}
+	return w
+}
+
+// fromDatabase reports whether a packet towards a client was sent by the database: at a gateway, it came in from a node; at a
+// host, the host's own TCP sent it.
+func (w *watchpoint) fromDatabase(p capture.Packet) bool {
+	if w.Model == topology.Dedicated {
+		return !p.Outgoing && w.vpc[p.Iface]
+	}
+	return p.Outgoing
+}
+
+// registry finds the track of a packet by the client's port.
+type registry struct {
+	mu     sync.RWMutex
+	tracks map[uint16]*track
+}
+
+func (r *registry) add(t *track) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tracks[t.port] = t
+}
+
+func (r *registry) remove(t *track) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tracks[t.port] == t {
+		delete(r.tracks, t.port)
+	}
+}
+
+// of returns the track that a packet belongs to, by either of its ports.
+func (r *registry) of(src, dst netip.AddrPort) *track {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if t, ok := r.tracks[src.Port()]; ok {
+		return t
+	}
+	return r.tracks[dst.Port()]
+}

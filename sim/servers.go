@@ -1,0 +1,226 @@
+package sim
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"drawbridge/sim/authority"
+	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns"
+	"drawbridge/sim/stray"
+	"drawbridge/topology"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ErrStarted is returned by StartServers when the servers run already.
+var ErrStarted = errors.New("the servers of the lab are running already")
+
+// errClosed is returned by StartServers for a lab that was closed.
+var errClosed = errors.New("the lab is closed")
+
+// services is everything in a lab that answers.
+type services struct {
+	authority *authority.Authority
+	journal   *endpoint.Journal
+	mu        sync.Mutex
+	servers   map[serverKey]*endpoint.Server
+	stray     map[string]*stray.Listeners // by gateway
+}
+
+// serverKey tells servers apart: a node has one per port.
+type serverKey struct {
+	node string // of the database, not of the fabric: several live on one shared host
+	port uint16
+}
+
+// StartServers starts a server for each port of each database node, in the node's namespace, listening on all of its addresses,
+// and the forgotten listeners of the gateways. They run until the lab is closed. If anything fails, none is left running.
+func (l *Lab) StartServers(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errClosed
+	}
+	if l.services != nil {
+		return ErrStarted
+	}
+	s, err := newServices(l.world.Name())
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, d := range l.world.Databases() {
+		for _, n := range d.Nodes {
+			g.Go(func() error { return s.startNode(ctx, l.nodes[n.Listener()], d, n) })
+		}
+	}
+	for _, gw := range l.world.Gateways() {
+		g.Go(func() error { return s.startStray(ctx, l.nodes[gw.Name], gw.Name, l.world) })
+	}
+	if err := g.Wait(); err != nil {
+		return errors.Join(fmt.Errorf("start servers: %w", err), s.close())
+	}
+	l.services = s
+	return nil
+}
+
+func newServices(world string) (*services, error) {
+	a, err := authority.New("drawbridge lab "+world, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	return &services{
+		authority: a, journal: endpoint.NewJournal(),
+		servers: make(map[serverKey]*endpoint.Server), stray: make(map[string]*stray.Listeners),
+	}, nil
+}
+
+func (s *services) startNode(ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node) error {
+	cert, err := s.authority.Issue([]string{n.Name, d.Name}, addressesOf(d, n))
+	if err != nil {
+		return err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	for _, port := range d.Listeners(n) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		listener, err := h.Listen(ctx, netip.AddrPortFrom(netip.IPv6Unspecified(), port.Port))
+		if err != nil {
+			return fmt.Errorf("database %s, node %s: %w", d.Name, n.Name, err)
+		}
+		server, err := endpoint.Serve(listener, endpoint.Config{
+			Engine: d.Engine, Cluster: !port.Client, Transport: transportOf(port.TLS), TLS: config,
+			Database: d.Name, Node: n.Name, Journal: s.journal,
+		})
+		if err != nil {
+			return fmt.Errorf("database %s, node %s, port %d: %w", d.Name, n.Name, port.Port, err)
+		}
+		s.mu.Lock()
+		s.servers[serverKey{n.Name, port.Port}] = server
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// addressesOf returns every address at which a client may believe to talk to the node: its own, and, as any node may become
+// the primary, those of the database.
+func addressesOf(d topology.Database, n topology.Node) []netip.Addr {
+	addrs := slices.Concat(n.Addresses, d.Addresses)
+	if d.Peering != nil {
+		addrs = append(addrs, d.Peering.Address...)
+	}
+	return addrs
+}
+
+// transportOf translates the driver protocol's word. An unknown one becomes the transport that no server accepts.
+func transportOf(t topology.PortTLS) endpoint.Transport {
+	switch t {
+	case topology.TLSInBand:
+		return endpoint.InBand
+	case topology.TLSEither:
+		return endpoint.Either
+	case topology.TLSOnly:
+		return endpoint.TLSOnly
+	case topology.TLSNone:
+		return endpoint.PlainOnly
+	}
+	return 0
+}
+
+func (s *services) startStray(ctx context.Context, h *netns.Handle, gateway string, w *topology.World) error {
+	var addrs []netip.Addr
+	var ports []uint16
+	for _, d := range w.Databases() {
+		if d.Gateway != gateway {
+			continue
+		}
+		addrs = append(addrs, d.Addresses...)
+		if d.Peering != nil {
+			addrs = append(addrs, d.Peering.Address...)
+		}
+		if !slices.Contains(ports, d.Port) {
+			ports = append(ports, d.Port)
+		}
+	}
+	listeners, err := stray.Listen(ctx, h, addrs, ports)
+	if err != nil {
+		return fmt.Errorf("gateway %s: %w", gateway, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stray[gateway] = listeners
+	return nil
+}
+
+// close ends everything, at once, and waits for it.
+func (s *services) close() error {
+	if s == nil {
+		return nil
+	}
+	var closers []io.Closer
+	for _, c := range s.servers {
+		closers = append(closers, c)
+	}
+	for _, c := range s.stray {
+		closers = append(closers, c)
+	}
+	errs := make([]error, len(closers))
+	var wg sync.WaitGroup
+	for i, c := range closers {
+		wg.Go(func() { errs[i] = c.Close() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Server returns the server of a database node at a port; nil if there is none, or the servers were not started.
+func (l *Lab) Server(node string, port uint16) *endpoint.Server {
+	if s := l.running(); s != nil {
+		return s.servers[serverKey{node, port}]
+	}
+	return nil
+}
+
+// Journal returns what all servers of the lab record in; nil if they were not started.
+func (l *Lab) Journal() *endpoint.Journal {
+	if s := l.running(); s != nil {
+		return s.journal
+	}
+	return nil
+}
+
+// CA returns the certificate authority of all servers of the lab, and nothing else; it is empty if they were not started. Certificates hold for
+// the names of the node and of its database and for every address of either.
+func (l *Lab) CA() *x509.CertPool {
+	if s := l.running(); s != nil {
+		return s.authority.Pool()
+	}
+	return x509.NewCertPool()
+}
+
+// Stray returns the forgotten listeners (SPEC X-02) of a gateway; nil for any other node, or if the servers were not started.
+func (l *Lab) Stray(point string) *stray.Listeners {
+	if s := l.running(); s != nil {
+		return s.stray[point]
+	}
+	return nil
+}
+
+// running returns the services; their maps do not change any more.
+func (l *Lab) running() *services {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.services
+}
