@@ -64,8 +64,11 @@ func (c *conductor) begin(ctx context.Context) error {
 	return c.canaries(ctx, points)
 }
 
-// end takes everything out of force.
+// end takes everything out of force, unless that is known not to work.
 func (c *conductor) end(ctx context.Context) error {
+	if c.lost != nil {
+		return nil
+	}
 	return each(ctx, c.points(), c.enforcer.Reset)
 }
 
@@ -205,6 +208,9 @@ func (c *conductor) release(ctx context.Context, points []string) error {
 // restore brings every touched point back to the defaults by way of nothing in force at all, and checks that both work. What it
 // finds wrong with the enforcer it returns; what keeps it from restoring at all it also remembers.
 func (c *conductor) restore(ctx context.Context) error {
+	if c.lost != nil {
+		return nil // said before; another call may hang as long as the last
+	}
 	findings := errors.Join(c.restoreFabric(ctx), c.settled())
 	points := slices.Sorted(maps.Keys(c.dirty))
 	if len(points) > 0 {

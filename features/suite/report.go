@@ -61,7 +61,7 @@ type Report struct {
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
 	Apply          Durations         `json:"apply"`
-	Statements     []StatementReport `json:"statements"`
+	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those that were driven
 	Scenarios      []*ScenarioReport `json:"scenarios"`
 }
 
@@ -170,7 +170,9 @@ func percentiles(all []time.Duration) Durations {
 func (r *Report) trace() {
 	for _, profile := range r.Profiles {
 		for _, id := range statements(profile) {
-			r.Statements = append(r.Statements, r.statement(id, profile))
+			if s := r.statement(id, profile); r.Tags == "" || !s.Open {
+				r.Statements = append(r.Statements, s)
+			}
 		}
 	}
 	for _, s := range r.Scenarios {

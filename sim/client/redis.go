@@ -7,18 +7,14 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"drawbridge/sim/endpoint"
 )
 
 // quiet keeps the driver, whose logger is global, from writing to standard error what it also returns.
-var quiet = sync.OnceFunc(func() { redis.SetLogger(silence{}) })
-
-type silence struct{}
-
-// Printf implements the driver's logger.
-func (silence) Printf(context.Context, string, ...any) {}
+var quiet = sync.OnceFunc(logging.Disable)
 
 type redisDriver struct{ client *redis.Client }
 

@@ -65,6 +65,8 @@ func isEmpty(statement string) bool {
 	return s.rest == ""
 }
 
+const blanks = " \t\r\n"
+
 type scanner struct{ rest string }
 
 func (s *scanner) column() (column, error) {
@@ -86,7 +88,7 @@ func (s *scanner) column() (column, error) {
 	if err != nil {
 		return column{}, err
 	}
-	c.text = before[:len(before)-len(s.rest)]
+	c.text = strings.TrimRight(before[:len(before)-len(s.rest)], blanks)
 	c.alias, err = s.alias()
 	return c, err
 }
@@ -101,7 +103,7 @@ func (s *scanner) alias() (string, error) {
 	if !explicit && (n == 0 || strings.EqualFold(s.rest[:n], "limit")) {
 		return "", nil
 	}
-	if n == 0 {
+	if n == 0 || s.rest[0] >= '0' && s.rest[0] <= '9' {
 		return "", s.unexpected()
 	}
 	alias := s.rest[:n]
@@ -175,7 +177,7 @@ func (s *scanner) take(token string) bool {
 // space skips blanks and comments.
 func (s *scanner) space() {
 	for {
-		s.rest = strings.TrimLeft(s.rest, " \t\r\n")
+		s.rest = strings.TrimLeft(s.rest, blanks)
 		end := ""
 		switch {
 		case strings.HasPrefix(s.rest, "--"):

@@ -232,21 +232,23 @@ func (w *wire) end() error {
 	return w.failed
 }
 
-func (w *wire) exhausted() bool {
+// left returns how many bytes the client may still send within this unit.
+func (w *wire) left() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.allowance <= 0
+	return w.allowance
 }
 
 // rawReader reads from the network below the wire's buffer.
 type rawReader struct{ *wire }
 
 func (r rawReader) Read(p []byte) (int, error) {
-	if r.exhausted() {
+	left := r.left()
+	if left <= 0 {
 		r.fail(errTooMuch)
 		return 0, errTooMuch
 	}
-	n, err := r.Conn.Read(p)
+	n, err := r.Conn.Read(p[:min(len(p), left)])
 	if n > 0 && r.take(p[:n]) {
 		r.grown()
 	}

@@ -1,0 +1,498 @@
+package compile_test
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/ruleset"
+)
+
+const (
+	syn = 0x02
+	rst = 0x04
+	psh = 0x08
+	ack = 0x10
+)
+
+func parse(t require.TestingT, name string, data []byte) *policy.Policy {
+	p, err := policy.Parse(name, data)
+	require.NoError(t, err)
+	return p
+}
+
+func compiled(t require.TestingT, name string, data []byte) ruleset.Table {
+	table, err := compile.Compile(parse(t, name, data))
+	require.NoError(t, err)
+	return table
+}
+
+func fixture(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+	require.NoError(t, err)
+	return data
+}
+
+// entrance is what a packet meets on its way in, before the gate.
+func entrance(w *walker, p packet) outcome { return w.hook(ruleset.HookPrerouting, -400, -145, p) }
+
+// exit is what an answer meets before the witness.
+func exit(w *walker, p packet) outcome { return w.hook(ruleset.HookPostrouting, 101, 155, p) }
+
+// TestVerdicts reads the fixtures' tables as the policy that they are: who, by which interface, to where, with what.
+func TestVerdicts(t *testing.T) {
+	for _, tt := range []struct {
+		policy, who, via, to, with string
+		want                       outcome
+	}{
+		// SPEC, at a glance, shared: from the regional network by default, nobody else.
+		{"shared_default", "10.10.1.1", "reg0", "192.0.2.10:5432", "syn", accepted},
+		{"shared_default", "fd00:10::1", "reg0", "[2001:db8:10::10]:5432", "syn", accepted},
+		{"shared_default", "10.10.1.1", "inet0", "192.0.2.10:5432", "syn", dropped}, // forged (X-03)
+		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "syn", dropped},
+		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "data", rejected},
+		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:22", "syn", accepted}, // none of its business
+		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "udp", accepted},
+		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "fragment", dropped},
+		{"shared_default", "192.0.2.10", "lo", "192.0.2.10:5432", "syn", accepted},      // G-02
+		{"shared_default", "10.10.1.1", "reg0", "192.0.2.11:5432", "syn", dropped},      // a way round (G-03)
+		{"shared_default", "10.10.1.1", "reg0", "192.0.2.10:6379", "syn", accepted},     // plaintext port, Force TLS off
+		{"shared_default", "192.0.2.10", "reg0", "192.0.2.10:5432", "syn", dropped},     // in the server's name
+		{"shared_toggles", "198.51.100.1", "inet0", "192.0.2.10:5432", "syn", accepted}, // S-08
+		{"shared_toggles", "198.51.100.1", "inet0", "192.0.2.10:6380", "syn", accepted},
+		{"shared_toggles", "10.10.1.1", "reg0", "192.0.2.10:6379", "syn", dropped}, // S-05: Force TLS closes it
+		// Shared cluster: other nodes reach the cluster's ports, and only those (C-04).
+		{"cluster", "192.0.2.21", "reg0", "192.0.2.20:7000", "syn", accepted},
+		{"cluster", "192.0.2.21", "inet0", "192.0.2.20:7000", "syn", dropped},
+		{"cluster", "10.10.1.1", "reg0", "192.0.2.20:7000", "syn", dropped},
+		{"cluster", "192.0.2.21", "reg0", "192.0.2.20:5432", "syn", accepted},
+		// Dedicated: rules only.
+		{"dedicated", "198.51.100.0", "inet0", "203.0.113.140:5432", "syn", accepted},
+		{"dedicated", "198.51.100.15", "inet0", "203.0.113.140:5432", "syn", accepted},
+		{"dedicated", "198.51.100.16", "inet0", "203.0.113.140:5432", "syn", dropped}, // D-09
+		{"dedicated", "198.51.99.255", "inet0", "203.0.113.140:5432", "syn", dropped},
+		{"dedicated", "192.0.2.129", "inet0", "203.0.113.140:5432", "syn", accepted}, // D-06
+		{"dedicated", "192.0.2.161", "inet0", "203.0.113.140:5432", "syn", dropped},  // D-07
+		{"dedicated", "10.10.1.1", "inet0", "203.0.113.140:5432", "syn", dropped},    // D-01
+		{"dedicated", "198.51.100.1", "inet0", "203.0.113.140:5433", "syn", dropped}, // X-02
+		{"dedicated", "198.51.100.1", "inet0", "203.0.113.140:5432", "udp", dropped}, // X-02
+		{"dedicated", "198.51.100.1", "inet0", "203.0.113.140:0", "echo", dropped},   // X-02
+		{"dedicated", "198.51.100.1", "inet0", "203.0.113.140:0", "related", accepted},
+		{"dedicated", "198.51.100.1", "inet0", "10.64.1.11:5432", "syn", dropped}, // G-03
+		{"dedicated", "198.51.100.1", "inet0", "10.64.1.11:9999", "syn", dropped},
+		{"dedicated", "198.51.100.1", "inet0", "10.64.1.11:9999", "reply", accepted}, // the node opened it
+		{"dedicated", "10.64.1.12", "vpc0", "10.64.1.11:8008", "syn", accepted},      // C-04
+		{"dedicated", "10.64.1.12", "inet0", "10.64.1.11:8008", "syn", dropped},      // forged
+		{"dedicated", "10.64.1.12", "vpc0", "10.64.1.11:22", "syn", dropped},
+		{"dedicated", "10.64.9.9", "vpc0", "10.64.1.11:8008", "syn", dropped},             // another database's node
+		{"dedicated", "198.51.100.1", "peer0", "172.20.0.5:5432", "syn", accepted},        // D-14
+		{"dedicated", "198.51.100.1", "inet0", "172.20.0.5:5432", "syn", dropped},         // D-14
+		{"dedicated", "198.51.100.99", "peer0", "172.20.0.5:5432", "syn", dropped},        // D-14
+		{"dedicated", "8.8.8.8", "inet0", "203.0.113.250:6380", "syn", accepted},          // D-11
+		{"dedicated", "8.8.8.8", "inet0", "203.0.113.250:6379", "syn", dropped},           // closed by Force TLS
+		{"dedicated", "2001:db8::1", "inet0", "[2001:db8:ca::250]:6380", "syn", accepted}, // X-01
+		{"dedicated", "2001:db8::1", "inet0", "[2001:db8:ca::250]:0", "solicit", accepted},
+		{"dedicated", "8.8.8.8", "inet0", "9.9.9.9:80", "syn", accepted}, // forwarded, nobody's
+	} {
+		name := strings.Join([]string{tt.policy, tt.who, tt.via, tt.to, tt.with}, " ")
+		t.Run(name, func(t *testing.T) {
+			w := walk(compiled(t, tt.policy, fixture(t, tt.policy)))
+			p := made(tt.with)
+			p.src, p.dst, p.iif = netip.AddrPortFrom(netip.MustParseAddr(tt.who), 40000), netip.MustParseAddrPort(tt.to), tt.via
+			p.noWayBack = tt.who == p.dst.Addr().String()
+			require.Equal(t, tt.want, entrance(w, p))
+		})
+	}
+}
+
+// made is a packet of a kind, without addresses.
+func made(kind string) packet {
+	switch kind {
+	case "syn":
+		return packet{proto: 6, flags: syn, state: stateNew}
+	case "data":
+		return packet{proto: 6, flags: psh | ack, payload: []byte("x"), state: stateEstablished}
+	case "fragment":
+		return packet{proto: 6, fragment: true, state: stateNew}
+	case "udp":
+		return packet{proto: 17, state: stateNew}
+	case "echo":
+		return packet{proto: 1, icmp: 8, state: stateNew}
+	case "related":
+		return packet{proto: 1, icmp: 3, state: stateRelated}
+	case "solicit":
+		return packet{proto: 58, icmp: 135, state: 64}
+	case "reply":
+		return packet{proto: 6, flags: syn | ack, state: stateEstablished, reply: true}
+	}
+	panic(kind)
+}
+
+// document is the policy of docs/DRIVERS.md, as this test writes it.
+type document struct {
+	Version    int                 `json:"version"`
+	Point      point               `json:"point"`
+	Interfaces []iface             `json:"interfaces,omitempty"`
+	Region     region              `json:"region"`
+	Ranges     map[string][]string `json:"managed_ranges"`
+	Databases  []database          `json:"databases"`
+}
+
+type point struct {
+	Name  string `json:"name"`
+	Model string `json:"model"`
+}
+
+type iface struct {
+	Name string `json:"name"`
+	Zone string `json:"zone"`
+}
+
+type region struct {
+	Name     string   `json:"name"`
+	Networks []string `json:"networks"`
+}
+
+type database struct {
+	Name      string        `json:"name"`
+	Model     string        `json:"model"`
+	Engine    string        `json:"engine"`
+	Endpoints []endpoint    `json:"endpoints"`
+	Nodes     []node        `json:"nodes"`
+	Cluster   []clusterPort `json:"cluster_ports,omitempty"`
+	ForceTLS  *bool         `json:"force_tls,omitempty"`
+	Access    *bool         `json:"internet_accessibility,omitempty"`
+	Rules     []rule        `json:"firewall_rules,omitempty"`
+}
+
+type endpoint struct {
+	Kind    string `json:"kind"`
+	Address string `json:"address"`
+	Port    uint16 `json:"port"`
+	Family  string `json:"family"`
+	TLS     string `json:"tls"`
+}
+
+type node struct {
+	Name      string     `json:"name"`
+	Here      bool       `json:"here"`
+	Addresses []string   `json:"addresses"`
+	Ports     []nodePort `json:"ports"`
+}
+
+type nodePort struct {
+	Port uint16 `json:"port"`
+	TLS  string `json:"tls"`
+}
+
+type clusterPort struct {
+	Port   uint16 `json:"port"`
+	Shared bool   `json:"shared"`
+}
+
+type rule struct {
+	Type string `json:"type"`
+	CIDR string `json:"cidr,omitempty"`
+	Name string `json:"name,omitempty"`
+}
+
+// allows says from first principles whether a new TCP connection may be made (docs/DRIVERS.md section 5), and whether
+// the address and port are under the policy's protection at all.
+func (d document) allows(src netip.Addr, via string, dst netip.AddrPort) (allowed, protected bool) {
+	for _, db := range d.Databases {
+		for _, e := range db.Endpoints {
+			if netip.MustParseAddr(e.Address) == dst.Addr() && e.Port == dst.Port() {
+				protected = true
+				allowed = allowed || d.client(db, e, src, via)
+			}
+		}
+		for _, n := range db.Nodes {
+			if n.Here && n.has(dst.Addr()) && n.listens(dst.Port()) {
+				protected = true
+				allowed = allowed || d.peer(db, n, src, via, dst)
+			}
+		}
+	}
+	return allowed, protected
+}
+
+func (d document) zone(via string) string {
+	for _, i := range d.Interfaces {
+		if i.Name == via {
+			return i.Zone
+		}
+	}
+	return ""
+}
+
+// arrives reports whether a packet comes from one of the zones, as far as the policy knows zones.
+func (d document) arrives(via string, zones ...string) bool {
+	for _, z := range zones {
+		if len(d.Interfaces) == 0 || d.zone(via) == z {
+			return true
+		}
+	}
+	return false
+}
+
+func (d document) client(db database, e endpoint, src netip.Addr, via string) bool {
+	force := d.Point.Model == "dedicated"
+	if db.ForceTLS != nil {
+		force = *db.ForceTLS
+	}
+	if force && e.TLS == "none" {
+		return false
+	}
+	if d.Point.Model == "shared" {
+		return db.Access != nil && *db.Access || covers(d.Region.Networks, src) && d.arrives(via, "regional")
+	}
+	if e.Kind == "private-peering-rw" && !d.arrives(via, "peering") {
+		return false
+	}
+	for _, r := range db.Rules {
+		if r.CIDR != "" && covers([]string{r.CIDR}, src) || r.Name != "" && covers(d.Ranges[r.Name], src) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d document) peer(db database, n node, src netip.Addr, via string, dst netip.AddrPort) bool {
+	zones := []string{"cluster"}
+	if d.Point.Model == "shared" {
+		zones = append(zones, "regional")
+	}
+	if !d.arrives(via, zones...) || n.has(src) || n.speaks(dst.Port()) == "none" {
+		return false
+	}
+	for _, c := range db.Cluster {
+		for _, other := range db.Nodes {
+			if c.Port == dst.Port() && other.Name != n.Name && other.has(src) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (n node) has(a netip.Addr) bool {
+	for _, own := range n.Addresses {
+		if netip.MustParseAddr(own) == a {
+			return true
+		}
+	}
+	return false
+}
+
+func (n node) listens(port uint16) bool { return n.speaks(port) != "" }
+
+func (n node) speaks(port uint16) string {
+	for _, p := range n.Ports {
+		if p.Port == port {
+			return p.TLS
+		}
+	}
+	return ""
+}
+
+func covers(networks []string, a netip.Addr) bool {
+	for _, n := range networks {
+		if netip.MustParsePrefix(n).Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// dedicatedAddress reports whether an address is a dedicated database's: nothing else lives there.
+func (d document) dedicatedAddress(a netip.Addr) bool {
+	if d.Point.Model != "dedicated" {
+		return false
+	}
+	for _, db := range d.Databases {
+		for _, e := range db.Endpoints {
+			if netip.MustParseAddr(e.Address) == a {
+				return true
+			}
+		}
+		for _, n := range db.Nodes {
+			if n.Here && n.has(a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestAdmissionIsThePolicy compares the compiled table with first principles, packet by packet, for random policies.
+func TestAdmissionIsThePolicy(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := anyDocument(t)
+		data, err := json.Marshal(d)
+		require.NoError(t, err)
+		w := walk(compiled(t, "random", data))
+		for range 40 {
+			src, dst := anySource(t), anyTarget(t, d)
+			via := rapid.SampledFrom([]string{"inet0", "reg0", "vpc0", "peer0"}).Draw(t, "via")
+			if src.Is4() != dst.Addr().Is4() || isServer(d, src) && via != "vpc0" {
+				continue
+			}
+			allowed, protected := d.allows(src, via, dst)
+			if !protected {
+				allowed = !d.dedicatedAddress(dst.Addr())
+			}
+			in := made("syn")
+			in.src, in.dst, in.iif = netip.AddrPortFrom(src, 40000), dst, via
+			out := packet{src: dst, dst: in.src, oif: via, proto: 6, flags: psh | ack, payload: []byte("x"), state: stateEstablished, reply: true}
+			want := outcome(dropped)
+			if allowed {
+				want = accepted
+			}
+			if isServer(d, src) && d.Point.Model == "shared" {
+				continue // its own address arrives over loopback only
+			}
+			require.Equal(t, want, entrance(w, in), "%v via %s to %v\n%s", src, via, dst, data)
+			if protected {
+				require.Equal(t, want, exit(w, out), "answer to %v via %s from %v\n%s", src, via, dst, data)
+			}
+		}
+	})
+}
+
+// isServer reports whether an address is that of a server that is here: from outside it never arrives (X-03), which
+// has tests of its own.
+func isServer(d document, a netip.Addr) bool {
+	for _, db := range d.Databases {
+		for _, n := range db.Nodes {
+			if n.Here && n.has(a) {
+				return true
+			}
+		}
+		for _, e := range db.Endpoints {
+			if netip.MustParseAddr(e.Address) == a {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var (
+	rangesPool = []string{"192.0.2.128/30", "192.0.2.129/32", "2001:db8:f1::/126"}
+	cidrPool   = []string{"198.51.100.0/28", "198.51.100.3/32", "198.51.100.8/29", "198.51.100.16/28", "0.0.0.0/0", "2001:db8:1::/126", "2001:db8:1::2/128", "::/0", "10.10.0.0/24"}
+	sourcePool = []string{"198.51.100.0", "198.51.100.3", "198.51.100.15", "198.51.100.16", "198.51.100.31", "198.51.100.32", "198.51.99.255",
+		"192.0.2.127", "192.0.2.128", "192.0.2.129", "192.0.2.131", "192.0.2.132", "10.10.0.1", "10.10.1.1", "10.11.0.1", "255.255.255.255", "0.0.0.1",
+		"2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::4", "2001:db8:f1::1", "2001:db8:f1::4", "fd00:10::1", "fd00:11::1",
+		"10.64.1.1", "10.64.1.2", "10.64.2.1", "172.16.0.1", "172.16.0.2", "fd00:64:1::1", "fd00:64:1::2"}
+)
+
+func anySource(t *rapid.T) netip.Addr {
+	return netip.MustParseAddr(rapid.SampledFrom(sourcePool).Draw(t, "src"))
+}
+
+func anyTarget(t *rapid.T, d document) netip.AddrPort {
+	var all []netip.AddrPort
+	add := func(a string, p uint16) {
+		all = append(all, netip.AddrPortFrom(netip.MustParseAddr(a), p), netip.AddrPortFrom(netip.MustParseAddr(a), p+1))
+	}
+	for _, db := range d.Databases {
+		for _, e := range db.Endpoints {
+			add(e.Address, e.Port)
+		}
+		for _, n := range db.Nodes {
+			for _, a := range n.Addresses {
+				for _, p := range n.Ports {
+					add(a, p.Port)
+				}
+			}
+		}
+	}
+	return rapid.SampledFrom(all).Draw(t, "dst")
+}
+
+func anyDocument(t *rapid.T) document {
+	d := document{
+		Version: 1, Point: point{Name: "p", Model: rapid.SampledFrom([]string{"shared", "dedicated"}).Draw(t, "model")},
+		Region: region{Name: "r", Networks: []string{"10.10.0.0/16", "fd00:10::/48"}},
+		Ranges: map[string][]string{"fr1": rapid.SliceOfNDistinct(rapid.SampledFrom(rangesPool), 0, 3, rapid.ID).Draw(t, "fr1"), "empty": {}},
+	}
+	if rapid.Bool().Draw(t, "zones") {
+		d.Interfaces = []iface{{"inet0", "internet"}, {"reg0", "regional"}, {"vpc0", "cluster"}, {"peer0", "peering"}}
+	}
+	for i := range rapid.IntRange(1, 3).Draw(t, "databases") {
+		if d.Point.Model == "shared" {
+			d.Databases = append(d.Databases, anyShared(t, i))
+		} else {
+			d.Databases = append(d.Databases, anyDedicated(t, i))
+		}
+	}
+	return d
+}
+
+func toggle(t *rapid.T, name string) *bool {
+	return rapid.SampledFrom([]*bool{nil, new(true), new(false)}).Draw(t, name)
+}
+
+// anyPort is a port's engine and way to TLS, such that Force TLS can be asked for.
+func anyPort(t *rapid.T) (engine, tls string) {
+	pick := rapid.SampledFrom([][2]string{{"postgresql", "in-band"}, {"mysql", "in-band"}, {"mongodb", "either"}, {"redis", "only"}, {"redis", "none"}}).Draw(t, "port")
+	return pick[0], pick[1]
+}
+
+func anyShared(t *rapid.T, i int) database {
+	port := uint16(5000 + 10*i)
+	engine, tls := anyPort(t)
+	db := database{Name: "db" + string(rune('a'+i)), Model: "shared", Engine: engine, ForceTLS: toggle(t, "force")}
+	db.Nodes = []node{
+		{Name: "one", Here: true, Addresses: []string{"203.0.113.1", "2001:db8:2::1"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
+		{Name: "two", Here: rapid.Bool().Draw(t, "two here"), Addresses: []string{"172.16.0.1", "fd00:64:1::1"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
+	}
+	db.Endpoints = []endpoint{{"public-rw", "203.0.113.1", port, "ipv4", tls}}
+	if rapid.Bool().Draw(t, "v6 endpoint") {
+		db.Endpoints = append(db.Endpoints, endpoint{"public-rw", "2001:db8:2::1", port, "ipv6", tls})
+	}
+	if rapid.Bool().Draw(t, "cluster") {
+		db.Cluster = []clusterPort{{port, true}, {port + 5, false}}
+	}
+	if db.ForceTLS != nil && *db.ForceTLS {
+		db.Access = toggle(t, "access")
+	}
+	return db
+}
+
+func anyDedicated(t *rapid.T, i int) database {
+	port := uint16(5000)
+	engine, tls := anyPort(t)
+	base := string(rune('1' + i))
+	db := database{Name: "db" + base, Model: "dedicated", Engine: engine, ForceTLS: toggle(t, "force")}
+	db.Nodes = []node{
+		{Name: "one", Here: true, Addresses: []string{"10.64." + base + ".1", "fd00:64:" + base + "::1"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
+		{Name: "two", Here: true, Addresses: []string{"10.64." + base + ".2", "fd00:64:" + base + "::2"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
+	}
+	db.Endpoints = []endpoint{{"public-rw", "203.0.113." + base, port, "ipv4", tls}}
+	if rapid.Bool().Draw(t, "v6 endpoint") {
+		db.Endpoints = append(db.Endpoints, endpoint{"public-rw", "2001:db8:2::" + base, port, "ipv6", tls})
+	}
+	if rapid.Bool().Draw(t, "peering") {
+		db.Endpoints = append(db.Endpoints, endpoint{"private-peering-rw", "172.20.0." + base, port, "ipv4", tls})
+	}
+	if rapid.Bool().Draw(t, "cluster") {
+		db.Cluster = []clusterPort{{port, true}, {port + 5, false}}
+	}
+	for _, c := range rapid.SliceOfNDistinct(rapid.SampledFrom(cidrPool), 0, 5, rapid.ID).Draw(t, "rules") {
+		db.Rules = append(db.Rules, rule{Type: "custom_range", CIDR: c})
+	}
+	if rapid.Bool().Draw(t, "managed") {
+		db.Rules = append(db.Rules, rule{Type: "managed_range", Name: "fr1"})
+	}
+	return db
+}

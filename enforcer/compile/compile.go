@@ -1,0 +1,99 @@
+// Package compile turns a policy into the one nftables table that enforces it. It is pure and deterministic: equal
+// policies give equal tables, and no kernel is asked.
+//
+// The table is a fixed skeleton of chains, which depends only on the point (its model, whether its zones are known,
+// the names of its managed ranges) and on which databases exist. Everything that rules and toggles change is an
+// element of a set. Every base chain accepts by default and judges protected endpoints only: other traffic of the host
+// is none of its business. Accepting a packet ends one base chain, not the others, so that a packet must pass all:
+//
+//	names        prerouting, -310   nobody outside speaks in a server's name
+//	admission    prerouting, -300   who may reach which endpoint; stateless, before conntrack (S, D, C-04, X-04, X-10)
+//	containment  prerouting, -150   everything else at dedicated addresses (G-03, X-02)
+//	gate         prerouting, -140   client to server: TLS or not (S-06, D-04, C-03, X-05, X-08)
+//	reply        postrouting, 150   server to client: the same admission, so that revocation ends both directions
+//	witness      postrouting, 160   server to client: what the server really took and said
+package compile
+
+import (
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/ruleset"
+)
+
+// TableName is the name of the table, of family inet.
+const TableName = "drawbridge"
+
+// Priorities of the base chains (include/uapi/linux/netfilter_ipv4.h). Reassembly of fragments is at -400, conntrack
+// at -200, destination NAT at -100, source NAT at 100: admission spends no conntrack entry on what it denies, the gate
+// sees connections before they are translated, and the chains behind 100 see answers after they are translated back.
+const (
+	priorityNames       = -310
+	priorityAdmission   = -300
+	priorityContainment = -150
+	priorityGate        = -140
+	priorityReply       = 150
+	priorityWitness     = 160
+)
+
+// Options are what the policy document does not say. The zero value is the default.
+type Options struct {
+	// MarkMask are the four adjacent bits of ct mark that hold a connection's class; 0: DefaultMarkMask.
+	MarkMask uint32
+}
+
+// Compile returns the table for a policy, with default options.
+func Compile(p *policy.Policy) (ruleset.Table, error) { return Options{}.Compile(p) }
+
+// Compile returns the table for a policy. The only error is a MarkMask that cannot hold a class.
+func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
+	if o.MarkMask == 0 {
+		o.MarkMask = DefaultMarkMask
+	}
+	mark, err := NewMark(o.MarkMask)
+	if err != nil {
+		return ruleset.Table{}, err
+	}
+	c := compiler{
+		builder:   newBuilder(),
+		mark:      mark,
+		dedicated: p.Model() != policy.Shared,
+		zones:     len(p.Interfaces()) > 0,
+		ranges:    p.ManagedRanges(),
+	}
+	c.declareSets(p)
+	c.fill(p)
+	c.names()
+	c.admission()
+	c.containment()
+	c.reply()
+	c.databaseChains(p)
+	c.gate()
+	c.witness()
+	return c.table(), nil
+}
+
+// compiler holds what the skeleton depends on.
+type compiler struct {
+	*builder
+	mark      Mark
+	dedicated bool // the point is a gateway
+	zones     bool // the policy tells the interfaces' zones
+	ranges    []policy.ManagedRange
+}
+
+// baseChain is a base chain that lets pass what its rules do not mention.
+func (c *compiler) baseChain(name string, hook ruleset.Hook, priority int32, rules ...ruleset.Rule) {
+	c.chain(ruleset.Chain{Name: name, Hook: hook, Priority: priority, Policy: accept, Rules: rules})
+}
+
+func (c *compiler) regular(name string, rules ...ruleset.Rule) {
+	c.chain(ruleset.Chain{Name: name, Rules: rules})
+}
+
+// perFamily sends each family to its own twin of a chain.
+func perFamily(chain string) []ruleset.Rule {
+	var out []ruleset.Rule
+	for _, f := range families {
+		out = append(out, rule(f.is(), goTo(chain+f.suffix)))
+	}
+	return out
+}

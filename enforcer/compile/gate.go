@@ -1,0 +1,270 @@
+package compile
+
+import (
+	"time"
+
+	"drawbridge/enforcer/ruleset"
+)
+
+// The expected set tells, by the server's own word, which sequence number the client's next tested byte has.
+const (
+	// expectedSize bounds it: the gate's memory for connections that begin. One set serves the whole table.
+	expectedSize = 1 << 18
+	// synTimeout is for a connection whose client has not completed the TCP handshake: two retransmissions of the
+	// SYN-ACK (1 s, 3 s, 7 s), each of which renews it.
+	synTimeout = 10 * time.Second
+	// requestTimeout is for a connection that stands and whose client owes the next byte: no shorter than a server's
+	// own patience (PostgreSQL's authentication_timeout is at most 600 s).
+	requestTimeout = 10 * time.Minute
+	// sentTimeout is for a client that has sent it: from now on the entry only serves repetitions, each of which renews
+	// it. A client that waits longer than this between two has lost seven in a row.
+	sentTimeout = 30 * time.Second
+)
+
+func expectedSet() ruleset.Set {
+	return ruleset.Set{
+		Name: setExpected, Key: []ruleset.DataType{ruleset.TypeMark, ruleset.TypeMark},
+		Dynamic: true, Timeout: synTimeout, Size: expectedSize,
+	}
+}
+
+// clientExpected matches packets at the locked sequence number.
+var clientExpected = in(setExpected, ruleset.CTID, ruleset.TCPSeq)
+
+// serverWaits matches answers of a server that has taken nothing beyond the locked sequence number.
+var serverWaits = in(setExpected, ruleset.CTID, ruleset.TCPAckSeq)
+
+func renew(timeout time.Duration) ruleset.Statement {
+	return ruleset.Dynset{Op: ruleset.UpdateElement, Set: setExpected, Key: fields(ruleset.CTID, ruleset.TCPSeq), Timeout: timeout}
+}
+
+// lock makes what the server acknowledges now the next locked sequence number.
+func lock(timeout time.Duration) ruleset.Statement {
+	return ruleset.Dynset{Op: ruleset.UpdateElement, Set: setExpected, Key: fields(ruleset.CTID, ruleset.TCPAckSeq), Timeout: timeout}
+}
+
+// Chains of the gate.
+const (
+	chainGate          = "gate"
+	chainForced        = "forced"
+	chainForcedBy      = "forced_by" // per family
+	chainForcedPayload = "forced_payload"
+	chainForcedSYN     = "forced_syn"
+	chainWatched       = "watched"
+	chainWatchedBy     = "watched_by" // per family
+	chainWatchedData   = "watched_payload"
+	chainStrip         = "strip"
+	chainBare          = "bare"
+	chainTest          = "test" // per family
+	chainTestHello     = "test_hello"
+	chainTestEither    = "test_either"
+	chainTestPG        = "test_pg"
+	chainTestMySQL     = "test_mysql"
+	chainSent          = "hello_sent"
+	chainFailed        = "failed"
+	chainLate          = "late"
+	chainRefuse        = "refuse"
+)
+
+// gate sends the client's packets to the test that its endpoint asks for. A connection that speaks TLS costs one
+// comparison; a SYN is looked at all the same, because it may begin another connection of the same addresses and ports.
+//
+// Force TLS is one element: force has it for the endpoint, force_pair for one source at one endpoint, so that nodes of
+// a cluster need TLS whatever the toggle says (SPEC C-03). Elsewhere the connection is watched: it is classified, and
+// nothing happens to it.
+//
+// unknown_connections: keep spares connections of ClassUnknown where Force TLS is on, those of nodes included, and
+// nothing else: whoever's beginning was seen is judged by what it said. It is weaker than cut by nature: a client that
+// gets conntrack to forget its connection is unknown afterwards.
+func (c *compiler) gate() {
+	c.baseChain(chainGate, ruleset.HookPrerouting, priorityGate,
+		append([]ruleset.Rule{
+			rule(notTCP, accept),
+			because("loopback is not judged (G-02)", fromLo, accept),
+			rule(flags(syn, 0), c.mark.is(ClassTLS), accept),
+		}, perFamily(chainGate)...)...)
+	for _, f := range families {
+		pair := in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport)
+		rules := []ruleset.Rule{
+			because("spared by unknown_connections", f.to(setKeep), flags(syn, 0), c.mark.is(ClassUnknown), accept),
+			rule(f.to(setForce), goTo(chainForcedBy+f.suffix)),
+			because("nodes always need TLS (C-03)", pair, goTo(chainForcedBy+f.suffix)),
+		}
+		for _, set := range negotiations {
+			rules = append(rules, rule(f.to(set), goTo(chainWatchedBy+f.suffix)))
+		}
+		c.regular(chainGate+f.suffix, rules...)
+		c.regular(chainForcedBy+f.suffix, rule(jump(chainForced)), rule(goTo(chainTest+f.suffix)))
+		c.regular(chainWatchedBy+f.suffix, rule(jump(chainWatched)), rule(goTo(chainTest+f.suffix)))
+		c.regular(chainTest+f.suffix,
+			rule(f.to(setPG), goTo(chainTestPG)),
+			rule(f.to(setMySQL), goTo(chainTestMySQL)),
+			rule(f.to(setEither), goTo(chainTestEither)),
+			rule(goTo(chainTestHello)))
+	}
+	c.forced()
+	c.watched()
+	c.tests()
+	c.verdicts()
+}
+
+// forced handles the client's packets where Force TLS is on. It comes back only with a packet that must pass the test.
+func (c *compiler) forced() {
+	m := c.mark
+	c.regular(chainForced,
+		because("conntrack cannot tell whose packet it is", state(stateInvalid|stateUntracked), drop),
+		rule(anyFlag(syn), goTo(chainForcedSYN)),
+		rule(anyFlag(rst), goTo(chainBare)),
+		rule(m.is(ClassAcknowledged), accept),
+		because("it may end", anyFlag(fin), m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainBare)),
+		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainRefuse)),
+		rule(payload, goTo(chainForcedPayload)),
+		because("the client has completed the TCP handshake", clientExpected, renew(requestTimeout)),
+		rule(accept))
+	c.regular(chainForcedPayload,
+		because("half a handshake from before: its server decides", m.is(ClassBegun|ungated, ClassRequested|ungated,
+			ClassHello|ungated, ClassAcknowledged|ungated, ClassGSS|ungated), drop),
+		rule(m.is(ClassAnswered|ungated), goTo(chainRefuse)),
+		because("out of place: loss, reordering, or a trick", negate(clientExpected), drop))
+	c.regular(chainForcedSYN, append([]ruleset.Rule{
+		because("no SYN of a client", anyFlag(ack|rst|fin), drop),
+		because("bytes before the handshake (RFC 7413)", payload, drop),
+	}, stripOptions()...)...)
+	c.regular(chainBare, rule(payload, drop), rule(accept))
+}
+
+// stripOptions ends with accept. Multipath TCP (RFC 8684) and TCP Fast Open (RFC 7413) move bytes around the sequence
+// numbers that the gate watches.
+func stripOptions() []ruleset.Rule {
+	return []ruleset.Rule{
+		rule(ruleset.ResetTCPOption{Kind: optionMPTCP}),
+		rule(ruleset.ResetTCPOption{Kind: optionFastOpen}),
+		rule(ruleset.ResetTCPOption{Kind: optionExperimental}),
+		rule(accept),
+	}
+}
+
+// watched handles the client's packets where Force TLS is off. It comes back only with a packet at the locked
+// sequence number, marked ungated, whose test says what the connection speaks.
+func (c *compiler) watched() {
+	m := c.mark
+	c.regular(chainWatched,
+		rule(state(stateInvalid|stateUntracked), accept),
+		rule(anyFlag(syn), goTo(chainStrip)),
+		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated), accept),
+		rule(payload, goTo(chainWatchedData)),
+		rule(clientExpected, renew(requestTimeout)),
+		rule(accept))
+	c.regular(chainWatchedData,
+		rule(negate(clientExpected), accept),
+		rule(m.setUngated()))
+	c.regular(chainStrip, stripOptions()...)
+}
+
+// tests tell TLS from plaintext. Each takes a packet with payload at the locked sequence number, and ends it. A packet
+// that comes again passes the same test.
+func (c *compiler) tests() {
+	m := c.mark
+	// A TLS record of type handshake with a ClientHello shorter than 64 KiB: RFC 8446 sections 5.1 and 4. Seven bytes, and
+	// no engine on a port that begins with TLS takes them for a command of its own.
+	c.regular(chainTestHello,
+		rule(m.stage(ClassBegun, ClassHello, ClassAnswered), records(0, recordHandshake), bytesAt(5, helloClient, 0), goTo(chainSent)),
+		rule(goTo(chainFailed)))
+	// MongoDB tells TLS by what its own header would say: bytes 8 to 11, responseTo, are zero in a command. The version
+	// in a ClientHello (RFC 8446 section 4.1.2) is there, and it is not zero.
+	c.regular(chainTestEither,
+		rule(m.stage(ClassBegun, ClassHello), records(0, recordHandshake), bytesAt(5, helloClient, 0),
+			oneOf(9, tlsVersions...), goTo(chainSent)),
+		rule(goTo(chainFailed)))
+	c.testPG()
+	c.testMySQL()
+	c.regular(chainSent, rule(renew(sentTimeout), m.setStage(ClassHello), accept), rule(goTo(chainFailed)))
+}
+
+// Parts of TLS (RFC 8446 sections 4, 5.1, 6; RFC 5246 for older versions).
+const (
+	recordAlert     = 0x15
+	recordHandshake = 0x16
+	helloClient     = 0x01
+	helloServer     = 0x02
+)
+
+// tlsVersions are TLS 1.0 to 1.2 as records and hellos write them; TLS 1.3 writes 1.2.
+var tlsVersions = [][]byte{{3, 1}, {3, 2}, {3, 3}}
+
+// records matches the type and version of a TLS record at the offset.
+func records(offset int, kind byte) ruleset.InAnonymous {
+	var values [][]byte
+	for _, v := range tlsVersions {
+		values = append(values, append([]byte{kind}, v...))
+	}
+	return oneOf(offset, values...)
+}
+
+// PostgreSQL's requests before the startup packet ("Message Formats"): length 8, then a code. A CancelRequest is not
+// among them: it is plaintext with the key of a session in it, so that Force TLS refuses it like any other, and
+// clients must cancel over TLS (libpq 17 does; psql before that cannot, and its Ctrl-C does nothing).
+var (
+	pgSSLRequest    = []byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f}
+	pgGSSENCRequest = []byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30}
+)
+
+// testPG lets through exactly eight bytes of SSLRequest or GSSENCRequest, or a ClientHello at once (PostgreSQL 17:
+// direct TLS) or after the server's 'S'. After GSSENCRequest only such eight bytes may follow: a longer packet at the
+// old place could carry untested bytes to the new one.
+func (c *compiler) testPG() {
+	m := c.mark
+	c.regular(chainTestPG,
+		rule(bytesAt(0, pgSSLRequest...), goTo(chainTestPG+"_ssl")),
+		rule(bytesAt(0, pgGSSENCRequest...), goTo(chainTestPG+"_gss")),
+		rule(goTo(chainTestHello)))
+	c.regular(chainTestPG+"_ssl",
+		because("a ninth byte", reaches(len(pgSSLRequest)), goTo(chainFailed)),
+		rule(m.stage(ClassBegun, ClassRequested, ClassGSS), renew(sentTimeout), m.setStage(ClassRequested), accept),
+		rule(goTo(chainLate)))
+	c.regular(chainTestPG+"_gss",
+		because("a ninth byte", reaches(len(pgGSSENCRequest)), goTo(chainFailed)),
+		rule(m.stage(ClassBegun, ClassGSS), renew(sentTimeout), m.setStage(ClassGSS), accept),
+		rule(goTo(chainLate)))
+}
+
+// MySQL's SSLRequest (HandshakeResponse41, first part): a packet of 32 bytes with sequence number 1 whose capability
+// flags have CLIENT_SSL, 0x0800, which is bit 3 of the second byte.
+var mysqlSSLRequest = []byte{0x20, 0, 0, 1}
+
+const (
+	mysqlSSLRequestSize = 36 // with the packet's header of 4
+	mysqlCapability     = 5  // offset of the byte with CLIENT_SSL
+	mysqlClientSSL      = 0x08
+)
+
+// testMySQL lets through the SSLRequest, alone or with a ClientHello behind it, and after it a ClientHello. A bare TLS
+// record opens nothing: a login packet of 790 bytes begins like one. A server that took an SSLRequest speaks nothing but
+// TLS from there, so that a repeated one does no harm at any later stage.
+func (c *compiler) testMySQL() {
+	m := c.mark
+	capability := ruleset.InnerField(mysqlCapability, 1)
+	c.regular(chainTestMySQL,
+		rule(bytesAt(0, mysqlSSLRequest...),
+			ruleset.Match{Field: capability, Mask: []byte{mysqlClientSSL}, Op: ruleset.Eq, Value: []byte{mysqlClientSSL}},
+			goTo(chainTestMySQL+"_ssl")),
+		rule(m.stage(ClassAnswered, ClassHello), goTo(chainTestHello)),
+		rule(goTo(chainFailed)))
+	c.regular(chainTestMySQL+"_ssl",
+		rule(records(mysqlSSLRequestSize, recordHandshake), bytesAt(mysqlSSLRequestSize+5, helloClient, 0), goTo(chainSent)),
+		because("too little of a ClientHello: wait for more", records(mysqlSSLRequestSize, recordHandshake), goTo(chainLate)),
+		because("a byte that is no ClientHello", reaches(mysqlSSLRequestSize), goTo(chainFailed)),
+		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), renew(sentTimeout), m.setStage(ClassRequested), accept),
+		because("sent again", reaches(mysqlSSLRequestSize-1), accept),
+		rule(goTo(chainFailed)))
+}
+
+// verdicts end a tested packet. ungated says whether Force TLS is on for it.
+//
+// A refusal resets the client and leaves ClassRefused for whoever ends the server's half.
+func (c *compiler) verdicts() {
+	m := c.mark
+	c.regular(chainFailed, rule(m.isUngated(), m.set(ClassPlaintext), accept), rule(goTo(chainRefuse)))
+	c.regular(chainLate, rule(m.isUngated(), accept), rule(drop))
+	c.regular(chainRefuse, rule(ruleset.Counter{}), rule(m.set(ClassRefused), ruleset.Reject{TCPReset: true}), rule(drop))
+}

@@ -1,0 +1,304 @@
+package compile_test
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/ruleset"
+)
+
+// Bytes of the protocols, as they stand on the wire.
+var (
+	hello      = unhex("160301 0200 01 0001fc 0303 00112233445566778899")
+	hello7     = hello[:7]
+	helloSSL3  = unhex("160300 0200 01 0001fc 0300 0011")
+	serverHi   = unhex("160303 007a 02 000076 0303 8899aabbccddeeff")
+	alert      = unhex("150303 0002 0228")
+	warned     = append(unhex("150303 0002 0170"), serverHi...)
+	pgSSL      = unhex("00000008 04d2162f")
+	pgGSS      = unhex("00000008 04d21630")
+	pgCancel   = unhex("00000010 04d2162e 00000001 00000002")
+	pgStartup  = append(unhex("00000023 00030000"), "user\x00postgres\x00"...)
+	myGreeting = append(unhex("4a000000 0a"), "8.0.36"...)
+	mySSL      = append(unhex("20000001 0daa0800 00000001 2d"), make([]byte, 23)...)
+	myNoSSL    = append(unhex("20000001 0da20000 00000001 2d"), make([]byte, 23)...)
+	myLogin790 = append(unhex("160300 01 8da60f00 00000001 2d"), make([]byte, 23)...)
+	myOK       = unhex("07000002 00000002000000")
+	mongoCmd   = unhex("160301 00 01000000 00000000 dd070000 00000000")
+	mongoReply = unhex("160303 00 00020000 00030300 dd070000 00000000")
+)
+
+func unhex(s string) []byte {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// conversation plays packets of one connection against the gate and the witness.
+type conversation struct {
+	*walker
+	client, server netip.AddrPort
+	mark           compile.Mark
+}
+
+// Sequence numbers: the client's first byte has first.
+const first = 1000
+
+func (c *conversation) class() compile.Class { return c.mark.Class(c.walker.mark) }
+
+// up sends a packet of the client through the gate.
+func (c *conversation) up(seq uint32, flags byte, data []byte) outcome {
+	return c.hook(ruleset.HookPrerouting, -145, -101, packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: flags, seq: seq, payload: data, state: stateEstablished})
+}
+
+// down sends a packet of the server through the witness.
+func (c *conversation) down(ackSeq uint32, flags byte, data []byte) outcome {
+	return c.hook(ruleset.HookPostrouting, 155, 200, packet{proto: 6, src: c.server, dst: c.client, oif: "reg0", flags: flags, ack: ackSeq, payload: data, state: stateEstablished, reply: true})
+}
+
+// gateDocument is one shared host with a database of every way to TLS.
+func gateDocument(force bool, unknown string) []byte {
+	var databases []string
+	for i, d := range []struct{ engine, tls string }{{"postgresql", "in-band"}, {"mysql", "in-band"}, {"mongodb", "either"}, {"redis", "only"}} {
+		databases = append(databases, fmt.Sprintf(`{"name": %[1]q, "model": "shared", "engine": %[1]q, "force_tls": %[3]t, "unknown_connections": %[5]q,
+			"endpoints": [{"kind": "public-rw", "address": "10.9.0.1", "port": %[4]d, "family": "ipv4", "tls": %[2]q}],
+			"nodes": [
+				{"name": "a", "here": true, "addresses": ["10.9.0.1", "fd09::1"], "ports": [{"port": %[4]d, "tls": %[2]q}]},
+				{"name": "b", "here": false, "addresses": ["10.9.0.3"], "ports": [{"port": %[4]d, "tls": %[2]q}]}],
+			"cluster_ports": [{"port": %[4]d, "shared": true}]}`, d.engine, d.tls, force, 5001+i, unknown))
+	}
+	return []byte(`{"version": 1, "point": {"name": "h", "model": "shared"}, "interfaces": [{"name": "reg0", "zone": "regional"}],
+		"region": {"name": "r", "networks": ["10.9.0.0/24", "fd09::/64"]}, "databases": [` + strings.Join(databases, ",") + `]}`)
+}
+
+var gatePorts = map[string]uint16{"pg": 5001, "mysql": 5002, "mongo": 5003, "redis": 5004}
+
+func converse(t *testing.T, engine string, force bool, unknown string) *conversation {
+	t.Helper()
+	m, err := compile.NewMark(compile.DefaultMarkMask)
+	require.NoError(t, err)
+	return &conversation{
+		walker: walk(compiled(t, "gate", gateDocument(force, unknown))), mark: m,
+		client: netip.MustParseAddrPort("10.9.0.2:40000"), server: netip.AddrPortFrom(netip.MustParseAddr("10.9.0.1"), gatePorts[engine]),
+	}
+}
+
+// begin completes the TCP handshake.
+func (c *conversation) begin(t *testing.T) *conversation {
+	t.Helper()
+	require.Equal(t, accepted, c.up(first-1, syn, nil))
+	require.Equal(t, accepted, c.down(first, syn|ack, nil))
+	require.Equal(t, accepted, c.up(first, ack, nil))
+	require.Equal(t, compile.ClassBegun, c.class())
+	return c
+}
+
+// force turns Force TLS on or off, without a change to the connection.
+func (c *conversation) force(t *testing.T, on bool) {
+	t.Helper()
+	table := walk(compiled(t, "gate", gateDocument(on, "cut")))
+	table.mark, table.dynamic = c.walker.mark, c.dynamic
+	c.walker = table
+}
+
+// line is one packet: up or down at a distance from first, what is in it, and what must come of it. For a packet of
+// the server at is its acknowledgement.
+type line struct {
+	way  string
+	at   int
+	data []byte
+	want outcome
+	now  compile.Class
+}
+
+const (
+	ungated    = 8
+	classBegun = compile.ClassBegun
+)
+
+func n(b []byte) int { return len(b) }
+
+func cat(parts ...[]byte) []byte {
+	var out []byte
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}
+
+func TestGate(t *testing.T) {
+	const on, off = true, false
+	R, P, T, H, K := compile.ClassRefused, compile.ClassPlaintext, compile.ClassTLS, compile.ClassHello, compile.ClassAcknowledged
+	Q, A, G := compile.ClassRequested, compile.ClassAnswered, compile.ClassGSS
+	for _, tt := range []struct {
+		name   string
+		engine string
+		force  bool
+		lines  []line
+	}{
+		{"tls", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), nil, accepted, K}, {"up", n(hello), []byte("more"), accepted, K}, {"down", n(hello), serverHi, accepted, T}, {"up", 99, []byte("any"), accepted, T}, {"down", 99, []byte("any"), accepted, T}}},
+		{"tls, acknowledged with the answer", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
+		{"tls in small segments", "redis", on, []line{{"up", 0, hello7, accepted, H}, {"up", 7, hello[7:], dropped, H}, {"down", 7, nil, accepted, K}, {"up", 7, hello[7:], accepted, K}, {"down", n(hello), serverHi, accepted, T}}},
+		{"tls, second segment first", "redis", on, []line{{"up", 7, hello[7:], dropped, classBegun}, {"up", 0, hello, accepted, H}, {"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
+		{"tls, repeated after the acknowledgement", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), nil, accepted, K}, {"up", 0, hello, accepted, K}}},
+		{"six bytes tell nothing", "redis", on, []line{{"up", 0, hello[:6], rejected, R}}},
+		{"SSL 3", "redis", on, []line{{"up", 0, helloSSL3, rejected, R}}},
+		{"alert", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), alert, accepted, K}}},
+		{"warning and ServerHello", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), warned, accepted, T}}},
+		{"plaintext", "redis", on, []line{{"up", 0, []byte("PING\r\n"), rejected, R}, {"up", 0, hello, rejected, R}, {"up", 0, nil, rejected, R}}},
+		{"two bytes of a record are not TLS", "redis", on, []line{{"up", 0, []byte("\x16\x03\r\nPING\r\n"), rejected, R}}},
+		{"hello that the server discards, then plaintext", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", 0, nil, accepted, H}, {"up", 0, []byte("PING\r\n"), rejected, R}}},
+		{"hello that the server discards, then plaintext around it", "redis", on, []line{{"up", 0, hello, accepted, H}, {"up", -1, []byte("xPING\r\n"), dropped, H}, {"up", 1, []byte("ING\r\n"), dropped, H}}},
+		{"a server that answers in plaintext", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), []byte("-ERR unknown command\r\n"), dropped, R}}},
+		{"repeated SYN-ACK", "redis", on, []line{{"up", 0, hello, accepted, H}, {"synack", 0, nil, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
+		{"the same ports again", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}, {"synack", 5000, nil, accepted, classBegun}, {"up", 5000, []byte("PING"), rejected, R}}},
+		{"the same ports and numbers again", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}, {"synack", 0, nil, accepted, classBegun}, {"up", 0, []byte("PING"), rejected, R}}},
+		{"a SYN with data", "redis", on, []line{{"syn", -1, []byte("PING"), dropped, classBegun}}},
+		{"data that was never tested is taken", "redis", on, []line{{"down", 5, []byte("+OK"), dropped, R}, {"up", 5, []byte("x"), rejected, R}}},
+
+		{"mongo tls", "mongo", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
+		{"mongo command that begins like a record", "mongo", on, []line{{"up", 0, mongoCmd, rejected, R}}},
+		{"mongo answer that begins like a record", "mongo", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), mongoReply, dropped, R}}},
+
+		{"pg tls", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"up", 0, pgSSL, accepted, Q}, {"down", 8, nil, accepted, Q}, {"down", 8, []byte("S"), accepted, A}, {"up", 8, hello, accepted, H}, {"down", 8, nil, accepted, H}, {"down", 8 + n(hello), serverHi, accepted, T}}},
+		{"pg direct tls", "pg", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
+		{"pg startup", "pg", on, []line{{"up", 0, pgStartup, rejected, R}}},
+		{"pg ninth byte", "pg", on, []line{{"up", 0, cat(pgSSL, []byte("x")), rejected, R}}},
+		{"pg seven bytes", "pg", on, []line{{"up", 0, pgSSL[:7], rejected, R}}},
+		{"pg cancel", "pg", on, []line{{"up", 0, pgCancel, rejected, R}}},
+		{"pg without tls", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"down", 8, []byte("N"), accepted, R}, {"up", 8, pgStartup, rejected, R}}},
+		{"pg error", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"down", 8, []byte("E\x00\x00\x00\x20SFATAL"), accepted, R}, {"down", 8, []byte("more"), dropped, R}}},
+		{"pg startup behind the request", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"up", 8, pgStartup, dropped, Q}, {"up", 8, hello, dropped, Q}}},
+		{"pg startup after the answer", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"down", 8, []byte("S"), accepted, A}, {"up", 8, pgStartup, rejected, R}}},
+		{"pg hello in place of a request", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"up", 0, hello, rejected, R}}},
+		{"pg gss refused, then tls", "pg", on, []line{{"up", 0, pgGSS, accepted, G}, {"down", 8, []byte("N"), accepted, G}, {"up", 8, pgSSL, accepted, Q}, {"down", 16, []byte("S"), accepted, A}, {"up", 16, hello, accepted, H}, {"down", 16 + n(hello), serverHi, accepted, T}}},
+		{"pg gss refused, then startup", "pg", on, []line{{"up", 0, pgGSS, accepted, G}, {"down", 8, []byte("N"), accepted, G}, {"up", 8, pgStartup, rejected, R}}},
+		{"pg gss refused, then a hello across it", "pg", on, []line{{"up", 0, pgGSS, accepted, G}, {"down", 8, []byte("N"), accepted, G}, {"up", 0, cat(hello7, pgStartup), rejected, R}}},
+		{"pg gss granted", "pg", on, []line{{"up", 0, pgGSS, accepted, G}, {"down", 8, []byte("G"), accepted, R}, {"up", 8, []byte("token"), rejected, R}}},
+
+		{"mysql tls", "mysql", on, []line{{"down", 0, myGreeting, accepted, classBegun}, {"up", 0, mySSL, accepted, Q}, {"down", 36, nil, accepted, A}, {"up", 36, hello, accepted, H}, {"down", 36 + n(hello), serverHi, accepted, T}}},
+		{"mysql request and hello in one", "mysql", on, []line{{"down", 0, myGreeting, accepted, classBegun}, {"up", 0, cat(mySSL, hello), accepted, H}, {"up", 0, cat(mySSL, hello), accepted, H}, {"down", 36 + n(hello), serverHi, accepted, T}}},
+		{"mysql repeated together", "mysql", on, []line{{"up", 0, mySSL, accepted, Q}, {"up", 36, hello, dropped, Q}, {"up", 0, cat(mySSL, hello), accepted, H}}},
+		{"mysql login", "mysql", on, []line{{"up", 0, myNoSSL, rejected, R}}},
+		{"mysql login that begins like a record", "mysql", on, []line{{"up", 0, myLogin790, rejected, R}}},
+		{"mysql hello at once", "mysql", on, []line{{"up", 0, hello, rejected, R}}},
+		{"mysql request and login", "mysql", on, []line{{"up", 0, cat(mySSL, myNoSSL), rejected, R}}},
+		{"mysql login after the request", "mysql", on, []line{{"up", 0, mySSL, accepted, Q}, {"up", 36, myNoSSL, dropped, Q}, {"down", 36, nil, accepted, A}, {"up", 36, myNoSSL, rejected, R}}},
+		{"mysql request cut short", "mysql", on, []line{{"up", 0, mySSL[:35], rejected, R}}},
+		{"mysql plaintext answer", "mysql", on, []line{{"up", 0, mySSL, accepted, Q}, {"down", 36, myOK, dropped, R}}},
+
+		{"watched tls", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"up", n(hello), []byte("more"), accepted, H | ungated}, {"down", n(hello), nil, accepted, K | ungated}, {"down", n(hello), serverHi, accepted, T}}},
+		{"watched plaintext", "redis", off, []line{{"up", 0, []byte("PING"), accepted, P}, {"down", 4, []byte("+PONG"), accepted, P}, {"up", 4, hello, accepted, P}}},
+		{"watched, out of order", "redis", off, []line{{"up", 7, hello[7:], accepted, classBegun}, {"up", 0, hello7, accepted, H | ungated}, {"down", n(hello), serverHi, accepted, T}}},
+		{"watched, hello discarded and plaintext around it", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"up", -1, []byte("xPING\r\n"), accepted, H | ungated}, {"down", 6, []byte("+PONG"), accepted, P}}},
+		{"watched, taken untested", "redis", off, []line{{"up", -1, []byte("xPING\r\n"), accepted, classBegun}, {"down", 6, nil, accepted, P}, {"up", 0, hello, accepted, P}}},
+		{"watched pg", "pg", off, []line{{"up", 0, pgSSL, accepted, Q | ungated}, {"down", 8, []byte("S"), accepted, A}, {"up", 8, hello, accepted, H | ungated}, {"down", 8 + n(hello), serverHi, accepted, T}}},
+		{"watched pg without tls", "pg", off, []line{{"up", 0, pgSSL, accepted, Q | ungated}, {"down", 8, []byte("N"), accepted, P}, {"up", 8, pgStartup, accepted, P}}},
+		{"watched mysql", "mysql", off, []line{{"down", 0, myGreeting, accepted, classBegun}, {"up", 0, mySSL, accepted, Q | ungated}, {"up", 36, hello, accepted, Q | ungated}, {"down", 36, nil, accepted, A | ungated}, {"up", 36, hello, accepted, H | ungated}, {"down", 36 + n(hello), serverHi, accepted, T}}},
+		{"watched mysql, request discarded", "mysql", off, []line{{"up", 0, mySSL, accepted, Q | ungated}, {"up", -1, cat([]byte("x"), myNoSSL), accepted, Q | ungated}, {"down", 36, nil, accepted, A | ungated}, {"down", 36, myOK, accepted, P}}},
+		{"watched mongo answer that begins like a record", "mongo", off, []line{{"up", 0, hello, accepted, H | ungated}, {"down", 40, mongoReply, accepted, P}}},
+
+		{"on cuts plaintext", "redis", off, []line{{"up", 0, []byte("PING"), accepted, P}, {"on", 0, nil, "", 0}, {"down", 4, []byte("+PONG"), dropped, P}, {"down", 4, nil, accepted, P}, {"up", 4, []byte("PING"), rejected, R}}},
+		{"on leaves tls alone", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"down", n(hello), serverHi, accepted, T}, {"on", 0, nil, "", 0}, {"up", 50, []byte("x"), accepted, T}, {"down", 50, []byte("x"), accepted, T}}},
+		{"on in front of the first byte", "redis", off, []line{{"on", 0, nil, "", 0}, {"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
+		{"on in the middle of a handshake", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"on", 0, nil, "", 0}, {"up", n(hello), []byte("x"), dropped, H | ungated}, {"down", n(hello), serverHi, accepted, T}}},
+		{"on in the middle of a trick", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"up", -1, []byte("xPIN"), accepted, H | ungated}, {"down", 3, nil, accepted, K | ungated}, {"on", 0, nil, "", 0}, {"up", 3, []byte("G\r\n"), dropped, K | ungated}, {"down", 3, []byte("+PONG"), dropped, R}}},
+		{"on in the middle of a pg handshake", "pg", off, []line{{"up", 0, pgSSL, accepted, Q | ungated}, {"on", 0, nil, "", 0}, {"down", 8, []byte("S"), accepted, A}, {"up", 8, hello, accepted, H}, {"down", 8 + n(hello), serverHi, accepted, T}}},
+		{"on in the middle of a mysql trick", "mysql", off, []line{{"up", 0, mySSL, accepted, Q | ungated}, {"down", 36, nil, accepted, A | ungated}, {"on", 0, nil, "", 0}, {"up", 36, hello, rejected, R}}},
+		{"off again", "redis", on, []line{{"off", 0, nil, "", 0}, {"up", 0, []byte("PING"), accepted, P}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := converse(t, tt.engine, tt.force, "cut").begin(t)
+			for i, l := range tt.lines {
+				var got outcome
+				at := uint32(first + l.at)
+				switch l.way {
+				case "on", "off":
+					c.force(t, l.way == "on")
+					continue
+				case "up":
+					got = c.up(at, ack, l.data)
+				case "down":
+					got = c.down(at, ack, l.data)
+				case "syn":
+					got = c.up(at, syn, l.data)
+				case "synack":
+					got = c.down(at, syn|ack, l.data)
+				}
+				require.Equal(t, l.want, got, "line %d, %s %d", i, l.way, l.at)
+				require.Equal(t, l.now, c.class(), "line %d, %s %d", i, l.way, l.at)
+			}
+		})
+	}
+}
+
+// TestUnknown: connections whose beginning nobody saw (SPEC X-05).
+func TestUnknown(t *testing.T) {
+	cut := converse(t, "redis", true, "cut")
+	require.Equal(t, dropped, cut.down(first, ack, []byte("+OK")))
+	require.Equal(t, accepted, cut.up(first, rst, nil), "the client may end it")
+	require.Equal(t, accepted, cut.up(first, 0x01|ack, nil), "the client may end it")
+	require.Equal(t, rejected, cut.up(first, ack, nil))
+	require.Equal(t, compile.ClassRefused, cut.class())
+
+	keep := converse(t, "redis", true, "keep")
+	require.Equal(t, accepted, keep.up(first, ack, []byte("PING")))
+	require.Equal(t, accepted, keep.down(first, ack, []byte("+PONG")))
+	require.Equal(t, compile.ClassUnknown, keep.class())
+	keep.begin(t)
+	require.Equal(t, rejected, keep.up(first, ack, []byte("PING")), "a beginning that was seen is judged")
+
+	off := converse(t, "redis", false, "cut")
+	require.Equal(t, accepted, off.up(first, ack, []byte("PING")))
+	require.Equal(t, accepted, off.down(first, ack, []byte("+PONG")))
+	require.Equal(t, compile.ClassUnknown, off.class())
+}
+
+// TestNodesAlwaysNeedTLS: where clients and nodes share a port, the source decides (SPEC C-03).
+func TestNodesAlwaysNeedTLS(t *testing.T) {
+	for engine, data := range map[string][]byte{"pg": pgStartup, "mysql": myNoSSL, "mongo": mongoCmd, "redis": []byte("PING")} {
+		client := converse(t, engine, false, "cut").begin(t)
+		require.Equal(t, accepted, client.up(first, ack, data), engine)
+		peer := converse(t, engine, false, "cut")
+		peer.client = netip.MustParseAddrPort("10.9.0.3:40000")
+		peer.begin(t)
+		require.Equal(t, rejected, peer.up(first, ack, data), engine)
+	}
+}
+
+func TestUntracked(t *testing.T) {
+	c := converse(t, "redis", true, "keep")
+	in := packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: ack, payload: []byte("PING"), state: 64}
+	require.Equal(t, dropped, c.hook(ruleset.HookPrerouting, -145, -101, in))
+	in.state = stateInvalid
+	require.Equal(t, dropped, c.hook(ruleset.HookPrerouting, -145, -101, in))
+	out := packet{proto: 6, src: c.server, dst: c.client, oif: "reg0", flags: ack, payload: []byte("+PONG"), state: 64}
+	require.Equal(t, dropped, c.hook(ruleset.HookPostrouting, 155, 200, out))
+	out.payload = nil
+	require.Equal(t, accepted, c.hook(ruleset.HookPostrouting, 155, 200, out))
+
+	c = converse(t, "redis", false, "cut")
+	require.Equal(t, accepted, c.hook(ruleset.HookPrerouting, -145, -101, in))
+}
+
+// TestTLSCostsOneComparison: a connection of ClassTLS meets no set.
+func TestTLSCostsOneComparison(t *testing.T) {
+	c := converse(t, "redis", true, "cut").begin(t)
+	c.up(first, ack, hello)
+	c.down(first+uint32(len(hello)), ack, serverHi)
+	require.Equal(t, compile.ClassTLS, c.class())
+	c.steps = 0
+	require.Equal(t, accepted, c.up(5000, ack, []byte("x")))
+	require.LessOrEqual(t, c.steps, 3)
+	c.steps = 0
+	require.Equal(t, accepted, c.down(5000, ack, []byte("x")))
+	require.LessOrEqual(t, c.steps, 3)
+}

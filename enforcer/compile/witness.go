@@ -1,0 +1,132 @@
+package compile
+
+import "drawbridge/enforcer/ruleset"
+
+// Chains of the witness.
+const (
+	chainWitness       = "witness"
+	chainForcedAnswer  = "forced_answer"
+	chainForcedReply   = "forced_answer_by" // per family
+	chainWatchedAnswer = "watched_answer"
+	chainWatchedReply  = "watched_answer_by" // per family
+	chainBegin         = "begin"
+	chainForcedBegin   = "forced_begin"
+	chainWatchedBegin  = "watched_begin"
+	chainNothingNew    = "nothing_new"
+	chainJudge         = "judge"
+	chainJudgeBy       = "judge_by" // per family
+	chainJudgePG       = "judge_pg"
+	chainJudgeMySQL    = "judge_mysql"
+)
+
+// witness reads what the server itself says: where the client's first byte must be (its SYN-ACK), what it took (its
+// acknowledgements) and what it speaks (its first bytes). The gate alone cannot know: it sees segments that the server
+// discards (SPEC X-08).
+//
+// The chains judge* accept an answer that fits the handshake so far. They come back with one that does not, and the
+// caller, who knows whether Force TLS is on, says what that means.
+func (c *compiler) witness() {
+	c.baseChain(chainWitness, ruleset.HookPostrouting, priorityWitness,
+		append([]ruleset.Rule{
+			rule(notTCP, accept),
+			because("loopback is not judged (G-02)", toLo, accept),
+			rule(flags(syn, 0), c.mark.is(ClassTLS), accept),
+		}, perFamily(chainWitness)...)...)
+	for _, f := range families {
+		pair := in(setForcePair+f.suffix, f.daddr, f.saddr, ruleset.THSport)
+		rules := []ruleset.Rule{
+			because("spared by unknown_connections", f.from(setKeep), flags(syn, 0), c.mark.is(ClassUnknown), accept),
+			rule(f.from(setForce), goTo(chainForcedReply+f.suffix)),
+			rule(pair, goTo(chainForcedReply+f.suffix)),
+		}
+		for _, set := range negotiations {
+			rules = append(rules, rule(f.from(set), goTo(chainWatchedReply+f.suffix)))
+		}
+		c.regular(chainWitness+f.suffix, rules...)
+		c.regular(chainForcedReply+f.suffix, append([]ruleset.Rule{rule(jump(chainForcedAnswer)), rule(jump(chainJudgeBy + f.suffix))}, c.refusedAnswer()...)...)
+		c.regular(chainWatchedReply+f.suffix, rule(jump(chainWatchedAnswer)), rule(jump(chainJudgeBy+f.suffix)), rule(c.mark.set(ClassPlaintext)))
+		c.regular(chainJudgeBy+f.suffix,
+			rule(c.mark.stage(ClassRequested), f.from(setMySQL), goTo(chainJudgeMySQL)),
+			rule(c.mark.stage(ClassRequested, ClassGSS), goTo(chainJudgePG)),
+			rule(goTo(chainJudge)))
+	}
+	c.answers()
+	c.begin()
+	c.judges()
+}
+
+// refusedAnswer ends an answer that does not fit, under Force TLS. A single byte gets out, because it is what a
+// PostgreSQL server says to a request ('N', 'G'), and its client falls back on a new connection when it has read it
+// and is reset after that; so does an error message to a request. Everything else stays in.
+func (c *compiler) refusedAnswer() []ruleset.Rule {
+	return []ruleset.Rule{
+		because("an error in answer to a request", c.mark.stage(ClassRequested, ClassGSS), bytesAt(0, 'E'), c.mark.set(ClassRefused), accept),
+		rule(c.mark.set(ClassRefused)),
+		rule(reaches(1), drop),
+		rule(accept),
+	}
+}
+
+// answers sort the server's packets. They come back only with one that acknowledges more than the locked sequence
+// number, or says something that no server says there.
+func (c *compiler) answers() {
+	m := c.mark
+	synAck := flags(syn|ack, syn|ack)
+	c.regular(chainForcedAnswer,
+		rule(state(stateInvalid|stateUntracked), goTo(chainBare)),
+		rule(synAck, goTo(chainForcedBegin)),
+		rule(anyFlag(rst), goTo(chainBare)),
+		because("cut: no byte of it gets out (X-05)", m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainBare)),
+		rule(serverWaits, goTo(chainNothingNew)))
+	c.regular(chainWatchedAnswer,
+		rule(state(stateInvalid|stateUntracked), accept),
+		rule(synAck, goTo(chainWatchedBegin)),
+		rule(anyFlag(rst), accept),
+		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused), accept),
+		rule(serverWaits, goTo(chainNothingNew)))
+	// After its SSLRequest a MySQL server has nothing to say before the ClientHello; the greeting that it may repeat is
+	// packet 0 of protocol 10. Anything else is a plaintext answer: the server took other bytes than the gate saw.
+	c.regular(chainNothingNew,
+		rule(m.stage(ClassAnswered), ruleset.Match{Field: ruleset.InnerField(3, 2), Op: ruleset.Neq, Value: []byte{0, 10}}, back),
+		rule(accept))
+}
+
+// begin locks the client's first byte and clears the class, at the server's SYN-ACK and never at a client's SYN, which
+// anyone can forge: addresses and ports are used again. A SYN-ACK that is repeated while the first segment is on its
+// way changes nothing; that segment's class is tentative in any case.
+func (c *compiler) begin() {
+	m := c.mark
+	c.regular(chainBegin,
+		rule(serverWaits, m.stage(ClassRequested, ClassHello, ClassGSS), accept),
+		rule(lock(synTimeout), m.set(ClassBegun), accept))
+	c.regular(chainForcedBegin, rule(jump(chainBegin)), because("no room: the server repeats it", drop))
+	c.regular(chainWatchedBegin, rule(jump(chainBegin)), because("no room: never classified", m.set(ClassUnknown)), rule(accept))
+}
+
+// judges compare an answer beyond the locked sequence number with the connection's class.
+func (c *compiler) judges() {
+	m := c.mark
+	// MongoDB's op codes are where a ServerHello has random bytes (bytes 12 to 15, little-endian: OP_REPLY, OP_COMPRESSED,
+	// OP_MSG). Other engines' plaintext never begins like a record.
+	plaintext := oneOf(12, []byte{1, 0, 0, 0}, []byte{0xdc, 7, 0, 0}, []byte{0xdd, 7, 0, 0})
+	plaintext.Negate = true
+	c.regular(chainJudge,
+		because("the server took the ClientHello", m.stage(ClassHello), m.setStage(ClassAcknowledged)),
+		because("the server took what nobody tested", ruleset.Match{
+			Field: ruleset.F(ruleset.CTMark), Mask: native(m.bits(stages)), Op: ruleset.Neq, Value: native(m.bits(ClassAcknowledged)),
+		}, back),
+		because("ServerHello", records(0, recordHandshake), bytesAt(5, helloServer, 0), oneOf(9, tlsVersions...), plaintext, m.set(ClassTLS), accept),
+		because("a warning, then ServerHello", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), records(7, recordHandshake), bytesAt(12, helloServer, 0), m.set(ClassTLS), accept),
+		because("alert", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), accept),
+		rule(payload, back),
+		rule(accept))
+	c.regular(chainJudgePG,
+		rule(reaches(1), back),
+		because("the server agrees; it speaks nothing but TLS from here", m.stage(ClassRequested), bytesAt(0, 'S'), lock(requestTimeout), m.set(ClassAnswered), accept),
+		because("no GSSAPI; an SSLRequest may follow", m.stage(ClassGSS), bytesAt(0, 'N'), lock(requestTimeout), accept),
+		rule(payload, back),
+		rule(accept))
+	c.regular(chainJudgeMySQL,
+		rule(payload, back),
+		rule(lock(requestTimeout), m.setStage(ClassAnswered), accept))
+}

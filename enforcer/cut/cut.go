@@ -1,0 +1,187 @@
+package cut
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/nlsocket"
+)
+
+// DefaultLimit is how long a cut may wait for servers behind this host.
+const DefaultLimit = 200 * time.Millisecond
+
+// Options say where to look and for how long. With the zero value connections are found on this host only, and nothing
+// is waited for.
+type Options struct {
+	// Behind: protected servers are behind this host, which forwards to them. Their connections are found in the
+	// connection tracking table. Otherwise they are found among this host's sockets.
+	Behind bool
+	// Limit bounds the wait for servers behind this host; see DefaultLimit.
+	Limit time.Duration
+}
+
+// Report says what became of the connections that the judge protects.
+type Report struct {
+	// Protected is how many there were.
+	Protected int `json:"protected"`
+	// Destroyed were ended by destroying the server's socket on this host.
+	Destroyed int `json:"destroyed"`
+	// Reset were ended by resets to both ends.
+	Reset int `json:"reset"`
+	// Forgotten had no open end left, only a tracking entry.
+	Forgotten int `json:"forgotten"`
+	// Unanswered could not be ended: their servers did not answer in time. The ruleset keeps their packets out.
+	Unanswered int `json:"unanswered"`
+	// Took is how long all of it took.
+	Took time.Duration `json:"took_ns"`
+}
+
+// Cut is how many connections were to end.
+func (r Report) Cut() int { return r.Destroyed + r.Reset + r.Forgotten + r.Unanswered }
+
+// Run ends every protected connection that the judge does not allow, in the network namespace of the calling thread,
+// and returns once they have ended or the limit has passed. It starts no goroutine. On error, what could be ended has
+// been, and the report counts it.
+func Run(ctx context.Context, judge Judge, options Options) (report Report, err error) {
+	start := time.Now()
+	c, err := openCutter()
+	if err != nil {
+		return report, err
+	}
+	defer func() {
+		err = errors.Join(err, c.close())
+		report.Took = time.Since(start)
+	}()
+	entries, err := c.find(ctx, judge, options.Behind)
+	if err != nil {
+		return report, err
+	}
+	report.Protected = len(entries)
+	doomed := slices.DeleteFunc(entries, func(e *entry) bool { return judge.Allows(e.Connection) })
+	return report, c.end(ctx, doomed, start.Add(options.Limit), &report)
+}
+
+// cutter holds the sockets of one cut.
+type cutter struct {
+	conntrack, diag *nlsocket.Socket
+}
+
+// netlinkBuffer holds the answers to one request; dumps come in portions.
+const netlinkBuffer = 1 << 20
+
+func openCutter() (*cutter, error) {
+	conntrack, err := nlsocket.Open(unix.NETLINK_NETFILTER, netlinkBuffer)
+	if err != nil {
+		return nil, fmt.Errorf("open a conntrack socket: %w", err)
+	}
+	diag, err := nlsocket.Open(unix.NETLINK_SOCK_DIAG, netlinkBuffer)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a sock_diag socket: %w", err), conntrack.Close())
+	}
+	return &cutter{conntrack: conntrack, diag: diag}, nil
+}
+
+func (c *cutter) close() error { return errors.Join(c.conntrack.Close(), c.diag.Close()) }
+
+// find lists the protected connections.
+func (c *cutter) find(ctx context.Context, judge Judge, behind bool) ([]*entry, error) {
+	sockets, err := dumpSockets(ctx, c.diag)
+	if err != nil {
+		return nil, err
+	}
+	entries := fromSockets(sockets)
+	if behind {
+		tracked, err := c.tracked(ctx)
+		if err != nil {
+			return nil, err
+		}
+		fromTracking(entries, tracked)
+	}
+	protected := make([]*entry, 0, len(entries))
+	for at, e := range entries {
+		if !judge.Protects(e.Connection) {
+			continue
+		}
+		if !behind {
+			t, err := lookupConntrack(ctx, c.conntrack, reverse(at))
+			if err != nil {
+				return nil, err
+			}
+			e.track(t)
+		}
+		protected = append(protected, e)
+	}
+	return protected, nil
+}
+
+func (c *cutter) tracked(ctx context.Context) ([]tracking, error) {
+	if noConntrack() {
+		return nil, nil
+	}
+	return dumpConntrack(ctx, c.conntrack)
+}
+
+// end ends connections, each the way it takes, and forgets them.
+func (c *cutter) end(ctx context.Context, doomed []*entry, deadline time.Time, report *Report) error {
+	var behind []*entry
+	var errs []error
+	for _, e := range doomed {
+		switch {
+		case e.socket != nil:
+			if err := destroySocket(ctx, c.diag, *e.socket); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			report.Destroyed++
+		case e.tracking.open():
+			behind = append(behind, e)
+		default:
+			report.Forgotten++
+		}
+	}
+	errs = append(errs, c.endBehind(ctx, behind, deadline, report))
+	for _, e := range doomed {
+		if e.tracking != nil {
+			errs = append(errs, deleteConntrack(ctx, c.conntrack, *e.tracking))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// endBehind ends connections whose servers are behind this host.
+func (c *cutter) endBehind(ctx context.Context, behind []*entry, deadline time.Time, report *Report) (err error) {
+	if len(behind) == 0 {
+		return nil
+	}
+	w, err := openWire()
+	if err != nil {
+		report.Unanswered += len(behind)
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	reachable := make([]*entry, 0, len(behind))
+	for _, e := range behind {
+		switch _, err := w.hopTo(e.Server.Addr()); {
+		case err == nil:
+			reachable = append(reachable, e)
+		case errors.Is(err, errHere):
+			report.Forgotten++
+		default:
+			report.Unanswered++
+		}
+	}
+	all, err := resetAll(ctx, w, reachable, deadline)
+	for _, r := range all {
+		if r.done {
+			report.Reset++
+		} else {
+			report.Unanswered++
+		}
+	}
+	return err
+}

@@ -1,0 +1,35 @@
+package probe_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"drawbridge/sim"
+	"drawbridge/sim/netns/netnstest"
+	"drawbridge/sim/probe"
+	"drawbridge/topology"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// lab builds the default world with its servers, and a prober in it.
+func lab(t *testing.T) (*sim.Lab, *probe.Prober) {
+	t.Helper()
+	netnstest.Require(t)
+	ctx := context.Background()
+	l, err := sim.Up(ctx, topology.Default(), sim.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	require.NoError(t, l.StartServers(ctx))
+	p, err := probe.New(ctx, l)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	return l, p
+}
+
+func TestBaselineHoldsWithoutAnEnforcer(t *testing.T) {
+	_, p := lab(t)
+	require.NoError(t, p.Baseline(context.Background()))
+}
