@@ -6,8 +6,11 @@ package main
 import (
 	"context"
 	"os"
+
+	"drawbridge/sim/cell"
 )
 
 func main() {
+	cell.Init()
 	os.Exit(run(context.Background(), os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.LookupEnv))
 }

@@ -24,13 +24,14 @@ type environment func(name string) (string, bool)
 
 // program is what every verb can see: where to read and write, and nothing global.
 type program struct {
-	std streams
-	env environment
+	args []string // without the program's name
+	std  streams
+	env  environment
 }
 
 // run is the whole program but the exit: it parses args, does what they say, and returns the exit code.
 func run(ctx context.Context, args []string, std streams, env environment) int {
-	p := &program{std: std, env: env}
+	p := &program{args: args, std: std, env: env}
 	root := p.command()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -58,7 +59,7 @@ Exit codes: 0 conformant or done, 1 not conformant, 2 wrong use or refused input
 	root.SetOut(p.std.out)
 	root.SetErr(p.std.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUse(c, err) })
-	root.AddCommand(p.versionCommand())
+	root.AddCommand(p.conformCommand(), p.simCommand(), p.enforceCommand(), p.versionCommand())
 	return root
 }
 
