@@ -33,6 +33,8 @@ type Exec struct {
 	// Path and Args are the program and what precedes the verb. Path is absolute.
 	Path string
 	Args []string
+	// Env replaces the caller's environment; nil: it is passed on.
+	Env []string
 	// Dir holds the private working directories of the points; it exists and belongs to the caller.
 	Dir string
 	// At returns where a point's calls run.
@@ -122,7 +124,7 @@ func (e *Exec) call(ctx context.Context, point, verb string, stdin []byte) (*run
 
 	r := &run{point: point, verb: verb, limit: limit}
 	cmd := exec.CommandContext(callCtx, e.Path, append(append([]string(nil), e.Args...), verb)...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.Env = dir, e.Env
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &r.stdout, &r.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -1,0 +1,52 @@
+# The two commands of the README are `make conform` and `make test`; the rest is for people who work on the project.
+# Every target works as root and as an ordinary user, and does all of its own set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO ?= go
+# The version is stamped here and not by the toolchain, which refuses a clone that belongs to another user.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
+GOTEST := $(GO) test -buildvcs=false
+# Programs that only tests need (nft, psql, nmap). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
+# fails instead of being left out.
+WITH_TOOLS := .ci/tools --
+REPORT ?= report
+CONFORM_FLAGS ?=
+
+.PHONY: help build conform test race lint bench readme clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/drawbridge
+	CGO_ENABLED=0 $(GOBUILD) -o bin/drawbridge ./cmd/drawbridge
+
+conform: build ## judge the reference enforcer by the whole specification; writes report/
+	./bin/drawbridge conform --report '$(REPORT)' $(CONFORM_FLAGS)
+
+test: build ## run every test of the project, preparing the programs that tests need
+	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
+
+race: ## run every test under the race detector (needs a C compiler)
+	DRAWBRIDGE_REQUIRE_TOOLS=1 CGO_ENABLED=1 $(WITH_TOOLS) $(GOTEST) -race ./...
+
+lint: ## formatting, vet, the rules of the architecture; golangci-lint too where it is installed
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then printf 'not formatted by gofmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
+	$(GO) vet -buildvcs=false ./...
+	$(GOTEST) -count=1 -run '^TestArchitecture' .
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
+	else echo 'lint: golangci-lint is not installed, its further checks were left out'; fi
+
+bench: ## run the benchmarks
+	$(WITH_TOOLS) $(GOTEST) -run '^$$' -bench . -benchmem ./...
+
+readme: ## copy what the last `make conform` said into README.md
+	$(GO) run ./cmd/readme -report '$(REPORT)' -readme README.md
+
+clean: ## delete what the other targets made in this directory
+	rm -rf bin '$(REPORT)'

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"drawbridge/features"
+	"drawbridge/features/driver"
+	"drawbridge/features/suite"
+	"drawbridge/sim/cell"
+	"drawbridge/topology"
+
+	"github.com/spf13/cobra"
+)
+
+// conformOptions are the flags of conform.
+type conformOptions struct {
+	driver   string
+	profiles []string
+	tags     string
+	format   string
+	report   string
+	world    string
+	list     bool
+	schema   bool
+	json     bool
+}
+
+var (
+	formats  = []string{"pretty", "progress", "junit", "cucumber"}
+	profiles = []string{driver.Core, driver.Extended}
+)
+
+func (p *program) conformCommand() *cobra.Command {
+	var o conformOptions
+	c := &cobra.Command{
+		Use:   "conform",
+		Short: "Judge an enforcer by the whole specification",
+		Long: `Builds the emulated Internet, hands the enforcer one policy after the other, makes real connections with real database
+clients, and says which statements of the specification hold.
+
+Without --driver the reference enforcer is judged (drawbridge enforce). docs/DRIVERS.md says how to have your own judged.
+
+Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`,
+		Example: `  drawbridge conform
+  drawbridge conform --driver ./mine --profile core
+  drawbridge conform --tags @S-06 --format pretty
+  drawbridge conform --list --tags '@extended && ~@X-02'
+  drawbridge conform --schema > policy.schema.json`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return p.conform(c.Context(), o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.driver, "driver", "", "`program` of the enforcer to judge (default: this program's own enforce)")
+	f.Var(&choices{&o.profiles, profiles}, "profile", "judge on `core` or extended; may be repeated (default: all that the enforcer declares)")
+	f.StringVar(&o.tags, "tags", "", "run only scenarios that an `expression` selects: @S-06, ~@S-12, \",\" is or, \"&&\" is and")
+	f.StringVar(&o.format, "format", "", "what to print while running: `pretty`, progress, junit or cucumber (default progress)")
+	f.StringVar(&o.report, "report", "report", "`directory` for report.json, junit.xml and cucumber.json; empty for none")
+	f.StringVar(&o.world, "world", "", "topology `file` (default: the embedded world)")
+	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
+	f.BoolVar(&o.schema, "schema", false, "print the JSON Schema of the policies that enforcers get")
+	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
+	c.MarkFlagsMutuallyExclusive("list", "schema")
+	c.MarkFlagsMutuallyExclusive("format", "json")
+	complete(c, "profile", profiles)
+	complete(c, "format", formats)
+	return c
+}
+
+// complete offers a flag's values to the shell.
+func complete(c *cobra.Command, flag string, values []string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is not defined: a mistake in this file
+	}
+}
+
+// choices is a repeatable flag out of fixed values.
+type choices struct {
+	chosen  *[]string
+	allowed []string
+}
+
+func (c *choices) Set(s string) error {
+	if !slices.Contains(c.allowed, s) {
+		return fmt.Errorf("must be %s", strings.Join(c.allowed, " or "))
+	}
+	if !slices.Contains(*c.chosen, s) {
+		*c.chosen = append(*c.chosen, s)
+	}
+	return nil
+}
+func (c *choices) String() string { return "" }
+func (c *choices) Type() string   { return "profile" }
+
+// conform does what can be done without a lab, checks everything that can be wrong, and then goes where the lab can be.
+func (p *program) conform(ctx context.Context, o conformOptions) error {
+	if o.schema {
+		_, err := p.std.out.Write(driver.Schema())
+		return err
+	}
+	if o.format == "" {
+		o.format = "progress"
+	}
+	if !slices.Contains(formats, o.format) {
+		return misusef("conform: --format", "%q: must be one of %s", o.format, strings.Join(formats, ", "))
+	}
+	chosen, err := suite.Select(features.Files, selection(o))
+	if err != nil {
+		return selectionError(err)
+	}
+	if o.list {
+		return p.listScenarios(chosen, o.json)
+	}
+	world, err := loadWorld(o.world)
+	if err != nil {
+		return err
+	}
+	if o.driver != "" {
+		if o.driver, err = exec.LookPath(o.driver); err != nil {
+			return misuse("conform: --driver", err)
+		}
+	}
+	if !cell.Inside() {
+		return p.inCell(ctx)
+	}
+	return p.judge(ctx, world, o)
+}
+
+// selection is the tag expression of the flags alone: which profiles the enforcer declares is not known yet.
+func selection(o conformOptions) string {
+	var all []string
+	if len(o.profiles) > 0 {
+		all = append(all, "@"+strings.Join(o.profiles, ",@"))
+	}
+	if o.tags != "" {
+		all = append(all, o.tags)
+	}
+	return strings.Join(all, " && ")
+}
+
+// selectionError: an expression that selects nothing is wrong use; features that cannot be read are not the user's doing.
+func selectionError(err error) error {
+	if errors.Is(err, suite.ErrUsage) {
+		return misuse("conform: --tags", err)
+	}
+	return unable("conform", err)
+}
+
+func (p *program) listScenarios(chosen []suite.Selected, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(p.std.out)
+		e.SetIndent("", "  ")
+		return e.Encode(chosen)
+	}
+	w := tabwriter.NewWriter(p.std.out, 0, 0, 2, ' ', 0)
+	for _, s := range chosen {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Profile, strings.Join(s.Statements, " "), s.File, s.Name)
+	}
+	return w.Flush()
+}
+
+// loadWorld reads a topology, or returns the embedded one for "".
+func loadWorld(path string) (*topology.World, error) {
+	if path == "" {
+		return topology.Default(), nil
+	}
+	w, err := topology.Load(path)
+	if err != nil {
+		return nil, misuse("", err) // names the file, and the line where there is one
+	}
+	return w, nil
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/compile"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) enforceCommand() *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "enforce",
+		Short: "The reference enforcer, behind the driver protocol",
+		Long: `Brings a policy into force in the network namespace it is called in, as one nftables table, inet drawbridge. These verbs are
+the driver protocol of docs/DRIVERS.md. They need CAP_NET_ADMIN.`,
+		Example: `  drawbridge enforce describe
+  drawbridge enforce apply < policy.json
+  drawbridge enforce reset`,
+	}, p.enforceApplyCommand(), p.enforceResetCommand(), p.enforceDescribeCommand())
+}
+
+func (p *program) enforceApplyCommand() *cobra.Command {
+	var file, mask string
+	c := &cobra.Command{
+		Use:   "apply",
+		Short: "Bring a policy into force, in the place of the one before",
+		Long: `Reads a policy (drawbridge conform --schema) and brings it into force. Once it is, a receipt is printed as one JSON object and
+the exit code is 0. A refused policy has exit code 2, and what was in force still is. Warnings to the user go to standard
+error, each on a line that begins with "warning: ".`,
+		Example: `  drawbridge enforce apply < policy.json
+  drawbridge enforce apply --policy policy.json`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceApply(c.Context(), file, mask) },
+	}
+	c.Flags().StringVar(&file, "policy", "", "policy `file` (default: standard input)")
+	c.Flags().StringVar(&mask, "mark-mask", fmt.Sprintf("%#x", compile.DefaultMarkMask),
+		"the four adjacent `bits` of the conntrack mark that hold a connection's class")
+	return c
+}
+
+func (p *program) enforceApply(ctx context.Context, file, mask string) error {
+	const verb = "enforce apply"
+	bits, err := strconv.ParseUint(mask, 0, 32)
+	if err == nil {
+		_, err = compile.NewMark(uint32(bits))
+	}
+	if err != nil {
+		return misuse(verb+": --mark-mask", err)
+	}
+	name, document, err := p.readPolicy(file)
+	if err != nil {
+		return misuse(verb, err)
+	}
+	receipt, err := enforcer.Apply(ctx, document, enforcer.Options{Name: name, Compile: compile.Options{MarkMask: uint32(bits)}})
+	if errors.Is(err, enforcer.ErrRefused) {
+		return misuse(verb, err)
+	}
+	// With ErrNotCut the policy is in force all the same: the receipt is printed, but the call has not done all it must.
+	if err != nil && !errors.Is(err, enforcer.ErrNotCut) {
+		return unable(verb, err)
+	}
+	for _, w := range receipt.Warnings {
+		fmt.Fprintf(p.std.err, "warning: %s\n", w)
+	}
+	if err := errors.Join(err, json.NewEncoder(p.std.out).Encode(receipt)); err != nil {
+		return unable(verb, err)
+	}
+	return nil
+}
+
+// maxPolicy bounds what is read as a policy: some hundred times that of a gateway with 1,000 databases of 30 rules each would
+// be a mistake, or without end.
+const maxPolicy = 64 << 20
+
+func (p *program) readPolicy(file string) (name string, document []byte, err error) {
+	name, from := "standard input", p.std.in
+	if file != "" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", nil, err
+		}
+		defer f.Close()
+		name, from = file, f
+	}
+	document, err = io.ReadAll(io.LimitReader(from, maxPolicy+1))
+	switch {
+	case err != nil:
+		return "", nil, fmt.Errorf("%s: %w", name, err)
+	case len(document) > maxPolicy:
+		return "", nil, fmt.Errorf("%s: longer than %d bytes", name, maxPolicy)
+	}
+	return name, document, nil
+}
+
+func (p *program) enforceResetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "reset",
+		Short:   "Take everything out of force that was ever applied here",
+		Example: "  drawbridge enforce reset",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := enforcer.Reset(c.Context()); err != nil {
+				return unable("enforce reset", err)
+			}
+			return nil
+		},
+	}
+}
+
+func (p *program) enforceDescribeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "describe",
+		Short:   "Say what this enforcer is and can do",
+		Example: "  drawbridge enforce describe",
+		Args:    exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			return json.NewEncoder(p.std.out).Encode(enforcer.Describe(currentVersion()))
+		},
+	}
+}

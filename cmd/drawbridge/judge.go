@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+
+	"drawbridge/features"
+	"drawbridge/features/driver"
+	"drawbridge/features/suite"
+	"drawbridge/sim"
+	"drawbridge/sim/probe"
+	"drawbridge/topology"
+
+	"golang.org/x/sys/unix"
+)
+
+// judge runs the suite. It stands inside a cell.
+func (p *program) judge(ctx context.Context, world *topology.World, o conformOptions) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	l, err := up(ctx, world)
+	if err != nil {
+		return unable("lab", err)
+	}
+	report, err := p.runSuite(ctx, l, o)
+	if err = errors.Join(err, l.Close()); err != nil {
+		if errors.Is(err, suite.ErrUsage) {
+			return misuse("conform", err)
+		}
+		return unable("conform", err)
+	}
+	if err := p.tell(report, o); err != nil {
+		return unable("conform", err)
+	}
+	if code := report.Result.ExitCode(); code != exitOK {
+		return &quiet{code}
+	}
+	return nil
+}
+
+func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suite.Report, error) {
+	enforcer, err := enforcerOf(l.Lab, o.driver)
+	if err != nil {
+		return nil, err
+	}
+	output := p.std.out
+	if o.json {
+		output = io.Discard
+	}
+	return suite.Run(ctx, suite.Config{
+		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
+		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
+		Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report,
+	})
+}
+
+// tell prints the report where the chosen format leaves room for it: a program reads standard output of json, junit and
+// cucumber, so people get the summary on standard error then.
+func (p *program) tell(report *suite.Report, o conformOptions) error {
+	switch {
+	case o.json:
+		return report.WriteJSON(p.std.out)
+	case o.format == "junit" || o.format == "cucumber":
+		return report.WriteSummary(p.std.err)
+	}
+	return report.WriteSummary(p.std.out)
+}
+
+// enforcerOf returns the driver at path, or the reference enforcer for "".
+func enforcerOf(l *sim.Lab, path string) (*driver.Exec, error) {
+	dir, err := mountScratch()
+	if err != nil {
+		return nil, err
+	}
+	at := func(point string) (driver.Starter, error) {
+		node, ok := l.Node(point)
+		if !ok {
+			return nil, fmt.Errorf("%s: %w", point, sim.ErrUnknown)
+		}
+		return node, nil
+	}
+	if path != "" {
+		return driver.New(path, nil, dir, at)
+	}
+	if path, err = os.Executable(); err != nil {
+		return nil, fmt.Errorf("find this program, to run its enforce: %w", err)
+	}
+	reference, err := driver.New(path, []string{"enforce"}, dir, at)
+	if err != nil {
+		return nil, err
+	}
+	reference.Env = withoutPath(os.Environ())
+	return reference, nil
+}
+
+// withoutPath leaves PATH out of an environment. The reference enforcer runs no program, but a library that this program is
+// linked with (godog's internal/builder) looks for the go command on the PATH whenever a process starts, runs it, and
+// throws the answer away: some 6 ms for each of hundreds of calls, and a foreign program in the enforcement point.
+func withoutPath(environment []string) []string {
+	return slices.DeleteFunc(environment, func(v string) bool { return strings.HasPrefix(v, "PATH=") })
+}
+
+// lab is a running lab with its servers and its prober.
+type lab struct {
+	*sim.Lab
+	prober *probe.Prober
+}
+
+func up(ctx context.Context, world *topology.World) (*lab, error) {
+	l, err := sim.Up(ctx, world, sim.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.StartServers(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	prober, err := probe.New(ctx, l)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &lab{l, prober}, nil
+}
+
+// Close takes the lab down. Its error may say that it lost sight of packets.
+func (l *lab) Close() error { return errors.Join(l.prober.Close(), l.Lab.Close()) }

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"drawbridge/cmd/drawbridge/internal/control"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultLab is the name of a lab that was given none.
+const defaultLab = "lab"
+
+func (p *program) simCommand() *cobra.Command {
+	c := group(&cobra.Command{
+		Use:   "sim",
+		Short: "Keep the emulated Internet up, to try things by hand",
+		Long: `sim up builds the lab that conform judges in, and keeps it up until Ctrl-C or sim down. The other verbs reach it from other
+terminals of the same user. No enforcer is in force in it until you bring one in by sim exec: everything reaches everything.
+
+The lab lives and dies with sim up. It touches nothing of the machine's network, and nothing of it lies on disk.`,
+		Example: `  drawbridge sim up &
+  drawbridge sim matrix
+  drawbridge sim exec office -- psql 'host=203.0.113.129 user=any sslmode=require' -c "SELECT 'hello'"
+  drawbridge sim exec gw-fr1 -- ./my-driver apply < policy.json
+  drawbridge sim probe office pg-dedicated
+  drawbridge sim down`,
+	})
+	var name string
+	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
+	c.AddCommand(p.simUpCommand(&name), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simDownCommand(&name))
+	return c
+}
+
+// order is what a verb asks of a lab. Exactly one member is set.
+type order struct {
+	Exec   *execOrder   `json:"exec,omitempty"`
+	Probe  *probeOrder  `json:"probe,omitempty"`
+	Matrix *matrixOrder `json:"matrix,omitempty"`
+	Down   bool         `json:"down,omitempty"`
+	// Signal is handed to the program of an exec, in a message of its own behind the first.
+	Signal int `json:"signal,omitempty"`
+}
+
+// answer is a lab's to an order. Error is set, or the member that the order asks for.
+type answer struct {
+	Error string `json:"error,omitempty"`
+	Code  int    `json:"code,omitempty"` // the exit code that belongs to Error
+	Exit  *exit  `json:"exit,omitempty"`
+	Seen  []seen `json:"seen,omitempty"`
+}
+
+// ask sends an order to a lab and returns its answer, or its error under the verb's name.
+func ask(ctx context.Context, verb, lab string, o order) (answer, error) {
+	c, err := reach(ctx, verb, lab)
+	if err != nil {
+		return answer{}, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	if err := c.Send(o); err != nil {
+		return answer{}, unable(verb, err)
+	}
+	return receive(verb, c)
+}
+
+// reach connects to a lab of this user.
+func reach(ctx context.Context, verb, lab string) (*control.Conn, error) {
+	if err := control.CheckName(lab); err != nil {
+		return nil, misuse(verb+": --lab", err)
+	}
+	c, err := control.Dial(ctx, os.Getuid(), lab)
+	if errors.Is(err, control.ErrNoLab) {
+		return nil, misusef(verb, "%w; start it with: drawbridge sim up --lab %s", err, lab)
+	}
+	if err != nil {
+		return nil, unable(verb, err)
+	}
+	return c, nil
+}
+
+func receive(verb string, c *control.Conn) (answer, error) {
+	var a answer
+	files, err := c.Receive(&a)
+	for _, f := range files {
+		_ = f.Close() // none was asked for
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the lab ended before it answered")
+	}
+	if err != nil {
+		return a, unable(verb, err)
+	}
+	if a.Error != "" {
+		return a, &failure{code: max(a.Code, exitUsage), place: verb, err: errors.New(a.Error)}
+	}
+	return a, nil
+}
+
+func unknownNode(name string) error {
+	return fmt.Errorf("%q: no such node in this lab; drawbridge sim up lists them as it starts", name)
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"drawbridge/cmd/drawbridge/internal/control"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// execOrder asks for a program inside a node.
+type execOrder struct {
+	Node string   `json:"node"`
+	Path string   `json:"path"` // absolute
+	Args []string `json:"args"` // with the program's name
+	Env  []string `json:"env"`
+	Dir  string   `json:"dir"`
+}
+
+// exit is how a program ended.
+type exit struct {
+	// Status is its exit status, or 128 and the number of the signal that ended it, as shells count.
+	Status int `json:"status"`
+}
+
+// signalled is what shells add to a signal's number.
+const signalled = 128
+
+func (p *program) simExecCommand(name *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "exec NODE -- COMMAND [ARGUMENT...]",
+		Short: "Run a program inside one of the lab's nodes",
+		Long: `Runs a program in the network of a node, as root of the lab, with this terminal's standard streams, environment and working
+directory. Signals are handed on, and the exit status is the program's; 128 and the number of the signal that ended it.`,
+		Example: `  drawbridge sim exec office -- nmap -Pn -p 5432 203.0.113.129
+  drawbridge sim exec gw-fr1 -- nft list ruleset
+  drawbridge sim exec osc-fr1/web -- sh`,
+		Args: func(c *cobra.Command, args []string) error {
+			switch dash := c.ArgsLenAtDash(); {
+			case len(args) == 0 || dash == 0:
+				return wrongUse(c, errors.New("NODE is missing"))
+			case dash > 1 || dash < 0 && len(args) > 1:
+				return wrongUse(c, errors.New("put -- between NODE and COMMAND"))
+			case len(args) == 1:
+				return wrongUse(c, errors.New("COMMAND is missing"))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return p.simExec(c.Context(), *name, args[0], args[1:]) },
+	}
+}
+
+func (p *program) simExec(ctx context.Context, lab, node string, command []string) error {
+	const verb = "sim exec"
+	path, err := exec.LookPath(command[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return misuse(verb, err)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return unable(verb, err)
+	}
+	std, err := openStreams(p.std)
+	if err != nil {
+		return unable(verb, err)
+	}
+	status, err := runThere(ctx, lab, order{Exec: &execOrder{node, path, command, os.Environ(), dir}}, std)
+	if err = errors.Join(err, std.close()); err != nil {
+		return err
+	}
+	if status != 0 {
+		return &quiet{status}
+	}
+	return nil
+}
+
+// runThere has the lab run a program, hands signals on, and returns its exit status.
+func runThere(ctx context.Context, lab string, o order, std *fileStreams) (int, error) {
+	const verb = "sim exec"
+	c, err := reach(ctx, verb, lab)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGWINCH, unix.SIGUSR1, unix.SIGUSR2)
+	defer close(signals)
+	defer signal.Stop(signals)
+	if err := c.Send(o, std.in, std.out, std.err); err != nil {
+		return 0, unable(verb, err)
+	}
+	go func() {
+		for s := range signals {
+			_ = c.Send(order{Signal: int(s.(syscall.Signal))}) // the program may have ended
+		}
+	}()
+	a, err := receive(verb, c)
+	if err != nil {
+		return 0, err
+	}
+	if a.Exit == nil {
+		return 0, unable(verb, control.ErrMessage)
+	}
+	return a.Exit.Status, nil
+}
+
+// passed are the files that came with an order.
+type passed []*os.File
+
+// exec runs a program with the files as its streams, until it ends, the client goes away, or ctx ends.
+func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files passed) (answer, error) {
+	if len(files) != 3 {
+		return answer{}, control.ErrMessage
+	}
+	node, ok := h.lab.Node(o.Node)
+	if !ok {
+		return answer{}, misuse("", unknownNode(o.Node))
+	}
+	cmd := &exec.Cmd{
+		Path: o.Path, Args: o.Args, Env: o.Env, Dir: o.Dir, Stdin: files[0], Stdout: files[1], Stderr: files[2],
+		// A session of its own: in the holder's it would be a background job of the holder's terminal, and be stopped when it
+		// reads from it.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if err := node.Start(cmd); err != nil {
+		return answer{}, misuse("", err)
+	}
+	// The program's last streams must be its own, for whoever waits for their end.
+	for _, f := range files {
+		_ = f.Close() // closing again later is no harm
+	}
+	kill := func(s syscall.Signal) { _ = unix.Kill(-cmd.Process.Pid, s) } // it may have ended
+	defer context.AfterFunc(ctx, func() { kill(unix.SIGKILL) })()
+	go func() {
+		for {
+			var o order
+			if _, err := c.Receive(&o); err != nil {
+				kill(unix.SIGKILL)
+				return
+			}
+			if o.Signal > 0 {
+				kill(syscall.Signal(o.Signal))
+			}
+		}
+	}()
+	return ended(cmd, cmd.Wait())
+}
+
+func ended(cmd *exec.Cmd, err error) (answer, error) {
+	if cmd.ProcessState == nil {
+		return answer{}, unable("", err)
+	}
+	st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok {
+		return answer{}, unable("", fmt.Errorf("unknown exit status: %v", cmd.ProcessState))
+	}
+	if st.Signaled() {
+		return answer{Exit: &exit{signalled + int(st.Signal())}}, nil
+	}
+	return answer{Exit: &exit{st.ExitStatus()}}, nil
+}

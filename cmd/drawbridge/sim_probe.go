@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"drawbridge/sim/probe"
+	"drawbridge/topology"
+
+	"github.com/spf13/cobra"
+)
+
+// probeOrder asks for connections from one vantage.
+type probeOrder struct {
+	From   string     `json:"from"`
+	To     string     `json:"to"` // a database, or address:port
+	Source netip.Addr `json:"source"`
+	TLS    *bool      `json:"tls"` // nil: every way that the port speaks
+}
+
+// seen is one observation, for people and programs.
+type seen struct {
+	From     string                `json:"from"`
+	Source   string                `json:"source,omitempty"`
+	Database string                `json:"database"`
+	Node     string                `json:"node"`
+	Kind     topology.EndpointKind `json:"kind"`
+	To       netip.AddrPort        `json:"to"`
+	Point    string                `json:"point"`
+	Mode     string                `json:"mode"`
+	Verdict  string                `json:"verdict"`
+	By       probe.By              `json:"by,omitempty"`
+	Reason   string                `json:"reason"`
+	Millis   float64               `json:"ms"`
+}
+
+func seenOf(o probe.Observation, late []probe.Late) seen {
+	s := seen{
+		From: o.Spec.From, Database: o.Spec.To.Database, Node: o.Spec.To.Node, Kind: o.Spec.To.Kind, To: o.Spec.To.Addr,
+		Point: o.Spec.To.Point, Mode: o.Spec.Mode.String(), Verdict: o.Verdict.String(), By: o.By, Reason: o.Reason,
+		Millis: math.Round(float64(o.Took)/float64(10*time.Microsecond)) / 100,
+	}
+	if o.Spec.Source.IsValid() {
+		s.Source = o.Spec.Source.String()
+	}
+	if slices.ContainsFunc(late, func(l probe.Late) bool { return l.Observation.Local == o.Local }) {
+		s.Verdict, s.Reason = probe.Leaked.String(), "it was denied at first, but got through later"
+	}
+	return s
+}
+
+func (p *program) simProbeCommand(name *string) *cobra.Command {
+	var o probeOrder
+	var tls, plain, asJSON bool
+	var source string
+	c := &cobra.Command{
+		Use:   "probe FROM TO",
+		Short: "Connect from a vantage to a database and say what both ends saw",
+		Long: `Connects with the real database client and asks one query. TO is a database, then all its endpoints are tried, or an address and
+port, which may be a way round an endpoint. FROM is an Internet host, an app (region/app), a host of a peered network
+(network/host) or a database's node.
+
+An observation is no judgement: the exit code is 0 whatever was seen, 3 if nothing can be concluded. "Denied" is concluded
+with the help of the enforcement point's canary database, which must be served.`,
+		Example: `  drawbridge sim probe office pg-dedicated
+  drawbridge sim probe office pg-dedicated --tls --source 198.51.100.15
+  drawbridge sim probe osc-fr1/web 203.0.113.129:5432 --json`,
+		Args: exactly("FROM", "TO"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.From, o.To = args[0], args[1]
+			if tls || plain {
+				o.TLS = &tls
+			}
+			if source != "" {
+				var err error
+				if o.Source, err = netip.ParseAddr(source); err != nil {
+					return misusef("sim probe: --source", "%q is not an address", source)
+				}
+			}
+			return p.observe(c.Context(), "sim probe", *name, order{Probe: &o}, asJSON, writeSeen)
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&tls, "tls", false, "only over TLS")
+	f.BoolVar(&plain, "plain", false, "only without TLS")
+	f.StringVar(&source, "source", "", "source `address`, one of FROM's (default: FROM's first of the family)")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	c.MarkFlagsMutuallyExclusive("tls", "plain")
+	return c
+}
+
+// observe asks a lab for observations and prints them.
+func (p *program) observe(ctx context.Context, verb, lab string, o order, asJSON bool, write func(io.Writer, []seen) error) error {
+	a, err := ask(ctx, verb, lab, o)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		e := json.NewEncoder(p.std.out)
+		e.SetIndent("", "  ")
+		err = e.Encode(a.Seen)
+	} else {
+		err = write(p.std.out, a.Seen)
+	}
+	if err != nil {
+		return unable(verb, err)
+	}
+	inconclusive := func(s seen) bool { return s.Verdict == probe.Inconclusive.String() }
+	if slices.ContainsFunc(a.Seen, inconclusive) {
+		return unable(verb, errors.New("not every observation was conclusive"))
+	}
+	return nil
+}
+
+func writeSeen(out io.Writer, all []seen) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, s := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.1f ms\t%s\n", s.From, s.Database, s.To, s.Mode, s.Verdict, s.Millis, s.Reason)
+	}
+	return w.Flush()
+}
+
+// probe tries what an order names.
+func (h *holder) probe(ctx context.Context, o probeOrder) (answer, error) {
+	v, ok := h.lab.World().Vantage(o.From)
+	if !ok {
+		return answer{}, misusef("", "FROM: %q is no vantage of this world; there are %s", o.From, h.vantages())
+	}
+	targets, err := h.targets(v, o)
+	if err != nil {
+		return answer{}, misuse("", err)
+	}
+	var specs []probe.Spec
+	for _, to := range targets {
+		for _, mode := range probe.Modes(to) {
+			if o.TLS == nil || *o.TLS == (mode == probe.TLS) {
+				specs = append(specs, probe.Spec{From: o.From, Source: o.Source, To: to, Mode: mode})
+			}
+		}
+	}
+	if len(specs) == 0 {
+		return answer{}, misusef("", "TO: nothing of %s can be tried that way", o.To)
+	}
+	all, err := h.observe(ctx, specs)
+	if errors.Is(err, probe.ErrSpec) {
+		return answer{}, misuse("", err)
+	}
+	return answer{Seen: all}, err
+}
+
+func (h *holder) vantages() string {
+	var names []string
+	for _, v := range h.lab.World().Vantages() {
+		names = append(names, v.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// targets resolves TO. Of a database's endpoints, those of a family that the vantage, or the asked-for source, lacks are left
+// out; one that is named by its address never is.
+func (h *holder) targets(v topology.Vantage, o probeOrder) ([]topology.Endpoint, error) {
+	w := h.lab.World()
+	if d, ok := w.Database(o.To); ok {
+		return slices.DeleteFunc(d.Endpoints(), func(e topology.Endpoint) bool { return !speaksFamily(v, o.Source, e) }), nil
+	}
+	addr, err := netip.ParseAddrPort(o.To)
+	if err != nil {
+		return nil, fmt.Errorf("TO: %q is neither a database of this world nor address:port", o.To)
+	}
+	for _, e := range slices.Concat(w.Endpoints(), w.Bypasses()) {
+		if e.Addr == addr {
+			return []topology.Endpoint{e}, nil
+		}
+	}
+	return nil, fmt.Errorf("TO: no database of this world listens at %s", addr)
+}
+
+func speaksFamily(v topology.Vantage, source netip.Addr, e topology.Endpoint) bool {
+	is4 := e.Addr.Addr().Is4()
+	if source.IsValid() {
+		return source.Is4() == is4
+	}
+	return slices.ContainsFunc(v.Addresses, func(a netip.Addr) bool { return a.Is4() == is4 })
+}
