@@ -41,14 +41,18 @@ func (e entry) clientAsServerSees() netip.AddrPort {
 	return e.Client
 }
 
-// track says what the connection tracking table knows about a connection.
+// track says what the connection tracking table knows about a connection. An entry that began with a packet of the
+// server (its first one was never seen) has its directions exchanged, and no translation to tell about.
 func (e *entry) track(t *tracking) {
 	e.tracking = t
 	if t == nil {
 		return
 	}
-	e.Client, e.Endpoint, e.Server = t.original.src, t.original.dst, t.reply.src
 	e.Tracked, e.Mark = true, t.mark
+	if e.socket != nil && reverse(t.original) == e.socket.atServer() {
+		return
+	}
+	e.Client, e.Endpoint, e.Server = t.original.src, t.original.dst, t.reply.src
 }
 
 // atServer is the direction of packets that arrive at a socket.

@@ -1,6 +1,7 @@
 package cut
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/nlsocket"
 )
 
 // ctnetlink (linux/netfilter/nfnetlink_conntrack.h), as far as golang.org/x/sys does not name it.
@@ -88,7 +91,7 @@ func noConntrack() bool {
 }
 
 // lookupConntrack finds the entry whose answers travel in this direction, in the default zone; nil if there is none.
-func lookupConntrack(c *netlink.Conn, answers tuple) (*tracking, error) {
+func lookupConntrack(ctx context.Context, c *nlsocket.Socket, answers tuple) (*tracking, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
 	ae.Nested(attrReply, func(ae *netlink.AttributeEncoder) error { return marshalTuple(ae, answers) })
@@ -100,7 +103,7 @@ func lookupConntrack(c *netlink.Conn, answers tuple) (*tracking, error) {
 	if answers.src.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	replies, err := c.Execute(conntrackMessage(msgGet, 0, family, attributes))
+	replies, err := c.Ask(ctx, conntrackMessage(msgGet, 0, family, attributes))
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
@@ -116,8 +119,8 @@ func lookupConntrack(c *netlink.Conn, answers tuple) (*tracking, error) {
 }
 
 // dumpConntrack lists the tracked TCP connections of both families.
-func dumpConntrack(c *netlink.Conn) ([]tracking, error) {
-	replies, err := c.Execute(conntrackMessage(msgGet, netlink.Dump, unix.AF_UNSPEC, nil))
+func dumpConntrack(ctx context.Context, c *nlsocket.Socket) ([]tracking, error) {
+	replies, err := c.Ask(ctx, conntrackMessage(msgGet, netlink.Dump, unix.AF_UNSPEC, nil))
 	if err != nil {
 		return nil, fmt.Errorf("list tracked connections: %w", err)
 	}
@@ -234,12 +237,12 @@ func unmarshalState(ad *netlink.AttributeDecoder, state *uint8) error {
 }
 
 // deleteConntrack deletes an entry. It is no error if that is gone already.
-func deleteConntrack(c *netlink.Conn, t tracking) error {
+func deleteConntrack(ctx context.Context, c *nlsocket.Socket, t tracking) error {
 	attributes, err := marshalTracking(t)
 	if err != nil {
 		return err
 	}
-	_, err = c.Execute(conntrackMessage(msgDelete, netlink.Acknowledge, t.family, attributes))
+	_, err = c.Ask(ctx, conntrackMessage(msgDelete, netlink.Acknowledge, t.family, attributes))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete the tracking entry of %v: %w", t.original.src, err)
 	}

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/nlsocket"
 )
 
 // DefaultLimit is how long a cut may wait for servers behind this host.
@@ -56,7 +57,7 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 		err = errors.Join(err, c.close())
 		report.Took = time.Since(start)
 	}()
-	entries, err := c.find(judge, options.Behind)
+	entries, err := c.find(ctx, judge, options.Behind)
 	if err != nil {
 		return report, err
 	}
@@ -67,46 +68,35 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 
 // cutter holds the sockets of one cut.
 type cutter struct {
-	conntrack, diag *netlink.Conn
+	conntrack, diag *nlsocket.Socket
 }
 
 // netlinkBuffer holds the answers to one request; dumps come in portions.
 const netlinkBuffer = 1 << 20
 
 func openCutter() (*cutter, error) {
-	conntrack, err := dial(unix.NETLINK_NETFILTER)
+	conntrack, err := nlsocket.Open(unix.NETLINK_NETFILTER, netlinkBuffer)
 	if err != nil {
 		return nil, fmt.Errorf("open a conntrack socket: %w", err)
 	}
-	diag, err := dial(unix.NETLINK_SOCK_DIAG)
+	diag, err := nlsocket.Open(unix.NETLINK_SOCK_DIAG, netlinkBuffer)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open a sock_diag socket: %w", err), conntrack.Close())
 	}
 	return &cutter{conntrack: conntrack, diag: diag}, nil
 }
 
-func dial(family int) (*netlink.Conn, error) {
-	c, err := netlink.Dial(family, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.SetReadBuffer(netlinkBuffer); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
-}
-
 func (c *cutter) close() error { return errors.Join(c.conntrack.Close(), c.diag.Close()) }
 
 // find lists the protected connections.
-func (c *cutter) find(judge Judge, behind bool) ([]*entry, error) {
-	sockets, err := dumpSockets(c.diag)
+func (c *cutter) find(ctx context.Context, judge Judge, behind bool) ([]*entry, error) {
+	sockets, err := dumpSockets(ctx, c.diag)
 	if err != nil {
 		return nil, err
 	}
 	entries := fromSockets(sockets)
 	if behind {
-		tracked, err := c.tracked()
+		tracked, err := c.tracked(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +108,7 @@ func (c *cutter) find(judge Judge, behind bool) ([]*entry, error) {
 			continue
 		}
 		if !behind {
-			t, err := lookupConntrack(c.conntrack, reverse(at))
+			t, err := lookupConntrack(ctx, c.conntrack, reverse(at))
 			if err != nil {
 				return nil, err
 			}
@@ -129,11 +119,11 @@ func (c *cutter) find(judge Judge, behind bool) ([]*entry, error) {
 	return protected, nil
 }
 
-func (c *cutter) tracked() ([]tracking, error) {
+func (c *cutter) tracked(ctx context.Context) ([]tracking, error) {
 	if noConntrack() {
 		return nil, nil
 	}
-	return dumpConntrack(c.conntrack)
+	return dumpConntrack(ctx, c.conntrack)
 }
 
 // end ends connections, each the way it takes, and forgets them.
@@ -143,7 +133,7 @@ func (c *cutter) end(ctx context.Context, doomed []*entry, deadline time.Time, r
 	for _, e := range doomed {
 		switch {
 		case e.socket != nil:
-			if err := destroySocket(c.diag, *e.socket); err != nil {
+			if err := destroySocket(ctx, c.diag, *e.socket); err != nil {
 				errs = append(errs, err)
 				continue
 			}
@@ -157,7 +147,7 @@ func (c *cutter) end(ctx context.Context, doomed []*entry, deadline time.Time, r
 	errs = append(errs, c.endBehind(ctx, behind, deadline, report))
 	for _, e := range doomed {
 		if e.tracking != nil {
-			errs = append(errs, deleteConntrack(c.conntrack, *e.tracking))
+			errs = append(errs, deleteConntrack(ctx, c.conntrack, *e.tracking))
 		}
 	}
 	return errors.Join(errs...)

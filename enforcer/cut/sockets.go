@@ -1,6 +1,7 @@
 package cut
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/nlsocket"
 )
 
 // sock_diag (linux/sock_diag.h, linux/inet_diag.h).
@@ -34,10 +37,10 @@ type socket struct {
 }
 
 // dumpSockets lists the connected TCP sockets of both families.
-func dumpSockets(c *netlink.Conn) ([]socket, error) {
+func dumpSockets(ctx context.Context, c *nlsocket.Socket) ([]socket, error) {
 	var out []socket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		replies, err := c.Execute(diagMessage(sockDiagByFamily, netlink.Dump, family, tcpStates, [diagIDLen]byte{}))
+		replies, err := c.Ask(ctx, diagMessage(sockDiagByFamily, netlink.Dump, family, tcpStates, [diagIDLen]byte{}))
 		if err != nil {
 			return nil, fmt.Errorf("list sockets: %w", err)
 		}
@@ -83,8 +86,8 @@ func diagAddr(family uint8, b []byte) netip.Addr {
 var ErrNoSocketDestroy = errors.New("this kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY is off)")
 
 // destroySocket ends a socket; its peer is told by a RST. It is no error if the socket is gone already.
-func destroySocket(c *netlink.Conn, s socket) error {
-	_, err := c.Execute(diagMessage(sockDestroy, netlink.Acknowledge, s.family, 0, s.id))
+func destroySocket(ctx context.Context, c *nlsocket.Socket, s socket) error {
+	_, err := c.Ask(ctx, diagMessage(sockDestroy, netlink.Acknowledge, s.family, 0, s.id))
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):
 		return nil

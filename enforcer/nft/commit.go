@@ -3,11 +3,63 @@ package nft
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"drawbridge/enforcer/ruleset"
 )
+
+// Commit applies a change to the table in one transaction, on condition of the generation that the change was
+// computed from. Errors: ErrInvalid, ErrGeneration and ErrRejected mean that nothing changed; ErrUnknownOutcome means
+// read back.
+func (c *Conn) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
+	if change.Table != c.table {
+		return fmt.Errorf("%w: table %q on a connection for %q", ErrInvalid, change.Table, c.table)
+	}
+	messages, err := encodeChange(change, generation)
+	if err != nil {
+		return err
+	}
+	return c.flush(ctx, messages)
+}
+
+// encodeChange writes a change in the order of its fields, which is the one that references need.
+func encodeChange(change ruleset.Change, generation uint32) ([]netlink.Message, error) {
+	b := newBatch(change.Table)
+	if change.Family != ruleset.FamilyINET {
+		b.fail(fmt.Errorf("family %q: only inet", change.Family))
+	}
+	if change.CreateTable {
+		b.addTable()
+	}
+	for _, name := range change.FlushChains {
+		b.flushChain(name)
+	}
+	for _, e := range change.DeleteElements {
+		b.elements(unix.NFT_MSG_DELSETELEM, e.Set, e.Elements)
+	}
+	for _, name := range change.DeleteSets {
+		b.deleteSet(name)
+	}
+	for _, name := range change.DeleteChains {
+		b.deleteChain(name)
+	}
+	for _, s := range change.AddSets {
+		b.addSet(s)
+	}
+	for _, c := range change.AddChains {
+		b.addChain(c)
+	}
+	for _, e := range change.AddElements {
+		b.elements(unix.NFT_MSG_NEWSETELEM, e.Set, e.Elements)
+	}
+	for _, r := range change.AddRules {
+		b.addRules(r.Chain, r.Rules)
+	}
+	return b.finish(generation)
+}
 
 // Replace puts a whole table in the place of what is there, in one transaction: no packet sees anything in between. It
 // loses what the kernel gathered in dynamic sets and counters. exists tells whether there is a table to be replaced.
@@ -34,25 +86,13 @@ func (c *Conn) Delete(ctx context.Context, generation uint32) error {
 	return c.flush(ctx, messages)
 }
 
-// encodeReplace writes a table in the order that references need: chains, then sets (whose verdicts name chains), then
-// rules (which name both).
+// encodeReplace writes a table from nothing.
 func encodeReplace(want ruleset.Table, exists bool, generation uint32) ([]netlink.Message, error) {
+	messages, err := encodeChange(ruleset.Diff(ruleset.Table{}, want), generation)
+	if err != nil || !exists {
+		return messages, err
+	}
 	b := newBatch(want.Name)
-	if want.Family != ruleset.FamilyINET {
-		b.fail(fmt.Errorf("family %q: only inet", want.Family))
-	}
-	if exists {
-		b.deleteTable()
-	}
-	b.addTable()
-	for _, c := range want.Chains {
-		b.addChain(c)
-	}
-	for _, s := range want.Sets {
-		b.addSet(s)
-	}
-	for _, c := range want.Chains {
-		b.addRules(c.Name, c.Rules)
-	}
-	return b.finish(generation)
+	b.deleteTable()
+	return slices.Insert(messages, 1, b.messages...), nil
 }

@@ -20,10 +20,15 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 func open(t *testing.T) (*Conn, *netns.Handle) {
 	t.Helper()
 	ns := netnstest.New(t)
-	c, err := Open(Config{Table: "drawbridge", NetNS: ns.Fd()})
-	require.NoError(t, err)
+	return openTable(t, ns, "drawbridge"), ns
+}
+
+func openTable(t *testing.T, ns *netns.Handle, table string) *Conn {
+	t.Helper()
+	var c *Conn
+	require.NoError(t, ns.Do(func() (err error) { c, err = Open(table); return err }))
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c, ns
+	return c
 }
 
 func read(t *testing.T, c *Conn) State {
@@ -78,9 +83,7 @@ func TestARefusedBatchChangesNothing(t *testing.T) {
 func TestACommitOnAnOldGenerationIsRefused(t *testing.T) {
 	c, ns := open(t)
 	before := install(t, c, sampleTable())
-	other, err := Open(Config{Table: "another", NetNS: ns.Fd()})
-	require.NoError(t, err)
-	defer other.Close()
+	other := openTable(t, ns, "another")
 	small := ruleset.Table{Family: ruleset.FamilyINET, Name: "another"}
 	require.NoError(t, other.Replace(t.Context(), small, false, before.Generation))
 

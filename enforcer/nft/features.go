@@ -50,14 +50,11 @@ func (c *Conn) Missing(ctx context.Context) ([]Feature, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.deadline(ctx); err != nil {
-		return nil, err
-	}
-	sent, err := c.socket.SendMessages(messages)
+	sent, err := c.socket.Send(messages...)
 	if err != nil {
 		return nil, fmt.Errorf("probe the kernel: %w", err)
 	}
-	refused, err := c.refusals(sent)
+	refused, err := c.refusals(ctx, sent)
 	if err != nil {
 		return nil, fmt.Errorf("probe the kernel: %w", err)
 	}

@@ -51,6 +51,47 @@ func (c *Conn) Read(ctx context.Context) (State, error) {
 	return State{}, fmt.Errorf("read the table: %w, %d times", ErrGeneration, maxReadAttempts)
 }
 
+// ReadAfter reads the table back after a successful commit of this change on this state. If nobody else committed since, what the
+// change did not touch is what it was, and only the sets whose elements changed are read; otherwise all is.
+func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Change) (State, error) {
+	generation, err := c.Generation(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	if !onlyElements(change) || !before.Exists || before.Foreign != nil || generation != before.Generation+1 {
+		return c.Read(ctx)
+	}
+	d := tableDump{}
+	for _, s := range before.Table.Sets {
+		if !touches(change, s.Name) {
+			d.table.Sets = append(d.table.Sets, s)
+			continue
+		}
+		if err := c.readElements(ctx, &d, readSet{set: s.Spec()}); err != nil {
+			return c.Read(ctx) // somebody was faster, or something is there that a full dump describes better
+		}
+	}
+	after, err := c.Generation(ctx)
+	if err != nil || after != generation {
+		return c.Read(ctx)
+	}
+	state := before
+	state.Generation, state.Table.Sets = after, d.table.Sets
+	return state, nil
+}
+
+// onlyElements tells whether a change touches nothing but elements of sets.
+func onlyElements(change ruleset.Change) bool {
+	change.AddElements, change.DeleteElements = nil, nil
+	return change.IsEmpty()
+}
+
+// touches tells whether a change adds elements to this set or deletes some.
+func touches(change ruleset.Change, set string) bool {
+	is := func(e ruleset.SetElements) bool { return e.Set.Name == set }
+	return slices.ContainsFunc(change.AddElements, is) || slices.ContainsFunc(change.DeleteElements, is)
+}
+
 // dump reads everything once.
 func (c *Conn) dump(ctx context.Context) (State, error) {
 	exists, foreign, err := c.readTable(ctx)
@@ -85,7 +126,7 @@ func (c *Conn) readTable(ctx context.Context) (exists bool, foreignErr, err erro
 	if err != nil {
 		return false, nil, err
 	}
-	replies, err := c.ask(ctx, request(unix.NFT_MSG_GETTABLE, 0, attributes))
+	replies, err := c.socket.Ask(ctx, request(unix.NFT_MSG_GETTABLE, 0, attributes))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil, nil
 	}
@@ -116,7 +157,7 @@ func (c *Conn) dumpOf(ctx context.Context, msg int, encode func(*netlink.Attribu
 	if err != nil {
 		return nil, err
 	}
-	return c.ask(ctx, request(msg, netlink.Dump, attributes))
+	return c.socket.Ask(ctx, request(msg, netlink.Dump, attributes))
 }
 
 func (c *Conn) readSets(ctx context.Context, d *tableDump) error {

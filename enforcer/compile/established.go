@@ -1,0 +1,45 @@
+package compile
+
+import (
+	"slices"
+	"strings"
+
+	"drawbridge/enforcer/ruleset"
+)
+
+// Survives tells whether an established connection of this class may go on where Force TLS is on (SPEC X-05): it speaks
+// TLS, or it is in the middle of a handshake that the gate and the witness still judge. All others the gate silences,
+// so that both their halves are to be ended.
+func (c Class) Survives() bool {
+	switch c {
+	case ClassBegun, ClassRequested, ClassHello, ClassAcknowledged, ClassAnswered, ClassGSS, ClassTLS,
+		ClassHello | ungated, ClassAcknowledged | ungated:
+		return true
+	}
+	return false
+}
+
+// OnlyOpens tells whether a change can end no connection that was allowed before: all it does is to add elements to sets
+// that let somebody in. For such a change nobody has to look for connections to be cut.
+func OnlyOpens(change ruleset.Change) bool {
+	rest := change
+	rest.AddElements = nil
+	return !change.IsEmpty() && rest.IsEmpty() && !slices.ContainsFunc(change.AddElements, func(e ruleset.SetElements) bool { return !opens(e.Set.Name) })
+}
+
+// opens tells whether an element more in this set only ever lets more in.
+func opens(set string) bool {
+	for _, f := range families {
+		for _, name := range []string{setOpen, setRegion, setRegional, setCluster, setKeep} {
+			if set == name+f.suffix {
+				return true
+			}
+		}
+		for _, prefix := range []string{setRange(f, ""), setUsers(f, ""), setCustom(f, "")} {
+			if strings.HasPrefix(set, prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,131 @@
+// Package enforcer makes the network exposure of databases real at one enforcement point, in the network namespace of
+// the calling thread: it reads a policy, compiles it, brings the ruleset into force and ends the connections that are
+// no longer allowed.
+package enforcer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/cut"
+	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/reconcile"
+	"drawbridge/enforcer/ruleset"
+)
+
+var (
+	// ErrRefused: the policy is refused, and what was in force still is, unchanged. The error says where and why; test
+	// for one of policy.Err... to know which rule.
+	ErrRefused = errors.New("policy refused")
+	// ErrUnsupported: the kernel lacks something that the policy needs; what was in force still is, unchanged.
+	ErrUnsupported = errors.New("this kernel cannot enforce the policy")
+	// ErrNotCut: the policy is in force, but not every connection that it no longer allows could be looked for or
+	// ended. No packet of those passes.
+	ErrNotCut = errors.New("the policy is in force, but established connections could not be ended")
+)
+
+// Options are what a policy document does not say. The zero value is the default.
+type Options struct {
+	// Name stands for the document in errors; empty: "policy".
+	Name string
+	// Compile are the compiler's options.
+	Compile compile.Options
+	// CutLimit bounds the wait for servers whose connections are ended; 0: cut.DefaultLimit.
+	CutLimit time.Duration
+	// Clock is for receipts; nil: time.Now.
+	Clock func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	if o.Name == "" {
+		o.Name = "policy"
+	}
+	if o.CutLimit == 0 {
+		o.CutLimit = cut.DefaultLimit
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Compile.MarkMask == 0 {
+		o.Compile.MarkMask = compile.DefaultMarkMask
+	}
+	return o
+}
+
+// Apply brings a policy into force, in the place of the one before. When it returns without error, every packet meets
+// the new rules and the connections that they no longer allow have ended. On ErrRefused and ErrUnsupported nothing has
+// changed; with ErrNotCut the receipt is valid.
+func Apply(ctx context.Context, document []byte, options Options) (Receipt, error) {
+	options = options.withDefaults()
+	p, err := policy.Parse(options.Name, document)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	mark, err := compile.NewMark(options.Compile.MarkMask)
+	if err != nil {
+		return Receipt{}, err
+	}
+	want, err := options.Compile.Compile(p)
+	if err != nil {
+		return Receipt{}, err
+	}
+	done, err := enforce(ctx, want, options)
+	if err != nil {
+		return Receipt{}, err
+	}
+	receipt := newReceipt(done, p, options.Clock())
+	if compile.OnlyOpens(done.Change) {
+		return receipt, nil
+	}
+	fresh := done.Change.CreateTable || done.Repaired != nil
+	receipt.Cut, err = cut.Run(ctx, newJudge(p, mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: options.CutLimit})
+	if err != nil {
+		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
+	}
+	receipt.ConnectionsEndedAt = options.Clock()
+	return receipt, nil
+}
+
+// enforce brings the table into force.
+func enforce(ctx context.Context, want ruleset.Table, options Options) (_ reconcile.Receipt, err error) {
+	kernel, err := nft.Open(want.Name)
+	if err != nil {
+		return reconcile.Receipt{}, err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	receipt, err := reconcile.Reconciler{Kernel: kernel, Clock: options.Clock}.Apply(ctx, want)
+	if errors.Is(err, nft.ErrRejected) {
+		return receipt, unsupported(ctx, kernel, err)
+	}
+	return receipt, err
+}
+
+// unsupported names what the kernel lacks, if that explains why it refused a ruleset.
+func unsupported(ctx context.Context, kernel *nft.Conn, refused error) error {
+	missing, err := kernel.Missing(ctx)
+	if err != nil || len(missing) == 0 {
+		return errors.Join(refused, err)
+	}
+	names := make([]string, 0, len(missing))
+	for _, f := range missing {
+		names = append(names, string(f))
+	}
+	return fmt.Errorf("%w, it lacks: %s: %w", ErrUnsupported, strings.Join(names, "; "), refused)
+}
+
+// Reset takes everything out of force that Apply ever brought into force here. It is no error if that is nothing.
+// Classes stay in the marks of connections: nothing reads them without the table, and a table that comes later judges
+// whoever still has one by what was seen of its beginning.
+func Reset(ctx context.Context) (err error) {
+	kernel, err := nft.Open(compile.TableName)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	return reconcile.Reconciler{Kernel: kernel}.Remove(ctx)
+}

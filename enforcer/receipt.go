@@ -1,0 +1,76 @@
+package enforcer
+
+import (
+	"fmt"
+	"time"
+
+	"drawbridge/enforcer/cut"
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/reconcile"
+	"drawbridge/enforcer/ruleset"
+)
+
+// Receipt tells what came into force, and when. Its JSON form is what the driver's apply answers (docs/DRIVERS.md).
+type Receipt struct {
+	// Generation names this state of this point; no two receipts of a point have the same. It is the kernel's
+	// generation and the time of the reading: where nothing had to be written, the former is that of the receipt before.
+	Generation string `json:"generation"`
+	// KernelGeneration is the generation of the ruleset at which the table was read back.
+	KernelGeneration uint32 `json:"kernel_generation"`
+	// InForceAt is from when on every packet met the policy. Where nothing had to be written, the time of the reading.
+	InForceAt time.Time `json:"in_force_at"`
+	// ReadAt is when the table had been read back from the kernel.
+	ReadAt time.Time `json:"read_at"`
+	// Changed counts what was written.
+	Changed Changed `json:"changed"`
+	// Repaired says what was wrong with a table that somebody had tampered with; empty otherwise.
+	Repaired string `json:"repaired,omitempty"`
+	// Attempts is how often the change was written: more than once if others changed the ruleset at the same time.
+	Attempts int `json:"attempts"`
+	// Cut says what became of established connections. All zero if the change could end none.
+	Cut cut.Report `json:"cut"`
+	// ConnectionsEndedAt is when the last of them had ended; zero if none were looked for.
+	ConnectionsEndedAt time.Time `json:"connections_ended_at,omitzero"`
+	// Warnings are for the user.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Changed counts the parts of a change.
+type Changed struct {
+	ElementsAdded   int `json:"elements_added"`
+	ElementsDeleted int `json:"elements_deleted"`
+	Sets            int `json:"sets"`
+	Chains          int `json:"chains"`
+}
+
+func newReceipt(r reconcile.Receipt, p *policy.Policy, now time.Time) Receipt {
+	out := Receipt{
+		Generation:       fmt.Sprintf("%d-%x", r.Generation, now.UnixNano()),
+		KernelGeneration: r.Generation,
+		InForceAt:        r.InForceAt,
+		ReadAt:           r.ReadAt,
+		Changed:          count(r.Change),
+		Attempts:         r.Attempts,
+	}
+	if out.InForceAt.IsZero() {
+		out.InForceAt = r.ReadAt
+	}
+	if r.Repaired != nil {
+		out.Repaired = r.Repaired.Error()
+	}
+	for _, w := range p.Warnings() {
+		out.Warnings = append(out.Warnings, w.Text)
+	}
+	return out
+}
+
+func count(c ruleset.Change) Changed {
+	changed := Changed{Sets: len(c.AddSets) + len(c.DeleteSets), Chains: len(c.AddRules) + len(c.DeleteChains)}
+	for _, e := range c.AddElements {
+		changed.ElementsAdded += len(e.Elements)
+	}
+	for _, e := range c.DeleteElements {
+		changed.ElementsDeleted += len(e.Elements)
+	}
+	return changed
+}
