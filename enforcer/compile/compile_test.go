@@ -43,8 +43,8 @@ func TestTheKernelHoldsWhatWasCompiled(t *testing.T) {
 	for _, name := range fixtures {
 		t.Run(name, func(t *testing.T) {
 			ns := netnstest.New(t)
-			c, err := nft.Open(nft.Config{Table: compile.TableName, NetNS: ns.Fd()})
-			require.NoError(t, err)
+			var c *nft.Conn
+			require.NoError(t, ns.Do(func() (err error) { c, err = nft.Open(compile.TableName); return err }))
 			defer c.Close()
 			generation, err := c.Generation(t.Context())
 			require.NoError(t, err)

@@ -260,7 +260,8 @@ func (s *Socket) Ask(ctx context.Context, m netlink.Message) ([]netlink.Message,
 				return answers, nil
 			}
 			answers = append(answers, a)
-			if a.Header.Flags&netlink.Multi == 0 {
+			// ctnetlink marks even a single answer as part of a list that never ends.
+			if a.Header.Flags&netlink.Multi == 0 || m.Header.Flags&netlink.Dump != netlink.Dump {
 				return answers, nil
 			}
 		}
