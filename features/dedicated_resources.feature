@@ -6,13 +6,22 @@ Feature: Dedicated Resources
     Given the database "<database>" with its defaults
     Then every app is denied
     And every Internet host is denied
-    And every host of "corp" is denied
+    And every node of "<neighbour>" is denied
 
     Examples:
-      | database         |
-      | pg-dedicated     |
-      | mongo-dedicated  |
-      | search-dedicated |
+      | database         | neighbour        |
+      | pg-dedicated     | mongo-dedicated  |
+      | mongo-dedicated  | pg-dedicated     |
+      | search-dedicated | canary-gw-secnum |
+
+  @core @D-14 @D-01
+  Scenario: A peering opens nothing by itself
+    Given the database "pg-dedicated" with its defaults
+    Then these connections have these outcomes:
+      | who                  | how | outcome | by                              |
+      | every host of "corp" |     | denied  |                                 |
+      | every host of "corp" |     | denied  | by its private peering endpoint |
+      | every host of "corp" |     | denied  | by "mongo-dedicated"            |
 
   @core @D-03
   Scenario Outline: Packets for "<database>" arrive at its gateway and are denied there

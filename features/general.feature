@@ -27,11 +27,11 @@ Feature: General
       | "<other>"              |     | denied  | by every way round |
 
     Examples:
-      | database         | other             |
-      | pg-shared        | redis-shared-2    |
-      | redis-shared     | corp/desk         |
-      | pg-dedicated     | mongo-dedicated-1 |
-      | search-dedicated | corp/desk         |
+      | database         | other              |
+      | pg-shared        | home               |
+      | redis-shared     | home               |
+      | pg-dedicated     | mongo-dedicated-1  |
+      | search-dedicated | canary-gw-secnum-1 |
 
   @core @G-03
   Scenario: The nodes' own addresses of a dedicated database stay closed to those whom its endpoint serves

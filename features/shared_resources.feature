@@ -19,7 +19,6 @@ Feature: Shared Resources
     Given the database "<database>" with its defaults
     Then every Internet host is denied
     And every app of another region is denied
-    And every host of "corp" is denied
 
     Examples:
       | database       |

@@ -228,7 +228,7 @@ func (b *builder) addClusterPorts(d *Database, raw rawDatabase) {
 		return
 	}
 	if len(list.items) == 0 {
-		at := cmpPlace(list.place, raw.nodes.place)
+		at := firstSet(list.place, raw.nodes.place)
 		b.add(at, "give cluster_ports", "the nodes have no port to reach each other")
 	}
 	seen := map[uint16]bool{}
@@ -249,7 +249,7 @@ func (b *builder) addClusterPorts(d *Database, raw rawDatabase) {
 	}
 }
 
-func cmpPlace(first, second place) place {
+func firstSet(first, second place) place {
 	if first.set() {
 		return first
 	}

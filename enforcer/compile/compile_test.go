@@ -44,7 +44,10 @@ func TestTheKernelHoldsWhatWasCompiled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ns := netnstest.New(t)
 			var c *nft.Conn
-			require.NoError(t, ns.Do(func() (err error) { c, err = nft.Open(compile.TableName); return err }))
+			require.NoError(t, ns.Do(func() (err error) {
+				c, err = nft.Open(compile.TableName)
+				return err
+			}))
 			defer c.Close()
 			generation, err := c.Generation(t.Context())
 			require.NoError(t, err)

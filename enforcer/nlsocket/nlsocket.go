@@ -260,7 +260,8 @@ func (s *Socket) Ask(ctx context.Context, m netlink.Message) ([]netlink.Message,
 				return answers, nil
 			}
 			answers = append(answers, a)
-			// ctnetlink marks even a single answer as part of a list that never ends.
+			// Only a dump ends with a message of its own: ctnetlink sets NLM_F_MULTI on single answers as well
+			// (net/netfilter/nf_conntrack_netlink.c: ctnetlink_fill_info).
 			if a.Header.Flags&netlink.Multi == 0 || m.Header.Flags&netlink.Dump != netlink.Dump {
 				return answers, nil
 			}

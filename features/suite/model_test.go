@@ -391,3 +391,24 @@ func (b *blindAfter) Connect(ctx context.Context, attempts []oracle.Connection) 
 	b.faults.blind = b.calls > 1
 	return b.model.Connect(ctx, attempts)
 }
+
+// interrupting is a lab whose user loses patience in the middle; what it says from then on is nonsense.
+type interrupting struct {
+	*model
+	cancel func()
+	after  int
+}
+
+func (i *interrupting) Connect(ctx context.Context, attempts []oracle.Connection) ([]suite.Outcome, error) {
+	if i.after--; i.after == 0 {
+		i.cancel()
+		return make([]suite.Outcome, len(attempts)), nil
+	}
+	out, err := i.model.Connect(ctx, attempts)
+	if ctx.Err() != nil {
+		for j := range out {
+			out[j].Finding = suite.Leaked
+		}
+	}
+	return out, err
+}

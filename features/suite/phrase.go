@@ -72,6 +72,9 @@ func (p phrase) attempts(w *topology.World, about topology.Database) ([]oracle.C
 	for _, o := range origins {
 		count := len(all)
 		for _, to := range targets {
+			if via, ok := transit(w, o.vantage, to); ok {
+				return nil, fmt.Errorf("%s reaches %s by way of gateway %s: whatever is in force there could stop it", o.vantage.Name, to.Database, via)
+			}
 			if !o.reaches(w, to, p.anyFamily()) {
 				continue
 			}
@@ -86,6 +89,20 @@ func (p phrase) attempts(w *topology.World, about topology.Database) ([]oracle.C
 		}
 	}
 	return all, nil
+}
+
+// transit names the enforcement point that a vantage's traffic passes on its way to an endpoint at another one. Such
+// connections are no part of the specification: an enforcer may forward nothing but what is for the databases it protects.
+func transit(w *topology.World, v topology.Vantage, to topology.Endpoint) (string, bool) {
+	network, _, _ := strings.Cut(v.Name, "/")
+	for _, d := range w.Databases() {
+		behind := v.Kind == topology.VantageNode && d.Name == v.Database ||
+			v.Kind == topology.VantagePeer && d.Peering != nil && d.Peering.Network == network
+		if behind && d.Gateway != "" && d.Gateway != to.Point {
+			return d.Gateway, true
+		}
+	}
+	return "", false
 }
 
 // speaks reports whether a port can be asked over TLS, or without.

@@ -54,7 +54,7 @@ func TestPhrases(t *testing.T) {
 		{"my-shared", `every app of its region without TLS`, "", 2},
 		{"my-shared", `every app of another region without TLS`, "", 2},
 		{"my-shared", `every app`, "", 8},
-		{"my-shared", `every host of "corp" over TLS`, "", 2},
+		{"pg-dedicated", `every host of "corp" over TLS`, "", 2},
 		{"redis-shared", `"office"`, "", 6},            // three nodes, a pair of ports each
 		{"redis-shared", `"office"`, nodesOwnPorts, 3}, // TLS only
 		{"redis-shared", `every node of "redis-shared" over TLS`, theOtherNodes, 12},
@@ -84,7 +84,9 @@ func TestPhrases(t *testing.T) {
 		{"my-shared", `some app`, "", "not a vantage"},
 		{"my-shared", `"office"`, `the moon`, "not a target"},
 		{"my-shared", `"office"`, `"moon-db"`, "no such database"},
-		{"pg-shared", `"corp/desk"`, everyWayRound, "nothing that corp/desk could connect to"},
+		{"pg-shared", `"office" using 198.51.100.9`, everyWayRound, "nothing that office could connect to"},
+		{"my-shared", `"corp/desk"`, "", "by way of gateway gw-fr1"},
+		{"search-dedicated", `"pg-dedicated-1"`, "", "by way of gateway gw-fr1"},
 		{"pg-shared", `"office" using 1.2.3.4.5`, "", "ParseAddr"},
 	} {
 		d, _ := w.Database(c.about)
@@ -172,4 +174,26 @@ func TestWarningsNameTheWholeDatabase(t *testing.T) {
 	require.True(t, names("pg")(`database "pg" is open`))
 	require.False(t, names("pg")("canary-pg is open"))
 	require.False(t, names("pg")("pg-dedicated is open"))
+}
+
+// FuzzPhrase: whatever a feature says, it either stands for connections between things that exist, or it is an error.
+func FuzzPhrase(f *testing.F) {
+	f.Add(`"office" using 198.51.100.9 over TLS`, "")
+	f.Add(`every app of "osc-fr1" over IPv6 without TLS`, `"my-shared"`)
+	f.Add(`every node of "redis-shared"`, theOtherNodes)
+	w := topology.Default()
+	about, _ := w.Database("redis-shared")
+	f.Fuzz(func(t *testing.T, who, by string) {
+		p, err := parsePhrase(who, by)
+		if err != nil {
+			return
+		}
+		attempts, err := p.attempts(w, about)
+		require.Equal(t, err == nil, len(attempts) > 0)
+		for _, a := range attempts {
+			require.True(t, speaks(a.To.TLS, a.TLS))
+			_, known := w.Vantage(a.From.Name)
+			require.True(t, known)
+		}
+	})
 }

@@ -197,6 +197,7 @@ func (r *runner) after(ctx context.Context, err error) error {
 	case all == nil:
 		record.Result = Passed
 		return nil
+	case ctx.Err() != nil: // what was interrupted proves nothing
 	case isFinding(all):
 		record.Result = Failed
 	}
@@ -222,8 +223,10 @@ func (r *runner) write() error {
 
 // Selected is one scenario of a selection.
 type Selected struct {
-	Name, File, Profile string
-	Statements          []string
+	Name       string   `json:"name"`
+	File       string   `json:"file"`
+	Profile    string   `json:"profile"`
+	Statements []string `json:"statements"`
 }
 
 // Select lists the scenarios that a tag expression selects, in the order in which they run. It is an error if there are

@@ -2,6 +2,7 @@ package suite_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,6 +184,19 @@ func TestVacuousFeaturesDoNotPass(t *testing.T) {
 			require.Contains(t, summary(t, r), c.want)
 		})
 	}
+}
+
+func TestAnInterruptedRunIsNotJudged(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	m := newModel(faults{})
+	cfg := config(m)
+	cfg.Lab = &interrupting{model: m, cancel: cancel, after: 10}
+	r, err := suite.Run(ctx, cfg)
+	require.NoError(t, err)
+	require.Equal(t, suite.Unjudged, r.Result, summary(t, r))
+	require.Zero(t, r.Counts.Failed)
+	require.Positive(t, r.Counts.Passed)
+	require.Positive(t, r.Counts.Unjudged)
 }
 
 func TestLostScenariosAreNoticed(t *testing.T) {

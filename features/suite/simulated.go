@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"drawbridge/features/oracle"
 	"drawbridge/sim"
@@ -16,6 +17,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 )
+
+// loopbackLimit bounds a connection whose outcome is not judged, and which an enforcer may well drop.
+const loopbackLimit = time.Second
 
 // errBlind says that an observer of the lab does not see what is there.
 var errBlind = errors.New("the lab is broken")
@@ -166,10 +170,12 @@ func (l *simulated) Loopback(ctx context.Context, database string) (string, erro
 	}
 	lo := netip.MustParseAddr("127.0.0.1")
 	to := netip.AddrPortFrom(lo, n.Port)
+	limited, cancel := context.WithTimeout(ctx, loopbackLimit)
+	defer cancel()
 	dial := func(ctx context.Context) (net.Conn, error) { return ns.Dial(ctx, netip.AddrPortFrom(lo, 0), to) }
-	s, err := client.Open(ctx, dial, client.Target{Engine: d.Engine, Addr: to})
+	s, err := client.Open(limited, dial, client.Target{Engine: d.Engine, Addr: to})
 	if err == nil {
-		err = errors.Join(s.Query(ctx, "loopback"), s.Close())
+		err = errors.Join(s.Query(limited, "loopback"), s.Close())
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()

@@ -30,6 +30,9 @@ type Target struct {
 	TLS        bool
 	RootCAs    *x509.CertPool // nil trusts nobody
 	ServerName string         // the address of Addr if empty
+	// Groups are the key exchanges to offer; nil: the library's own, whose post-quantum shares make a ClientHello of two
+	// segments.
+	Groups []tls.CurveID
 }
 
 // Session is an authenticated connection. It is not safe for concurrent use.
@@ -214,7 +217,7 @@ func (o *only) take() (net.Conn, error) {
 }
 
 func (t Target) tlsConfig() *tls.Config {
-	cfg := &tls.Config{RootCAs: t.RootCAs, ServerName: t.ServerName}
+	cfg := &tls.Config{RootCAs: t.RootCAs, ServerName: t.ServerName, CurvePreferences: t.Groups}
 	if cfg.RootCAs == nil {
 		cfg.RootCAs = x509.NewCertPool() // nil would mean the machine's own
 	}

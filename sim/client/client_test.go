@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,22 +279,64 @@ func (c silent) Read(p []byte) (int, error) {
 
 func TestOpenEndsWithItsContext(t *testing.T) {
 	a := newAuthority(t)
-	s := serve(t, endpoint.Config{Engine: topology.Redis, Transport: endpoint.PlainOnly})
 	eachWay(t, func(t *testing.T, p port, encrypted bool) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer func() { require.NoError(t, l.Close()) }()
-		ctx, cancel := context.WithCancel(deadline(t))
+		limit := deadline(t)
+		ctx, cancel := context.WithCancel(limit)
 		defer cancel()
 		d := &dialer{addr: l.Addr()}
 		_, err = client.Open(ctx, func(ctx context.Context) (net.Conn, error) {
 			c, err := d.dial(ctx)
 			return silent{c, cancel}, err
-		}, target(a, s, p, encrypted))
+		}, client.Target{
+			Engine: p.engine, Cluster: p.cluster, TLS: encrypted, RootCAs: a.pool, ServerName: serverName,
+			Addr: netip.MustParseAddrPort(l.Addr().String()),
+		})
 		require.ErrorIs(t, err, context.Canceled)
+		require.NoError(t, limit.Err(), "Open went on after its context had ended")
 		require.Equal(t, client.StageNegotiate, stage(t, err))
 		require.EqualValues(t, 1, d.calls.Load())
 	})
+}
+
+func TestQueryEndsWithItsContext(t *testing.T) {
+	a := newAuthority(t)
+	eachWay(t, func(t *testing.T, p port, encrypted bool) {
+		s := serve(t, p.config(a))
+		d := &dialer{addr: s.Addr()}
+		limit := deadline(t)
+		ctx, cancel := context.WithCancel(limit)
+		defer cancel()
+		var deaf atomic.Bool
+		session, err := client.Open(limit, func(ctx context.Context) (net.Conn, error) {
+			c, err := d.dial(ctx)
+			return &mute{Conn: c, deaf: &deaf, swallowed: cancel}, err
+		}, target(a, s, p, encrypted))
+		require.NoError(t, err)
+		deaf.Store(true)
+		err = session.Query(ctx, "marker")
+		require.ErrorIs(t, err, context.Canceled)
+		require.NoError(t, limit.Err(), "Query went on after its context had ended")
+		require.Equal(t, client.StageQuery, stage(t, err))
+		_ = session.Close() // what a driver says about closing a dead connection is its own affair
+	})
+}
+
+// mute swallows what the client writes while deaf is set, like a firewall that began to drop.
+type mute struct {
+	net.Conn
+	deaf      *atomic.Bool
+	swallowed context.CancelFunc
+}
+
+func (c *mute) Write(p []byte) (int, error) {
+	if c.deaf.Load() {
+		c.swallowed()
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }
 
 func TestAnswerWithoutMarkerIsNoAnswer(t *testing.T) {

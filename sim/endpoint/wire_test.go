@@ -13,12 +13,15 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
@@ -209,6 +212,61 @@ func TestDirectTLSNeedsALPN(t *testing.T) {
 	p := connect(t, postgres(nil))
 	p.send(0x16, 3, 1)
 	require.Empty(t, p.rest())
+	require.Len(t, p.saw(Refused), 1)
+}
+
+func TestPostgreSQLAuthenticates(t *testing.T) {
+	p := connect(t, postgres(nil))
+	for _, c := range []struct{ user, password, code string }{
+		{User, Password, ""}, {User, "wrong", codeInvalidPassword}, {"postgres", Password, codeInvalidPassword},
+	} {
+		conn, err := pgconn.Connect(t.Context(), "sslmode=disable host="+p.server.Addr().(*net.TCPAddr).IP.String()+
+			" port="+strconv.Itoa(p.server.Addr().(*net.TCPAddr).Port)+" dbname=any user="+c.user+" password="+c.password)
+		if c.code == "" {
+			require.NoError(t, err)
+			require.NoError(t, conn.Close(t.Context()))
+			continue
+		}
+		var refused *pgconn.PgError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, c.code, refused.Code)
+	}
+}
+
+func TestHTTPAuthenticates(t *testing.T) {
+	p := connect(t, Config{Engine: topology.InfluxDB, Transport: PlainOnly})
+	for _, c := range []struct {
+		method, path, user, password string
+		status                       int
+	}{
+		{"GET", "/ping", User, Password, http.StatusNoContent},
+		{"GET", "/query", User, Password, http.StatusOK},
+		{"GET", "/ping", "", "", http.StatusUnauthorized},
+		{"GET", "/ping", User, "wrong", http.StatusUnauthorized},
+		{"GET", "/ping", "root", Password, http.StatusUnauthorized},
+		{"GET", "/", User, Password, http.StatusNotFound},
+		{"POST", "/query", User, Password, http.StatusMethodNotAllowed},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+p.server.Addr().String()+c.path, nil)
+		require.NoError(t, err)
+		if c.user != "" {
+			req.SetBasicAuth(c.user, c.password)
+		}
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, c.status, res.StatusCode, c)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestMySQLAuthenticates(t *testing.T) {
+	p := connect(t, Config{Engine: topology.MySQL, Transport: InBand})
+	p.mysqlPacket()
+	p.send(mysqlLogin()...) // its password is wrong
+	answer := p.mysqlPacket()
+	require.Equal(t, byte(0xff), answer[0])
+	require.EqualValues(t, 1045, binary.LittleEndian.Uint16(answer[1:]))
 	require.Len(t, p.saw(Refused), 1)
 }
 

@@ -5,7 +5,7 @@ import "fmt"
 // Evidence is what was seen of one TCP connection, at four places. Every zero value means "not seen".
 type Evidence struct {
 	// At the client.
-	Connected   bool   `json:"connected"`              // its connect() succeeded
+	Connected   bool   `json:"connected"`              // its connect() succeeded, or its answer to the SYN-ACK was seen
 	Answered    bool   `json:"answered"`               // the driver got the marker back
 	ClientError string `json:"client_error,omitempty"` // what the driver said when it gave up
 	Told        bool   `json:"told"`                   // that error was a TCP reset, an end of stream or an ICMP error, not our own patience
@@ -102,7 +102,7 @@ func halfway(e Evidence, givenUp bool) conclusion {
 		return conclusion{TLSRefused, ByEnforcer, "the client's bytes arrived at the enforcement point, and none of them left", true}
 	case !e.Connected && e.Fenced:
 		return conclusion{Leaked, ByNobody, "the SYN reached the database, but no answer came back", true}
-	case e.Connected && e.PayloadEntered == 0 && e.ClientError != "":
+	case e.Connected && e.ClientError != "" && e.Fenced:
 		return conclusion{Leaked, ByNobody, "the connection reached the database and ended before the client had spoken", true}
 	case givenUp:
 		return conclusion{Leaked, ByNobody, "the connection reached the database, and nothing more was heard of it", true}
@@ -119,6 +119,8 @@ func (e Evidence) suspect() bool {
 		return true
 	case e.reached() && !e.Connected:
 		return true
+	case e.ClientError != "":
+		return true // the client may know before the tap has shown us why
 	}
 	return e.PayloadEntered > 0
 }

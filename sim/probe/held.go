@@ -83,7 +83,7 @@ func (h *Held) Query(ctx context.Context) Exchange {
 		}
 		return x
 	}
-	x.Error, x.Told = err.Error(), told(err)
+	x.Error, x.Told = err.Error(), told(err) || h.track.told.Load()
 	x.DatabaseClosed = h.p.closedSoon(ctx, h.track.port)
 	// The database's half has ended or was given up by now, so the tap has shown what there was to see.
 	after, _ := h.track.snapshot()

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -196,11 +197,15 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	return d.ns.Dial(ctx, d.local, d.remote)
 }
 
+// groups keep a probe's ClientHello in one segment: an enforcer that has to see a handshake begin may cost a longer one a
+// retransmission, and hundreds of probes would wait for it. Handshakes of several segments are a scenario of their own.
+var groups = []tls.CurveID{tls.X25519, tls.CurveP256}
+
 // target describes the database's end for the client.
 func (p *Prober) target(spec Spec) client.Target {
 	return client.Target{
 		Engine: spec.To.Engine, Addr: spec.To.Addr, TLS: spec.Mode == TLS, Cluster: p.clusterOnly(spec.To),
-		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(),
+		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(), Groups: groups,
 	}
 }
 

@@ -3,10 +3,8 @@ package probe
 import (
 	"context"
 	"errors"
-	"io"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"drawbridge/sim/client"
@@ -143,23 +141,9 @@ func (t *track) failed(ctx context.Context, err error) {
 	}
 	t.update(func(e *Evidence) {
 		e.ClientError = err.Error()
-		e.Told = told(err)
+		e.Told = told(err) || t.told.Load()
 		e.NotOffered = errors.Is(err, client.ErrTLSNotOffered)
 	})
-}
-
-// told reports whether an error means that the network said no: a TCP reset, an ICMP error, or the end of the stream.
-func told(err error) bool {
-	for _, e := range []error{
-		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED,
-		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM, syscall.EPROTO, syscall.ENOPROTOOPT,
-		io.EOF, io.ErrUnexpectedEOF,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // watch is a connection that was not served: it stays open, so that what gets through later is seen.

@@ -3,6 +3,7 @@ package probe
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"drawbridge/sim/capture"
 	"drawbridge/topology"
@@ -16,11 +17,13 @@ type track struct {
 	marker string
 	point  *watchpoint
 
+	told atomic.Bool // the network ended the connection at the client's end
+
 	mu       sync.Mutex
 	evidence Evidence
 	isn      uint32 // the client's initial sequence number, from its SYN at the entrance
 	haveISN  bool
-	progress int // counts changes seen on the wire; a fence counts only if there were none meanwhile
+	progress int // counts what was seen, on the wire and at the client; a fence counts only if nothing came meanwhile
 
 	// changed has room for one token: something was seen since the last look.
 	changed chan struct{}
@@ -30,10 +33,13 @@ func newTrack(spec Spec, port uint16, marker string, point *watchpoint) *track {
 	return &track{spec: spec, port: port, marker: marker, point: point, changed: make(chan struct{}, 1)}
 }
 
-// update changes the evidence under the lock and wakes whoever waits for it.
+// update records something new from the client's end, and wakes whoever waits for it. A fence that is under way says nothing
+// any more: what the client reacted to may be behind it in the tap's queue.
 func (t *track) update(change func(e *Evidence)) {
 	t.mu.Lock()
 	change(&t.evidence)
+	t.progress++
+	t.evidence.Fenced = false
 	t.mu.Unlock()
 	t.wake()
 }
@@ -53,14 +59,15 @@ func (t *track) snapshot() (Evidence, int) {
 
 // fenced records the outcome of a fence that was begun when progress stood at mark. One that something overtook says nothing.
 func (t *track) fenced(mark int, err error) {
-	t.update(func(e *Evidence) {
-		switch {
-		case err != nil:
-			e.FenceError = err.Error()
-		case t.progress == mark:
-			e.Fenced, e.FenceError = true, ""
-		}
-	})
+	t.mu.Lock()
+	switch {
+	case err != nil:
+		t.evidence.FenceError = err.Error()
+	case t.progress == mark:
+		t.evidence.Fenced, t.evidence.FenceError = true, ""
+	}
+	t.mu.Unlock()
+	t.wake()
 }
 
 // see takes one packet that the tap of the enforcement point's namespace showed. The tap is one queue, so what a fence shows
@@ -92,6 +99,9 @@ func (t *track) entered(p capture.Packet) {
 	if p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.ACK) {
 		t.evidence.SYNEntered = true
 		t.isn, t.haveISN = p.Seq, true
+	}
+	if p.Flags.Has(capture.ACK) && !p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.RST) {
+		t.evidence.Connected = true // only a client that got the SYN-ACK goes on like this
 	}
 	t.evidence.PayloadEntered += len(p.Payload)
 }
