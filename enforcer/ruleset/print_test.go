@@ -125,3 +125,13 @@ func TestNftReadsIt(t *testing.T) {
 	require.NoError(t, ns.Start(cmd))
 	require.NoError(t, cmd.Wait(), errs.String())
 }
+
+// nft(8) refuses a rule that names a counter which nobody declared.
+func TestPrintDeclaresNamedCountersOnce(t *testing.T) {
+	rules := []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.Counter{Name: "seen"}}},
+		{Statements: []ruleset.Statement{ruleset.Counter{Name: "seen"}, ruleset.Counter{}}},
+	}
+	got := ruleset.Print(ruleset.Table{Family: ruleset.FamilyINET, Name: "t", Chains: []ruleset.Chain{{Name: "c", Rules: rules}}})
+	require.Equal(t, 1, strings.Count(got, "\tcounter seen {"), got)
+}
