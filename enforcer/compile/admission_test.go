@@ -79,6 +79,8 @@ func TestVerdicts(t *testing.T) {
 		{"cluster", "192.0.2.21", "inet0", "192.0.2.20:7000", "syn", dropped},
 		{"cluster", "10.10.1.1", "reg0", "192.0.2.20:7000", "syn", dropped},
 		{"cluster", "192.0.2.21", "reg0", "192.0.2.20:5432", "syn", accepted},
+		{"cluster", "2001:db8:20::21", "reg0", "[2001:db8:20::20]:7000", "syn", accepted},
+		{"cluster", "2001:db8:20::22", "reg0", "[2001:db8:20::20]:7000", "syn", dropped},
 		// Dedicated: rules only.
 		{"dedicated", "198.51.100.0", "inet0", "203.0.113.140:5432", "syn", accepted},
 		{"dedicated", "198.51.100.15", "inet0", "203.0.113.140:5432", "syn", accepted},
