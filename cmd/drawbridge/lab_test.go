@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,38 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// labUp keeps a lab up for the time of a test, in a process of its own as sim down waits for the end of that; the returned
-// function waits for its end and returns the exit code.
-func labUp(t *testing.T) (name string, ended func() int) {
-	t.Helper()
-	netnstest.Require(t)
-	t.Setenv(asProgram, "1")
-	self, err := os.Executable()
-	require.NoError(t, err)
-	name = fmt.Sprintf("test-%d", os.Getpid())
-	cmd := exec.CommandContext(t.Context(), self, "sim", "up", "--lab", name)
-	var complaints strings.Builder
-	cmd.Stderr = &complaints
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	ended = func() int {
-		_, _ = io.Copy(io.Discard, out)
-		_ = cmd.Wait() // the exit code says it
-		return cmd.ProcessState.ExitCode()
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), "is ready") {
-			return name, ended
-		}
-	}
-	require.FailNow(t, "the lab did not come up", "exit code %d: %s", ended(), &complaints)
-	return "", nil
-}
-
 func TestLabByHand(t *testing.T) {
-	lab, ended := labUp(t)
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1") // programs that the lab is asked to run may be this binary
+	lab := fmt.Sprintf("test-%d", os.Getpid())
+	up := start(t, "is ready", "sim", "up", "--lab", lab)
 	sim := func(verb string, args ...string) result {
 		return invoke(t, nil, append([]string{"sim", verb, "--lab", lab}, args...)...)
 	}
@@ -109,7 +79,7 @@ func TestLabByHand(t *testing.T) {
 		require.Contains(t, got.out, "served", got.err)
 	})
 	require.Equal(t, result{}, sim("down"))
-	require.Equal(t, exitOK, ended())
+	require.NoError(t, up.Wait(), up.complaints)
 	require.Equal(t, exitUsage, sim("down").code)
 }
 

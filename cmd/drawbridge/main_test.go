@@ -15,6 +15,7 @@ const asProgram = "DRAWBRIDGE_TEST_AS_PROGRAM"
 func TestMain(m *testing.M) {
 	cell.Init()
 	if cell.Inside() || os.Getenv(asProgram) != "" {
+		crashBySignal()
 		os.Exit(run(context.Background(), os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.LookupEnv))
 	}
 	netnstest.Main(m)
