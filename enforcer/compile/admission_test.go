@@ -63,6 +63,10 @@ func TestVerdicts(t *testing.T) {
 		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:22", "syn", accepted}, // none of its business
 		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "udp", accepted},
 		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "fragment", dropped},
+		{"shared_default", "198.51.100.1", "inet0", "9.9.9.9:5432", "fragment", accepted},
+		{"dedicated", "198.51.100.1", "inet0", "203.0.113.140:5432", "fragment", dropped},
+		{"ipv6", "2001:db8:77::1", "inet0", "[2001:db8:6::1]:27017", "fragment", dropped},
+		{"ipv6", "2001:db8:77::1", "inet0", "[2001:db8:6::2]:27017", "fragment", accepted},
 		{"shared_default", "192.0.2.10", "lo", "192.0.2.10:5432", "syn", accepted},      // G-02
 		{"shared_default", "10.10.1.1", "reg0", "192.0.2.11:5432", "syn", dropped},      // a way round (G-03)
 		{"shared_default", "10.10.1.1", "reg0", "192.0.2.10:6379", "syn", accepted},     // plaintext port, Force TLS off
@@ -75,6 +79,8 @@ func TestVerdicts(t *testing.T) {
 		{"cluster", "192.0.2.21", "inet0", "192.0.2.20:7000", "syn", dropped},
 		{"cluster", "10.10.1.1", "reg0", "192.0.2.20:7000", "syn", dropped},
 		{"cluster", "192.0.2.21", "reg0", "192.0.2.20:5432", "syn", accepted},
+		{"cluster", "2001:db8:20::21", "reg0", "[2001:db8:20::20]:7000", "syn", accepted},
+		{"cluster", "2001:db8:20::22", "reg0", "[2001:db8:20::20]:7000", "syn", dropped},
 		// Dedicated: rules only.
 		{"dedicated", "198.51.100.0", "inet0", "203.0.113.140:5432", "syn", accepted},
 		{"dedicated", "198.51.100.15", "inet0", "203.0.113.140:5432", "syn", accepted},
@@ -109,6 +115,39 @@ func TestVerdicts(t *testing.T) {
 			p := made(tt.with)
 			p.src, p.dst, p.iif = netip.AddrPortFrom(netip.MustParseAddr(tt.who), 40000), netip.MustParseAddrPort(tt.to), tt.via
 			p.noWayBack = tt.who == p.dst.Addr().String()
+			require.Equal(t, tt.want, entrance(w, p))
+		})
+	}
+}
+
+// TestNobodyElseSpeaksInAServersName: what comes from outside with a server's address is forged, wherever it goes.
+func TestNobodyElseSpeaksInAServersName(t *testing.T) {
+	for _, tt := range []struct {
+		policy, who, via string
+		noWayBack        bool
+		want             outcome
+	}{
+		{"shared_default", "192.0.2.10", "inet0", true, dropped},
+		{"shared_default", "192.0.2.11", "reg0", true, dropped}, // unpublished address of the host
+		{"shared_default", "192.0.2.10", "lo", true, accepted},
+		{"shared_default", "192.0.2.10", "docker0", false, accepted}, // its route leads there
+		{"shared_default", "2001:db8:10::10", "inet0", true, dropped},
+		{"shared_default", "192.0.2.99", "inet0", true, accepted}, // nobody's
+		{"dedicated", "203.0.113.140", "inet0", false, dropped},   // the gateway translates to it
+		{"dedicated", "203.0.113.140", "vpc0", false, dropped},
+		{"dedicated", "10.64.1.11", "inet0", false, dropped},
+		{"dedicated", "10.64.1.11", "vpc0", false, accepted}, // the node itself
+		{"ipv6", "fd00:64::11", "any0", true, dropped},       // no zones: by the route
+		{"ipv6", "fd00:64::11", "any0", false, accepted},
+		{"ipv6", "2001:db8:6::1", "any0", false, dropped},
+	} {
+		t.Run(strings.Join([]string{tt.policy, tt.who, tt.via}, " "), func(t *testing.T) {
+			w := walk(compiled(t, tt.policy, fixture(t, tt.policy)))
+			p := made("reply")
+			p.src, p.dst, p.iif, p.noWayBack = netip.AddrPortFrom(netip.MustParseAddr(tt.who), 5432), netip.MustParseAddrPort("9.9.9.9:40000"), tt.via, tt.noWayBack
+			if p.src.Addr().Is6() {
+				p.dst = netip.MustParseAddrPort("[2001:db8:9::9]:40000")
+			}
 			require.Equal(t, tt.want, entrance(w, p))
 		})
 	}
@@ -339,7 +378,9 @@ func TestAdmissionIsThePolicy(t *testing.T) {
 		d := anyDocument(t)
 		data, err := json.Marshal(d)
 		require.NoError(t, err)
-		w := walk(compiled(t, "random", data))
+		table := compiled(t, "random", data)
+		requireDisjoint(t, table)
+		w := walk(table)
 		for range 40 {
 			src, dst := anySource(t), anyTarget(t, d)
 			via := rapid.SampledFrom([]string{"inet0", "reg0", "vpc0", "peer0"}).Draw(t, "via")
@@ -368,6 +409,19 @@ func TestAdmissionIsThePolicy(t *testing.T) {
 	})
 }
 
+// requireDisjoint: the kernel refuses intervals that overlap, and fewer are better: none touches the next.
+func requireDisjoint(t require.TestingT, table ruleset.Table) {
+	for _, s := range table.Sets {
+		for i := 1; s.Interval && i < len(s.Elements); i++ {
+			end, ok := netip.AddrFromSlice([]byte(s.Elements[i-1].End))
+			require.True(t, ok)
+			start, ok := netip.AddrFromSlice([]byte(s.Elements[i].Key))
+			require.True(t, ok)
+			require.True(t, end.Next().IsValid() && end.Next().Less(start), "%s: %v and %v", s.Name, end, start)
+		}
+	}
+}
+
 // isServer reports whether an address is that of a server that is here: from outside it never arrives, which
 // has tests of its own.
 func isServer(d document, a netip.Addr) bool {
@@ -384,115 +438,4 @@ func isServer(d document, a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-var (
-	rangesPool = []string{"192.0.2.128/30", "192.0.2.129/32", "2001:db8:f1::/126"}
-	cidrPool   = []string{"198.51.100.0/28", "198.51.100.3/32", "198.51.100.8/29", "198.51.100.16/28", "0.0.0.0/0", "2001:db8:1::/126", "2001:db8:1::2/128", "::/0", "10.10.0.0/24"}
-	sourcePool = []string{"198.51.100.0", "198.51.100.3", "198.51.100.15", "198.51.100.16", "198.51.100.31", "198.51.100.32", "198.51.99.255",
-		"192.0.2.127", "192.0.2.128", "192.0.2.129", "192.0.2.131", "192.0.2.132", "10.10.0.1", "10.10.1.1", "10.11.0.1", "255.255.255.255", "0.0.0.1",
-		"2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::4", "2001:db8:f1::1", "2001:db8:f1::4", "fd00:10::1", "fd00:11::1",
-		"10.64.1.1", "10.64.1.2", "10.64.2.1", "172.16.0.1", "172.16.0.2", "fd00:64:1::1", "fd00:64:1::2"}
-)
-
-func anySource(t *rapid.T) netip.Addr {
-	return netip.MustParseAddr(rapid.SampledFrom(sourcePool).Draw(t, "src"))
-}
-
-func anyTarget(t *rapid.T, d document) netip.AddrPort {
-	var all []netip.AddrPort
-	add := func(a string, p uint16) {
-		all = append(all, netip.AddrPortFrom(netip.MustParseAddr(a), p), netip.AddrPortFrom(netip.MustParseAddr(a), p+1))
-	}
-	for _, db := range d.Databases {
-		for _, e := range db.Endpoints {
-			add(e.Address, e.Port)
-		}
-		for _, n := range db.Nodes {
-			for _, a := range n.Addresses {
-				for _, p := range n.Ports {
-					add(a, p.Port)
-				}
-			}
-		}
-	}
-	return rapid.SampledFrom(all).Draw(t, "dst")
-}
-
-func anyDocument(t *rapid.T) document {
-	d := document{
-		Version: 1, Point: point{Name: "p", Model: rapid.SampledFrom([]string{"shared", "dedicated"}).Draw(t, "model")},
-		Region: region{Name: "r", Networks: []string{"10.10.0.0/16", "fd00:10::/48"}},
-		Ranges: map[string][]string{"fr1": rapid.SliceOfNDistinct(rapid.SampledFrom(rangesPool), 0, 3, rapid.ID).Draw(t, "fr1"), "empty": {}},
-	}
-	if rapid.Bool().Draw(t, "zones") {
-		d.Interfaces = []iface{{"inet0", "internet"}, {"reg0", "regional"}, {"vpc0", "cluster"}, {"peer0", "peering"}}
-	}
-	for i := range rapid.IntRange(1, 3).Draw(t, "databases") {
-		if d.Point.Model == "shared" {
-			d.Databases = append(d.Databases, anyShared(t, i))
-		} else {
-			d.Databases = append(d.Databases, anyDedicated(t, i))
-		}
-	}
-	return d
-}
-
-func toggle(t *rapid.T, name string) *bool {
-	return rapid.SampledFrom([]*bool{nil, new(true), new(false)}).Draw(t, name)
-}
-
-// anyPort is a port's engine and way to TLS, such that Force TLS can be asked for.
-func anyPort(t *rapid.T) (engine, tls string) {
-	pick := rapid.SampledFrom([][2]string{{"postgresql", "in-band"}, {"mysql", "in-band"}, {"mongodb", "either"}, {"redis", "only"}, {"redis", "none"}}).Draw(t, "port")
-	return pick[0], pick[1]
-}
-
-func anyShared(t *rapid.T, i int) database {
-	port := uint16(5000 + 10*i)
-	engine, tls := anyPort(t)
-	db := database{Name: "db" + string(rune('a'+i)), Model: "shared", Engine: engine, ForceTLS: toggle(t, "force")}
-	db.Nodes = []node{
-		{Name: "one", Here: true, Addresses: []string{"203.0.113.1", "2001:db8:2::1"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
-		{Name: "two", Here: rapid.Bool().Draw(t, "two here"), Addresses: []string{"172.16.0.1", "fd00:64:1::1"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
-	}
-	db.Endpoints = []endpoint{{"public-rw", "203.0.113.1", port, "ipv4", tls}}
-	if rapid.Bool().Draw(t, "v6 endpoint") {
-		db.Endpoints = append(db.Endpoints, endpoint{"public-rw", "2001:db8:2::1", port, "ipv6", tls})
-	}
-	if rapid.Bool().Draw(t, "cluster") {
-		db.Cluster = []clusterPort{{port, true}, {port + 5, false}}
-	}
-	if db.ForceTLS != nil && *db.ForceTLS {
-		db.Access = toggle(t, "access")
-	}
-	return db
-}
-
-func anyDedicated(t *rapid.T, i int) database {
-	port := uint16(5000)
-	engine, tls := anyPort(t)
-	base := string(rune('1' + i))
-	db := database{Name: "db" + base, Model: "dedicated", Engine: engine, ForceTLS: toggle(t, "force")}
-	db.Nodes = []node{
-		{Name: "one", Here: true, Addresses: []string{"10.64." + base + ".1", "fd00:64:" + base + "::1"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
-		{Name: "two", Here: true, Addresses: []string{"10.64." + base + ".2", "fd00:64:" + base + "::2"}, Ports: []nodePort{{port, tls}, {port + 5, "only"}}},
-	}
-	db.Endpoints = []endpoint{{"public-rw", "203.0.113." + base, port, "ipv4", tls}}
-	if rapid.Bool().Draw(t, "v6 endpoint") {
-		db.Endpoints = append(db.Endpoints, endpoint{"public-rw", "2001:db8:2::" + base, port, "ipv6", tls})
-	}
-	if rapid.Bool().Draw(t, "peering") {
-		db.Endpoints = append(db.Endpoints, endpoint{"private-peering-rw", "172.20.0." + base, port, "ipv4", tls})
-	}
-	if rapid.Bool().Draw(t, "cluster") {
-		db.Cluster = []clusterPort{{port, true}, {port + 5, false}}
-	}
-	for _, c := range rapid.SliceOfNDistinct(rapid.SampledFrom(cidrPool), 0, 5, rapid.ID).Draw(t, "rules") {
-		db.Rules = append(db.Rules, rule{Type: "custom_range", CIDR: c})
-	}
-	if rapid.Bool().Draw(t, "managed") {
-		db.Rules = append(db.Rules, rule{Type: "managed_range", Name: "fr1"})
-	}
-	return db
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -173,25 +174,40 @@ func (a *application) note(what func()) {
 	a.changed.Broadcast()
 }
 
+// patience bounds every wait for the application.
+const patience = 10 * time.Second
+
+// wait waits, with mu held, for an event.
+func (a *application) wait(happened func() bool) {
+	a.t.Helper()
+	late := false
+	defer time.AfterFunc(patience, func() { a.note(func() { late = true }) }).Stop()
+	for !happened() {
+		if late {
+			a.mu.Unlock() // the test's clean-up needs it
+			a.t.Fatal("the application did not see it")
+		}
+		a.changed.Wait()
+	}
+}
+
 // awaitReceived waits until the application has read so many bytes of a client, and returns them.
 func (a *application) awaitReceived(port uint16, n int) string {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for len(a.got[port]) < n {
-		a.changed.Wait()
-	}
-	return string(a.got[port])
+	a.wait(func() bool { return len(a.got[port]) >= n })
+	got := string(a.got[port])
+	a.mu.Unlock()
+	return got
 }
 
 // queued tells how many bytes of a client the server's kernel has taken for the application, read or not.
 func (a *application) queued(port uint16) int {
 	a.t.Helper()
 	a.mu.Lock()
-	for a.conns[port] == nil {
-		a.changed.Wait()
-	}
-	c := a.conns[port].(*net.TCPConn)
+	a.wait(func() bool { return a.conns[port] != nil })
+	c, ok := a.conns[port].(*net.TCPConn)
 	a.mu.Unlock()
+	require.True(a.t, ok)
 	raw, err := c.SyscallConn()
 	require.NoError(a.t, err)
 	var info *unix.TCPInfo
