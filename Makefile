@@ -29,6 +29,7 @@ conform: build ## judge the reference enforcer by the whole specification; write
 	./bin/drawbridge conform --report '$(REPORT)' $(CONFORM_FLAGS)
 
 test: build ## run every test of the project, preparing the programs that tests need
+	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
 	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
 
 race: ## run every test under the race detector (needs a C compiler)
