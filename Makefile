@@ -11,7 +11,7 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 GOTEST := $(GO) test -buildvcs=false
-# Programs that only tests need (nft, psql, nmap). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
+# Programs that only tests need (nft, psql, nmap, jq). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
 REPORT ?= report
