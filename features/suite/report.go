@@ -61,7 +61,7 @@ type Report struct {
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
 	Apply          Durations         `json:"apply"`
-	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those that were driven
+	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
 }
 
@@ -170,7 +170,7 @@ func percentiles(all []time.Duration) Durations {
 func (r *Report) trace() {
 	for _, profile := range r.Profiles {
 		for _, id := range statements(profile) {
-			if s := r.statement(id, profile); r.Tags == "" || !s.Open {
+			if s := r.statement(id, profile); r.Tags == "" || len(s.Scenarios) > 0 {
 				r.Statements = append(r.Statements, s)
 			}
 		}
@@ -250,7 +250,7 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	fmt.Fprintln(tab, "STATEMENT\tRESULT\tSCENARIOS\tATTEMPTS")
 	for _, s := range r.Statements {
 		result := s.Result.String()
-		if s.Open {
+		if s.Open && s.Result != Failed {
 			result = "open: nothing was driven through it"
 		}
 		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\n", s.ID, result, len(s.Scenarios), s.Attempts)
