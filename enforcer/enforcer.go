@@ -60,7 +60,7 @@ func (o Options) withDefaults() Options {
 // Apply brings a policy into force, in the place of the one before. When it returns without error, every packet meets
 // the new rules and the connections that they no longer allow have ended. On ErrRefused and ErrUnsupported nothing has
 // changed; with ErrNotCut the receipt is valid.
-func Apply(ctx context.Context, document []byte, options Options) (Receipt, error) {
+func Apply(ctx context.Context, document []byte, options Options) (receipt Receipt, err error) {
 	options = options.withDefaults()
 	p, err := policy.Parse(options.Name, document)
 	if err != nil {
@@ -74,11 +74,18 @@ func Apply(ctx context.Context, document []byte, options Options) (Receipt, erro
 	if err != nil {
 		return Receipt{}, err
 	}
-	done, err := enforce(ctx, want, options)
+	kernel, err := nft.Open(want.Name)
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt := newReceipt(done, p, options.Clock())
+	// Closed last: the kernel makes whoever closes a netfilter socket wait until it has freed what was deleted (net/
+	// netfilter/nf_tables_api.c: nft_rcv_nl_event), and until then there is something to do.
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	done, err := enforce(ctx, kernel, want, options)
+	if err != nil {
+		return Receipt{}, err
+	}
+	receipt = newReceipt(done, p, options.Clock())
 	if compile.OnlyOpens(done.Change) {
 		return receipt, nil
 	}
@@ -92,12 +99,7 @@ func Apply(ctx context.Context, document []byte, options Options) (Receipt, erro
 }
 
 // enforce brings the table into force.
-func enforce(ctx context.Context, want ruleset.Table, options Options) (_ reconcile.Receipt, err error) {
-	kernel, err := nft.Open(want.Name)
-	if err != nil {
-		return reconcile.Receipt{}, err
-	}
-	defer func() { err = errors.Join(err, kernel.Close()) }()
+func enforce(ctx context.Context, kernel *nft.Conn, want ruleset.Table, options Options) (reconcile.Receipt, error) {
 	receipt, err := reconcile.Reconciler{Kernel: kernel, Clock: options.Clock}.Apply(ctx, want)
 	if errors.Is(err, nft.ErrRejected) {
 		return receipt, unsupported(ctx, kernel, err)

@@ -39,6 +39,7 @@ Feature: Firewall rules
     Then "office" over TLS is served
     When its owner removes the firewall rule "198.51.100.0/25"
     Then "office" over TLS is denied
+    And all that was denied stays denied when its clients try again
 
   @core @D-10
   Scenario: Removing a rule leaves what another still covers
@@ -65,6 +66,7 @@ Feature: Firewall rules
       | every app           | over TLS    | served  |
       | every Internet host | without TLS | denied  |
       | every app           | without TLS | denied  |
+    And all that was denied stays denied when its clients try again
 
   @core @D-11
   Scenario: An ordinary rule warns nobody

@@ -58,7 +58,7 @@ func (c *compiler) admission() {
 
 // fragments drops TCP fragments to the addresses of servers. Reassembly comes first, at priority -400, in every
 // namespace with a ct expression in its rules, so that here none are left, unless somebody exempted them from
-// conntrack before: then no chain could tell what they carry (SPEC X-08).
+// conntrack before: then no chain could tell what they carry (SPEC X-08). Fragments for others are theirs.
 func (c *compiler) fragments(f family) []ruleset.Rule {
 	fragment := ruleset.Statement(v6Fragment)
 	if f.is4 {
@@ -68,7 +68,7 @@ func (c *compiler) fragments(f family) []ruleset.Rule {
 	if c.dedicated {
 		rules = append(rules, rule(fragment, in(setEndpoints+f.suffix, f.daddr), goTo(chainDenied)))
 	}
-	return rules
+	return append(rules, rule(fragment, accept))
 }
 
 func negate(s ruleset.InSet) ruleset.InSet {

@@ -63,6 +63,10 @@ func TestVerdicts(t *testing.T) {
 		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:22", "syn", accepted}, // none of its business
 		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "udp", accepted},
 		{"shared_default", "198.51.100.1", "inet0", "192.0.2.10:5432", "fragment", dropped},
+		{"shared_default", "198.51.100.1", "inet0", "9.9.9.9:5432", "fragment", accepted},
+		{"dedicated", "198.51.100.1", "inet0", "203.0.113.140:5432", "fragment", dropped},
+		{"ipv6", "2001:db8:77::1", "inet0", "[2001:db8:6::1]:27017", "fragment", dropped},
+		{"ipv6", "2001:db8:77::1", "inet0", "[2001:db8:6::2]:27017", "fragment", accepted},
 		{"shared_default", "192.0.2.10", "lo", "192.0.2.10:5432", "syn", accepted},      // G-02
 		{"shared_default", "10.10.1.1", "reg0", "192.0.2.11:5432", "syn", dropped},      // a way round (G-03)
 		{"shared_default", "10.10.1.1", "reg0", "192.0.2.10:6379", "syn", accepted},     // plaintext port, Force TLS off
@@ -75,6 +79,8 @@ func TestVerdicts(t *testing.T) {
 		{"cluster", "192.0.2.21", "inet0", "192.0.2.20:7000", "syn", dropped},
 		{"cluster", "10.10.1.1", "reg0", "192.0.2.20:7000", "syn", dropped},
 		{"cluster", "192.0.2.21", "reg0", "192.0.2.20:5432", "syn", accepted},
+		{"cluster", "2001:db8:20::21", "reg0", "[2001:db8:20::20]:7000", "syn", accepted},
+		{"cluster", "2001:db8:20::22", "reg0", "[2001:db8:20::20]:7000", "syn", dropped},
 		// Dedicated: rules only.
 		{"dedicated", "198.51.100.0", "inet0", "203.0.113.140:5432", "syn", accepted},
 		{"dedicated", "198.51.100.15", "inet0", "203.0.113.140:5432", "syn", accepted},
@@ -109,6 +115,39 @@ func TestVerdicts(t *testing.T) {
 			p := made(tt.with)
 			p.src, p.dst, p.iif = netip.AddrPortFrom(netip.MustParseAddr(tt.who), 40000), netip.MustParseAddrPort(tt.to), tt.via
 			p.noWayBack = tt.who == p.dst.Addr().String()
+			require.Equal(t, tt.want, entrance(w, p))
+		})
+	}
+}
+
+// TestNobodyElseSpeaksInAServersName: what comes from outside with a server's address is forged, wherever it goes.
+func TestNobodyElseSpeaksInAServersName(t *testing.T) {
+	for _, tt := range []struct {
+		policy, who, via string
+		noWayBack        bool
+		want             outcome
+	}{
+		{"shared_default", "192.0.2.10", "inet0", true, dropped},
+		{"shared_default", "192.0.2.11", "reg0", true, dropped}, // unpublished address of the host
+		{"shared_default", "192.0.2.10", "lo", true, accepted},
+		{"shared_default", "192.0.2.10", "docker0", false, accepted}, // its route leads there
+		{"shared_default", "2001:db8:10::10", "inet0", true, dropped},
+		{"shared_default", "192.0.2.99", "inet0", true, accepted}, // nobody's
+		{"dedicated", "203.0.113.140", "inet0", false, dropped},   // the gateway translates to it
+		{"dedicated", "203.0.113.140", "vpc0", false, dropped},
+		{"dedicated", "10.64.1.11", "inet0", false, dropped},
+		{"dedicated", "10.64.1.11", "vpc0", false, accepted}, // the node itself
+		{"ipv6", "fd00:64::11", "any0", true, dropped},       // no zones: by the route
+		{"ipv6", "fd00:64::11", "any0", false, accepted},
+		{"ipv6", "2001:db8:6::1", "any0", false, dropped},
+	} {
+		t.Run(strings.Join([]string{tt.policy, tt.who, tt.via}, " "), func(t *testing.T) {
+			w := walk(compiled(t, tt.policy, fixture(t, tt.policy)))
+			p := made("reply")
+			p.src, p.dst, p.iif, p.noWayBack = netip.AddrPortFrom(netip.MustParseAddr(tt.who), 5432), netip.MustParseAddrPort("9.9.9.9:40000"), tt.via, tt.noWayBack
+			if p.src.Addr().Is6() {
+				p.dst = netip.MustParseAddrPort("[2001:db8:9::9]:40000")
+			}
 			require.Equal(t, tt.want, entrance(w, p))
 		})
 	}
@@ -339,7 +378,9 @@ func TestAdmissionIsThePolicy(t *testing.T) {
 		d := anyDocument(t)
 		data, err := json.Marshal(d)
 		require.NoError(t, err)
-		w := walk(compiled(t, "random", data))
+		table := compiled(t, "random", data)
+		requireDisjoint(t, table)
+		w := walk(table)
 		for range 40 {
 			src, dst := anySource(t), anyTarget(t, d)
 			via := rapid.SampledFrom([]string{"inet0", "reg0", "vpc0", "peer0"}).Draw(t, "via")
@@ -366,6 +407,19 @@ func TestAdmissionIsThePolicy(t *testing.T) {
 			}
 		}
 	})
+}
+
+// requireDisjoint: the kernel refuses intervals that overlap, and fewer are better: none touches the next.
+func requireDisjoint(t require.TestingT, table ruleset.Table) {
+	for _, s := range table.Sets {
+		for i := 1; s.Interval && i < len(s.Elements); i++ {
+			end, ok := netip.AddrFromSlice([]byte(s.Elements[i-1].End))
+			require.True(t, ok)
+			start, ok := netip.AddrFromSlice([]byte(s.Elements[i].Key))
+			require.True(t, ok)
+			require.True(t, end.Next().IsValid() && end.Next().Less(start), "%s: %v and %v", s.Name, end, start)
+		}
+	}
 }
 
 // isServer reports whether an address is that of a server that is here: from outside it never arrives, which

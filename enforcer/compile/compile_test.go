@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer/compile"
-	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/ruleset"
 	"drawbridge/sim/netns/netnstest"
 )
@@ -42,17 +41,11 @@ func TestGolden(t *testing.T) {
 func TestTheKernelHoldsWhatWasCompiled(t *testing.T) {
 	for _, name := range fixtures {
 		t.Run(name, func(t *testing.T) {
-			ns := netnstest.New(t)
-			var c *nft.Conn
-			require.NoError(t, ns.Do(func() (err error) {
-				c, err = nft.Open(compile.TableName)
-				return err
-			}))
-			defer c.Close()
+			c := openTable(t, netnstest.New(t))
 			generation, err := c.Generation(t.Context())
 			require.NoError(t, err)
 			want := compiled(t, name, fixture(t, name))
-			require.NoError(t, c.Replace(t.Context(), want, false, generation))
+			require.NoError(t, c.Commit(t.Context(), ruleset.Diff(ruleset.Table{}, want), generation))
 			got, err := c.Read(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, got.Foreign)
@@ -63,10 +56,7 @@ func TestTheKernelHoldsWhatWasCompiled(t *testing.T) {
 
 // TestOperatorsCanLoadIt gives the printed table to nft(8), and lets it list what it loaded.
 func TestOperatorsCanLoadIt(t *testing.T) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	path := netnstest.Tool(t, "nft")
 	for _, name := range fixtures {
 		t.Run(name, func(t *testing.T) {
 			ns := netnstest.New(t)

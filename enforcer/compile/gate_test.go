@@ -30,7 +30,7 @@ var (
 	myNoSSL    = append(unhex("20000001 0da20000 00000001 2d"), make([]byte, 23)...)
 	myLogin790 = append(unhex("160300 01 8da60f00 00000001 2d"), make([]byte, 23)...)
 	myOK       = unhex("07000002 00000002000000")
-	mongoCmd   = unhex("160301 00 01000000 00000000 dd070000 00000000")
+	mongoCmd   = unhex("160301 00 00010000 00000000 dd070000 00000000")
 	mongoReply = unhex("160303 00 00020000 00030300 dd070000 00000000")
 )
 
@@ -210,6 +210,8 @@ func TestGate(t *testing.T) {
 		{"on leaves tls alone", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"down", n(hello), serverHi, accepted, T}, {"on", 0, nil, "", 0}, {"up", 50, []byte("x"), accepted, T}, {"down", 50, []byte("x"), accepted, T}}},
 		{"on in front of the first byte", "redis", off, []line{{"on", 0, nil, "", 0}, {"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
 		{"on in the middle of a handshake", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"on", 0, nil, "", 0}, {"up", n(hello), []byte("x"), dropped, H | ungated}, {"down", n(hello), serverHi, accepted, T}}},
+		{"on, and plaintext in place of the hello", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"on", 0, nil, "", 0}, {"up", 0, []byte("PING"), dropped, H | ungated}}},
+		{"on, and a startup in place of the request", "pg", off, []line{{"up", 0, pgSSL, accepted, Q | ungated}, {"on", 0, nil, "", 0}, {"up", 0, pgStartup, dropped, Q | ungated}}},
 		{"on in the middle of a trick", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"up", -1, []byte("xPIN"), accepted, H | ungated}, {"down", 3, nil, accepted, K | ungated}, {"on", 0, nil, "", 0}, {"up", 3, []byte("G\r\n"), dropped, K | ungated}, {"down", 3, []byte("+PONG"), dropped, R}}},
 		{"on in the middle of a pg handshake", "pg", off, []line{{"up", 0, pgSSL, accepted, Q | ungated}, {"on", 0, nil, "", 0}, {"down", 8, []byte("S"), accepted, A}, {"up", 8, hello, accepted, H}, {"down", 8 + n(hello), serverHi, accepted, T}}},
 		{"on in the middle of a mysql trick", "mysql", off, []line{{"up", 0, mySSL, accepted, Q | ungated}, {"down", 36, nil, accepted, A | ungated}, {"on", 0, nil, "", 0}, {"up", 36, hello, rejected, R}}},
@@ -217,26 +219,32 @@ func TestGate(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := converse(t, tt.engine, tt.force, "cut").begin(t)
-			for i, l := range tt.lines {
-				var got outcome
-				at := uint32(first + l.at)
-				switch l.way {
-				case "on", "off":
-					c.force(t, l.way == "on")
-					continue
-				case "up":
-					got = c.up(at, ack, l.data)
-				case "down":
-					got = c.down(at, ack, l.data)
-				case "syn":
-					got = c.up(at, syn, l.data)
-				case "synack":
-					got = c.down(at, syn|ack, l.data)
-				}
-				require.Equal(t, l.want, got, "line %d, %s %d", i, l.way, l.at)
-				require.Equal(t, l.now, c.class(), "line %d, %s %d", i, l.way, l.at)
-			}
+			c.play(t, tt.lines)
 		})
+	}
+}
+
+// play says every line and checks what became of it.
+func (c *conversation) play(t *testing.T, lines []line) {
+	t.Helper()
+	for i, l := range lines {
+		var got outcome
+		at := uint32(first + l.at)
+		switch l.way {
+		case "on", "off":
+			c.force(t, l.way == "on")
+			continue
+		case "up":
+			got = c.up(at, ack, l.data)
+		case "down":
+			got = c.down(at, ack, l.data)
+		case "syn":
+			got = c.up(at, syn, l.data)
+		case "synack":
+			got = c.down(at, syn|ack, l.data)
+		}
+		require.Equal(t, l.want, got, "line %d, %s %d", i, l.way, l.at)
+		require.Equal(t, l.now, c.class(), "line %d, %s %d", i, l.way, l.at)
 	}
 }
 

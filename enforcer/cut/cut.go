@@ -63,7 +63,8 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 	}
 	report.Protected = len(entries)
 	doomed := slices.DeleteFunc(entries, func(e *entry) bool { return judge.Allows(e.Connection) })
-	return report, c.end(ctx, doomed, start.Add(options.Limit), &report)
+	err = c.end(ctx, doomed, start.Add(options.Limit), &report)
+	return report, err
 }
 
 // cutter holds the sockets of one cut.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -115,6 +116,39 @@ func TestIntervalsDecodeToClosedRanges(t *testing.T) {
 			got, err := elementsOf(set, raw)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
+		})
+	}
+}
+
+// What this package would not write is not read as something similar.
+func TestForeignExpressionsAreNotMistaken(t *testing.T) {
+	load := &expr.Ct{Key: expr.CtKeyMARK, Register: 1}
+	masked := func(xor byte) *expr.Bitwise {
+		return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte{0, 0, 0xf0, 0}, Xor: []byte{0, 0, xor, 0}}
+	}
+	cmp := &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 0, 0, 0}}
+	for name, ops := range map[string][]operation{
+		"a changed value is compared": {load, masked(0x10), cmp},
+		"masked twice":                {load, masked(0), masked(0), cmp},
+		"masked in a named set":       {load, masked(0), &expr.Lookup{SourceRegister: 1, SetName: "classes"}},
+		"compared in part":            {load, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}}},
+		"loaded twice":                {load, load, cmp},
+		"loaded and left":             {load},
+		"nothing loaded":              {cmp},
+		"a mark written unmasked":     {load, &expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true}},
+		"something else written":      {load, masked(0), &expr.Ct{Key: expr.CtKeyZONE, Register: 1, SourceRegister: true}},
+		"a header written":            {&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}},
+		"a payload of another length": {&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 3}, cmp},
+		"a fib of another sort":       {&expr.Fib{Register: 1, FlagSADDR: true, ResultOIF: true}, cmp},
+		"data from a map":             {load, &expr.Lookup{SourceRegister: 1, SetName: "classes", IsDestRegSet: true, DestRegister: 1}},
+		"a dynset with a limit":       {load, &expr.Dynset{SrcRegKey: 1, SetName: "seen", Exprs: []expr.Any{&expr.Limit{}}}},
+		"a log to the kernel's log":   {&expr.Log{Key: 1 << unix.NFTA_LOG_LEVEL}},
+		"an ICMP error of our own":    {&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 1}},
+		"to user space":               {&expr.Verdict{Kind: expr.VerdictQueue}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := decodeRule(ops, func(string, uint32) ([][]byte, bool) { return nil, false })
+			require.ErrorIs(t, err, ErrForeign)
 		})
 	}
 }

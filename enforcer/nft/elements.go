@@ -162,7 +162,7 @@ func unmarshalElement(b []byte) (rawElement, error) {
 		}
 	}
 	if len(e.key) == 0 && ad.Err() == nil {
-		return rawElement{}, foreign("an element without a key")
+		return rawElement{}, foreign("an element without a key (a catch-all)")
 	}
 	return e, decodeError(ad)
 }
@@ -170,11 +170,7 @@ func unmarshalElement(b []byte) (rawElement, error) {
 func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
 	switch ad.Type() {
 	case unix.NFTA_SET_ELEM_FLAGS:
-		flags := ad.Uint32()
-		r.end = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0
-		if flags&elemFlagCatchall != 0 {
-			return foreign("a catch-all element")
-		}
+		r.end = ad.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 	case unix.NFTA_SET_ELEM_KEY:
 		ad.Nested(func(ad *netlink.AttributeDecoder) error {
 			for ad.Next() {

@@ -22,7 +22,6 @@ const (
 	setFieldLen        = 1    // NFTA_SET_FIELD_LEN
 	setAttrExpr        = 17   // NFTA_SET_EXPR
 	setAttrExprs       = 18   // NFTA_SET_EXPRESSIONS
-	elemFlagCatchall   = 2    // NFT_SET_ELEM_CATCHALL
 	elemAttrKeyEnd     = 10   // NFTA_SET_ELEM_KEY_END
 	keyByteOrderHost   = 1    // libnftnl: enum nftnl_udata_set_types, values of nft's enum byteorder
 	keyByteOrderBig    = 2

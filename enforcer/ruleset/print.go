@@ -18,6 +18,10 @@ import (
 func Print(t Table) string {
 	p := &printer{table: t}
 	p.line("table %s %s {", t.Family, t.Name)
+	for _, name := range counterNames(t) {
+		p.line("\tcounter %s {", name)
+		p.line("\t}")
+	}
 	for _, s := range t.Sets {
 		p.set(s)
 	}
@@ -35,6 +39,22 @@ func PrintRule(r Rule) string {
 		parts[i] = printStatement(s)
 	}
 	return strings.Join(parts, " ")
+}
+
+// counterNames are the named counters of the rules, sorted: nft(8) wants them declared.
+func counterNames(t Table) []string {
+	var names []string
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			for _, s := range r.Statements {
+				if counter, ok := s.(Counter); ok && counter.Name != "" {
+					names = append(names, counter.Name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 type printer struct {

@@ -114,14 +114,21 @@ func TestPrint(t *testing.T) {
 
 // TestNftReadsIt: what is printed is nft(8) syntax, all of it.
 func TestNftReadsIt(t *testing.T) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	path := netnstest.Tool(t, "nft")
 	ns := netnstest.New(t)
 	var errs bytes.Buffer
 	cmd := exec.Command(path, "-c", "-f", "-")
 	cmd.Stdin, cmd.Stderr = strings.NewReader(ruleset.Print(everything())), &errs
 	require.NoError(t, ns.Start(cmd))
 	require.NoError(t, cmd.Wait(), errs.String())
+}
+
+// nft(8) refuses a rule that names a counter which nobody declared.
+func TestPrintDeclaresNamedCountersOnce(t *testing.T) {
+	rules := []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.Counter{Name: "seen"}}},
+		{Statements: []ruleset.Statement{ruleset.Counter{Name: "seen"}, ruleset.Counter{}}},
+	}
+	got := ruleset.Print(ruleset.Table{Family: ruleset.FamilyINET, Name: "t", Chains: []ruleset.Chain{{Name: "c", Rules: rules}}})
+	require.Equal(t, 1, strings.Count(got, "\tcounter seen {"), got)
 }

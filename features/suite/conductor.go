@@ -230,9 +230,17 @@ func (c *conductor) restore(ctx context.Context) error {
 }
 
 // settled ends the watched connections: what was denied and got through since is a finding.
-func (c *conductor) settled() error {
+func (c *conductor) settled() error { return late(c.lab.Settle()) }
+
+// outlasted lets the clients that were denied try again. Without a conclusion about one of them there is none about the scenario.
+func (c *conductor) outlasted(ctx context.Context) error {
+	through, err := c.lab.Outlast(ctx)
+	return errors.Join(late(through), err)
+}
+
+func late(through []string) error {
 	var all []error
-	for _, l := range c.lab.Settle() {
+	for _, l := range through {
 		all = append(all, notConformant("denied at first, but it got through later: %s", l))
 	}
 	return errors.Join(all...)
