@@ -11,7 +11,7 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 GOTEST := $(GO) test -buildvcs=false
-# Programs that only tests need (nft, psql, nmap). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
+# Programs that only tests need (nft, psql, nmap, jq). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
 REPORT ?= report
@@ -29,6 +29,7 @@ conform: build ## judge the reference enforcer by the whole specification; write
 	./bin/drawbridge conform --report '$(REPORT)' $(CONFORM_FLAGS)
 
 test: build ## run every test of the project, preparing the programs that tests need
+	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
 	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
 
 race: ## run every test under the race detector (needs a C compiler)

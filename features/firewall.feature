@@ -39,6 +39,7 @@ Feature: Firewall rules
     Then "office" over TLS is served
     When its owner removes the firewall rule "198.51.100.0/25"
     Then "office" over TLS is denied
+    And all that was denied stays denied when its clients try again
 
   @core @D-10
   Scenario: Removing a rule leaves what another still covers

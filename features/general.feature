@@ -5,6 +5,7 @@ Feature: General
   Scenario: No database is reachable from the public Internet by default
     Given every database with its defaults
     Then every Internet host is denied by every database
+    And all that was denied stays denied when its clients try again
 
   @core @G-02
   Scenario: A process on the database host itself is not judged

@@ -12,6 +12,7 @@ import (
 	"drawbridge/sim"
 	"drawbridge/sim/client"
 	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns/netnstest"
 	"drawbridge/sim/stray"
 	"drawbridge/topology"
 	"drawbridge/topology/flow"
@@ -191,10 +192,7 @@ func TestLocalPortsStayClearOfProbes(t *testing.T) {
 
 // Enforcement points are the drivers' own: of the fabric's there is the translation at gateways, and nothing that drops.
 func TestPointsDropNothing(t *testing.T) {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	nft := netnstest.Tool(t, "nft")
 	l := up(t, sim.Options{})
 	for _, p := range l.World().Points() {
 		h, _ := l.Node(p.Name)

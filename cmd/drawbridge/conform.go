@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,7 +55,12 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --list --tags '@extended && ~@X-02'
   drawbridge conform --schema > policy.schema.json`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.conform(c.Context(), o) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json")); err != nil {
+				return err
+			}
+			return p.conform(c.Context(), o)
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.driver, "driver", "", "`program` of the enforcer to judge (default: this program's own enforce)")
@@ -66,8 +72,6 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
 	f.BoolVar(&o.schema, "schema", false, "print the JSON Schema of the policies that enforcers get")
 	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
-	c.MarkFlagsMutuallyExclusive("list", "schema")
-	c.MarkFlagsMutuallyExclusive("format", "json")
 	complete(c, "profile", profiles)
 	complete(c, "format", formats)
 	return c
@@ -110,6 +114,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if !slices.Contains(formats, o.format) {
 		return misusef("conform: --format", "%q: must be one of %s", o.format, strings.Join(formats, ", "))
 	}
+	if strings.ContainsAny(o.report, ":,") {
+		return misusef("conform: --report", "%q: may hold neither colon nor comma", o.report)
+	}
 	chosen, err := suite.Select(features.Files, selection(o))
 	if err != nil {
 		return selectionError(err)
@@ -147,9 +154,14 @@ func selection(o conformOptions) string {
 // selectionError: an expression that selects nothing is wrong use; features that cannot be read are not the user's doing.
 func selectionError(err error) error {
 	if errors.Is(err, suite.ErrUsage) {
-		return misuse("conform: --tags", err)
+		return misuse("conform: --tags", withoutMark(err))
 	}
 	return unable("conform", err)
+}
+
+// withoutMark leaves out the words that mark wrong use: the place says it already.
+func withoutMark(err error) error {
+	return errors.New(strings.TrimPrefix(err.Error(), suite.ErrUsage.Error()+": "))
 }
 
 func (p *program) listScenarios(chosen []suite.Selected, asJSON bool) error {

@@ -31,7 +31,7 @@ func (p *program) judge(ctx context.Context, world *topology.World, o conformOpt
 	report, err := p.runSuite(ctx, l, o)
 	if err = errors.Join(err, l.Close()); err != nil {
 		if errors.Is(err, suite.ErrUsage) {
-			return misuse("conform", err)
+			return misuse("conform", withoutMark(err))
 		}
 		return unable("conform", err)
 	}

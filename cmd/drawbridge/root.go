@@ -75,6 +75,7 @@ func knownVerb(c *cobra.Command, args []string) error {
 		return nil
 	}
 	reason := fmt.Sprintf("unknown verb %q", args[0])
+	c.SuggestionsMinimumDistance = 2 // edits; cobra's own default, which it sets elsewhere
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		reason += fmt.Sprintf(", did you mean %q?", near[0])
 	}
@@ -109,6 +110,14 @@ func exactly(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// apart returns an error if two flags that exclude each other are both set.
+func apart(c *cobra.Command, one, other string) error {
+	if c.Flags().Changed(one) && c.Flags().Changed(other) {
+		return wrongUse(c, fmt.Errorf("--%s and --%s exclude each other", one, other))
+	}
+	return nil
 }
 
 // colour tells whether a stream wants colour: it is a terminal, and NO_COLOR (no-color.org) is unset or empty.

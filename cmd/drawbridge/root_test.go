@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -26,20 +28,67 @@ func invoke(t *testing.T, vars map[string]string, args ...string) result {
 }
 
 func TestWrongUse(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "broken.yaml")
+	require.NoError(t, os.WriteFile(broken, []byte("name: x\nsurprise: 1\n"), 0o600))
+	dir := t.TempDir()
 	for _, c := range []struct {
 		args string
-		want string // the whole of stderr
+		want string // the beginning of stderr, behind the program's name
 	}{
-		{"", "drawbridge: which verb? one of version (see drawbridge --help)\n"},
-		{"confrom", "drawbridge: unknown verb \"confrom\" (see drawbridge --help)\n"},
-		{"versio", "drawbridge: unknown verb \"versio\", did you mean \"version\"? (see drawbridge --help)\n"},
-		{"--nope", "drawbridge: unknown flag: --nope (see drawbridge --help)\n"},
-		{"version --nope", "drawbridge: version: unknown flag: --nope (see drawbridge version --help)\n"},
-		{"version now", "drawbridge: version: unexpected argument \"now\" (see drawbridge version --help)\n"},
+		{"", "which verb? one of conform, enforce, sim, version (see drawbridge --help)"},
+		{"confrom", `unknown verb "confrom", did you mean "conform"? (see drawbridge --help)`},
+		{"--nope", "unknown flag: --nope (see drawbridge --help)"},
+		{"version --nope", "version: unknown flag: --nope (see drawbridge version --help)"},
+		{"version now", `version: unexpected argument "now" (see drawbridge version --help)`},
+
+		{"conform --nope", "conform: unknown flag: --nope (see drawbridge conform --help)"},
+		{"conform now", `conform: unexpected argument "now"`},
+		{"conform --profile gold", `conform: invalid argument "gold" for "--profile" flag: must be core or extended`},
+		{"conform --format html", `conform: --format: "html": must be one of pretty, progress, junit, cucumber`},
+		{"conform --tags S-06", `conform: --tags: tags "S-06": "S-06" is not a tag`},
+		{"conform --tags @Z-99", `conform: --tags: tags "@Z-99" select no scenario`},
+		{"conform --list --tags @Z-99", `conform: --tags: tags "@Z-99" select no scenario`},
+		{"conform --profile core --tags @X-02", "conform: --tags: tags "},
+		{"conform --list --schema", "conform: --list and --schema exclude each other (see drawbridge conform --help)"},
+		{"conform --json --format pretty", "conform: --format and --json exclude each other"},
+		{"conform --world /nowhere.yaml", "topology: open /nowhere.yaml: no such file or directory"},
+		{"conform --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
+		{"conform --driver /nowhere", `conform: --driver: exec: "/nowhere": stat /nowhere: no such file or directory`},
+		{"conform --driver " + broken, `conform: --driver: exec: "` + broken + `": permission denied`},
+		{"conform --driver " + dir, `conform: --driver: exec: "` + dir + `": is a directory`},
+		{"conform --report /a,b", `conform: --report: "/a,b": `},
+
+		{"sim", "sim: which verb? one of check, down, exec, matrix, policy, probe, up (see drawbridge sim --help)"},
+		{"sim dwon", `sim: unknown verb "dwon", did you mean "down"? (see drawbridge sim --help)`},
+		{"sim up --lab a/b", `sim up: --lab: lab name "a/b": must be 1 to 32 letters`},
+		{"sim up --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
+		{"sim exec", "sim exec: NODE is missing"},
+		{"sim exec -- ls", "sim exec: NODE is missing"},
+		{"sim exec office", "sim exec: COMMAND is missing"},
+		{"sim exec office ls", "sim exec: put -- between NODE and COMMAND"},
+		{"sim exec office -- no-such-program", `sim exec: exec: "no-such-program": executable file not found`},
+		{"sim exec office -- sh", "sim exec: lab lab: no such lab is up; start it with: drawbridge sim up --lab lab"},
+		{"sim probe office", "sim probe: TO is missing"},
+		{"sim probe office pg --source here", `sim probe: --source: "here" is not an address`},
+		{"sim probe office pg --tls --plain", "sim probe: --tls and --plain exclude each other"},
+		{"sim matrix --lab other", "sim matrix: lab other: no such lab is up; start it with: drawbridge sim up --lab other"},
+		{"sim down", "sim down: lab lab: no such lab is up"},
+
+		{"enforce", "enforce: which verb? one of apply, describe, reset (see drawbridge enforce --help)"},
+		{"enforce aply", `enforce: unknown verb "aply", did you mean "apply"? (see drawbridge enforce --help)`},
+		{"enforce apply now", `enforce apply: unexpected argument "now"`},
+		{"enforce apply", "enforce apply: policy refused: standard input"},
+		{"enforce apply --policy /nowhere", "enforce apply: open /nowhere: no such file or directory"},
+		{"enforce apply --policy " + dir, "enforce apply: " + dir + ": read " + dir + ": is a directory"},
+		{"enforce apply --policy " + broken, "enforce apply: policy refused: " + broken + ":1:2: "},
+		{"enforce apply --mark-mask many", `enforce apply: --mark-mask: strconv.ParseUint: parsing "many": invalid syntax`},
+		{"enforce apply --mark-mask 5", "enforce apply: --mark-mask: mark mask 0x00000005: want four adjacent bits"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			got := invoke(t, nil, strings.Fields(c.args)...)
-			require.Equal(t, result{code: exitUsage, err: c.want}, got)
+			got := invoke(t, map[string]string{"PATH": os.Getenv("PATH")}, strings.Fields(c.args)...)
+			require.Equal(t, exitUsage, got.code, got.err)
+			require.True(t, strings.HasPrefix(got.err, "drawbridge: "+c.want), got.err)
+			require.Empty(t, got.out)
 		})
 	}
 }
@@ -58,7 +107,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestHelpAndCompletion(t *testing.T) {
-	for _, args := range []string{"--help", "version --help", "completion bash", "completion zsh", "completion fish"} {
+	for _, args := range []string{"--help", "version --help", "conform --help", "sim --help", "sim exec --help", "enforce apply --help", "completion bash", "completion zsh", "completion fish"} {
 		t.Run(args, func(t *testing.T) {
 			got := invoke(t, nil, strings.Fields(args)...)
 			require.Equal(t, exitOK, got.code)

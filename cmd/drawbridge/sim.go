@@ -32,7 +32,8 @@ The lab lives and dies with sim up. It touches nothing of the machine's network,
 	})
 	var name string
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
-	c.AddCommand(p.simUpCommand(&name), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simDownCommand(&name))
+	c.AddCommand(p.simUpCommand(&name), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name),
+		p.simDownCommand(&name), p.simPolicyCommand(), p.simCheckCommand())
 	return c
 }
 

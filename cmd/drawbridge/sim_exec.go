@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"drawbridge/cmd/drawbridge/internal/control"
@@ -141,21 +142,44 @@ func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files p
 	for _, f := range files {
 		_ = f.Close() // closing again later is no harm
 	}
-	kill := func(s syscall.Signal) { _ = unix.Kill(-cmd.Process.Pid, s) } // it may have ended
-	defer context.AfterFunc(ctx, func() { kill(unix.SIGKILL) })()
+	g := &processGroup{pid: cmd.Process.Pid}
+	defer context.AfterFunc(ctx, func() { g.signal(unix.SIGKILL) })()
 	go func() {
 		for {
 			var o order
 			if _, err := c.Receive(&o); err != nil {
-				kill(unix.SIGKILL)
+				g.signal(unix.SIGKILL)
 				return
 			}
 			if o.Signal > 0 {
-				kill(syscall.Signal(o.Signal))
+				g.signal(syscall.Signal(o.Signal))
 			}
 		}
 	}()
-	return ended(cmd, cmd.Wait())
+	err := cmd.Wait()
+	g.ended()
+	return ended(cmd, err)
+}
+
+// processGroup is that of a program, for as long as the program runs. What it leaves behind when it ends, a daemon for
+// instance, is left alone, until the lab ends.
+type processGroup struct {
+	mu  sync.Mutex
+	pid int // 0 once the program has ended: the number may come to mean another
+}
+
+func (g *processGroup) signal(s syscall.Signal) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pid > 0 {
+		_ = unix.Kill(-g.pid, s) // it may be ending
+	}
+}
+
+func (g *processGroup) ended() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pid = 0
 }
 
 func ended(cmd *exec.Cmd, err error) (answer, error) {

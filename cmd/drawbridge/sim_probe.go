@@ -76,6 +76,9 @@ with the help of the enforcement point's canary database, which must be served.`
   drawbridge sim probe osc-fr1/web 203.0.113.129:5432 --json`,
 		Args: exactly("FROM", "TO"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := apart(c, "tls", "plain"); err != nil {
+				return err
+			}
 			o.From, o.To = args[0], args[1]
 			if tls || plain {
 				o.TLS = &tls
@@ -94,7 +97,6 @@ with the help of the enforcement point's canary database, which must be served.`
 	f.BoolVar(&plain, "plain", false, "only without TLS")
 	f.StringVar(&source, "source", "", "source `address`, one of FROM's (default: FROM's first of the family)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	c.MarkFlagsMutuallyExclusive("tls", "plain")
 	return c
 }
 

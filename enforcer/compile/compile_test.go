@@ -56,10 +56,7 @@ func TestTheKernelHoldsWhatWasCompiled(t *testing.T) {
 
 // TestOperatorsCanLoadIt gives the printed table to nft(8), and lets it list what it loaded.
 func TestOperatorsCanLoadIt(t *testing.T) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	path := netnstest.Tool(t, "nft")
 	for _, name := range fixtures {
 		t.Run(name, func(t *testing.T) {
 			ns := netnstest.New(t)

@@ -219,26 +219,32 @@ func TestGate(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := converse(t, tt.engine, tt.force, "cut").begin(t)
-			for i, l := range tt.lines {
-				var got outcome
-				at := uint32(first + l.at)
-				switch l.way {
-				case "on", "off":
-					c.force(t, l.way == "on")
-					continue
-				case "up":
-					got = c.up(at, ack, l.data)
-				case "down":
-					got = c.down(at, ack, l.data)
-				case "syn":
-					got = c.up(at, syn, l.data)
-				case "synack":
-					got = c.down(at, syn|ack, l.data)
-				}
-				require.Equal(t, l.want, got, "line %d, %s %d", i, l.way, l.at)
-				require.Equal(t, l.now, c.class(), "line %d, %s %d", i, l.way, l.at)
-			}
+			c.play(t, tt.lines)
 		})
+	}
+}
+
+// play says every line and checks what became of it.
+func (c *conversation) play(t *testing.T, lines []line) {
+	t.Helper()
+	for i, l := range lines {
+		var got outcome
+		at := uint32(first + l.at)
+		switch l.way {
+		case "on", "off":
+			c.force(t, l.way == "on")
+			continue
+		case "up":
+			got = c.up(at, ack, l.data)
+		case "down":
+			got = c.down(at, ack, l.data)
+		case "syn":
+			got = c.up(at, syn, l.data)
+		case "synack":
+			got = c.down(at, syn|ack, l.data)
+		}
+		require.Equal(t, l.want, got, "line %d, %s %d", i, l.way, l.at)
+		require.Equal(t, l.now, c.class(), "line %d, %s %d", i, l.way, l.at)
 	}
 }
 

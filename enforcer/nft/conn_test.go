@@ -116,10 +116,7 @@ func TestManyElementsCrossMessages(t *testing.T) {
 // nft runs nft(8) in the namespace.
 func nft(t *testing.T, ns *netns.Handle, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	path := netnstest.Tool(t, "nft")
 	cmd := exec.Command(path, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -113,7 +113,7 @@ func printValue(f Field, v []byte) string {
 	case MetaNFProto:
 		return named(v, map[byte]string{2: "ipv4", 10: "ipv6"})
 	case MetaL4Proto:
-		return named(v, map[byte]string{1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"})
+		return named(v, map[byte]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"})
 	case CTDirection:
 		return named(v, map[byte]string{0: "original", 1: "reply"})
 	case MetaIIFName, MetaOIFName:

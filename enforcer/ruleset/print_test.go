@@ -114,10 +114,7 @@ func TestPrint(t *testing.T) {
 
 // TestNftReadsIt: what is printed is nft(8) syntax, all of it.
 func TestNftReadsIt(t *testing.T) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	path := netnstest.Tool(t, "nft")
 	ns := netnstest.New(t)
 	var errs bytes.Buffer
 	cmd := exec.Command(path, "-c", "-f", "-")

@@ -34,6 +34,8 @@ type Lab interface {
 	Send(ctx context.Context, packets []Packet) ([]Outcome, error)
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
+	// Outlast waits until the clients that were denied a connection have tried again, and returns in words those that got through.
+	Outlast(ctx context.Context) ([]string, error)
 	// Settle ends the denied connections that are still watched, and returns in words those that got through late.
 	Settle() []string
 	// Failover makes the fabric send a database's endpoints to another of its nodes.

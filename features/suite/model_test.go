@@ -351,6 +351,8 @@ func (m *model) Send(_ context.Context, packets []suite.Packet) ([]suite.Outcome
 
 func (m *model) Loopback(context.Context, string) (string, error) { return "served", nil }
 
+func (m *model) Outlast(context.Context) ([]string, error) { return m.Settle(), nil }
+
 func (m *model) Settle() []string {
 	late := m.pending
 	m.pending = nil

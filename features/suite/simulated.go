@@ -186,9 +186,16 @@ func (l *simulated) Loopback(ctx context.Context, database string) (string, erro
 	return "served", nil
 }
 
-func (l *simulated) Settle() []string {
+func (l *simulated) Settle() []string { return inWords(l.prober.Settle()) }
+
+func (l *simulated) Outlast(ctx context.Context) ([]string, error) {
+	late, err := l.prober.Outlast(ctx)
+	return inWords(late), err
+}
+
+func inWords(all []probe.Late) []string {
 	var out []string
-	for _, late := range l.prober.Settle() {
+	for _, late := range all {
 		out = append(out, fmt.Sprintf("%s: was %s (%s), then %+v", late.Observation.Spec, late.Observation.Verdict, late.Observation.Reason, late.Evidence))
 	}
 	return out

@@ -152,10 +152,7 @@ func TestWhatIsNotThereCannotBeChanged(t *testing.T) {
 
 // An operator can read the table with the ordinary tool, and flush everything else with it.
 func TestTheTableIsListable(t *testing.T) {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft(8) is not installed")
-	}
+	nft := netnstest.Tool(t, "nft")
 	h, _ := install(t)
 	run := func(args ...string) string {
 		var out output

@@ -12,6 +12,7 @@ type Evidence struct {
 	NotOffered  bool   `json:"not_offered,omitempty"`  // the database itself said that it has no TLS
 	// At the entrance of the enforcement point.
 	SYNEntered     bool `json:"syn_entered"`
+	SYNs           int  `json:"syns"`            // how often it came: the client's own repetitions included
 	PayloadEntered int  `json:"payload_entered"` // bytes of client data, repetitions counted again
 	// Between the enforcement point and the database.
 	SYNLeft     bool `json:"syn_left"`     // the SYN, or the database's answer to it, was seen

@@ -98,6 +98,7 @@ func (t *track) see(p capture.Packet) {
 func (t *track) entered(p capture.Packet) {
 	if p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.ACK) {
 		t.evidence.SYNEntered = true
+		t.evidence.SYNs++
 		t.isn, t.haveISN = p.Seq, true
 	}
 	if p.Flags.Has(capture.ACK) && !p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.RST) {

@@ -52,8 +52,8 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 	}
 	// The descriptors travel with the first byte; the rest of a long message may need more than one write.
 	n, _, err := c.unix.WriteMsgUnix(message, rights, nil)
-	if err != nil {
-		return err
+	if err != nil || n == len(message) {
+		return err // a further write, even of nothing, may meet a connection that the answer has ended
 	}
 	_, err = c.unix.Write(message[n:])
 	return err

@@ -1,0 +1,88 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Outlast waits until every client whose connection was dropped has tried again by itself, which its kernel does after a second
+// (RFC 6298 section 2.1), and looks anew: an enforcer that drops only the first SYN, or that closes what it opens for the
+// first moments, lets the second one in. Clients that were rejected are sent once more. It returns those that got further, and
+// ErrFence where nothing can be said. What was denied stays watched.
+func (p *Prober) Outlast(ctx context.Context) ([]Late, error) {
+	p.mu.Lock()
+	watched := append([]*watch(nil), p.watched...)
+	p.mu.Unlock()
+	late := make([]*Late, len(watched))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(len(watched) + 1) // nearly all of it is waiting
+	for i, w := range watched {
+		group.Go(func() (err error) {
+			switch w.observation.Verdict {
+			case Dropped:
+				late[i], err = p.outlast(ctx, w)
+			case Rejected:
+				late[i], err = p.again(ctx, w)
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	var out []Late
+	for _, l := range late {
+		if l != nil {
+			out = append(out, *l)
+		}
+	}
+	return out, err
+}
+
+// outlast follows one dropped connection until its SYN came a second time and a fence after that got through.
+func (p *Prober) outlast(ctx context.Context, w *watch) (*Late, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	defer cancel()
+	t := w.track
+	for {
+		e := p.look(t)
+		if w.gotFurther(e) {
+			return &Late{Observation: w.observation, Evidence: e}, nil
+		}
+		if e.SYNs > w.observation.Evidence.SYNs {
+			break
+		}
+		select {
+		case <-t.changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %s: the client's SYN did not come again", ErrFence, t.spec)
+		}
+	}
+	source := w.observation.Local.Addr()
+	select {
+	case err := <-p.fences.pass(ctx, route{t.spec.From, source, t.point.Name, source.Is4()}):
+		if err != nil {
+			return nil, err
+		}
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %s: %w", ErrFence, t.spec, ctx.Err())
+	}
+	if e := p.look(t); w.gotFurther(e) {
+		return &Late{Observation: w.observation, Evidence: e}, nil
+	}
+	return nil, nil
+}
+
+// again sends a client that was rejected once more.
+func (p *Prober) again(ctx context.Context, w *watch) (*Late, error) {
+	o, err := p.Probe(ctx, w.track.spec)
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Verdict == Dropped, o.Verdict == Rejected:
+		return nil, nil
+	case o.Verdict == Inconclusive:
+		return nil, fmt.Errorf("%w: %s: %s", ErrFence, o.Spec, o.Reason)
+	}
+	return &Late{Observation: w.observation, Evidence: o.Evidence}, nil
+}
