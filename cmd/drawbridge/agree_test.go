@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -82,34 +83,54 @@ func (h *byHand) expected(t *testing.T, from string, to topology.Endpoint, tls b
 	return v
 }
 
-// scan is what nmap finds from a vantage: "open", "closed" or "filtered" for each port.
-func (h *byHand) scan(t *testing.T, from string, address netip.Addr, ports ...uint16) map[uint16]string {
+// scan is what nmap finds from a vantage: "open", "closed" or "filtered" for each port at each address, all of one family.
+func (h *byHand) scan(t *testing.T, from string, addresses []netip.Addr, ports []uint16) map[netip.AddrPort]string {
 	t.Helper()
 	var list []string
 	for _, p := range ports {
 		list = append(list, strconv.Itoa(int(p)))
 	}
-	args := []string{"exec", from, "--", h.nmap, "-n", "-Pn", "-sS", "--max-retries", "1", "--max-rtt-timeout", "100ms", "-oX", "-", "-p", strings.Join(list, ","), address.String()}
-	if address.Is6() {
+	args := []string{
+		from, "--", h.nmap, "-n", "-Pn", "-sS", "--initial-rtt-timeout", "50ms", "--max-rtt-timeout", "200ms", "--max-retries", "2",
+		"-oX", "-", "-p", strings.Join(list, ","),
+	}
+	for _, a := range addresses {
+		args = append(args, a.String())
+	}
+	if addresses[0].Is6() {
 		args = append(args, "-6")
 	}
-	got := h.sim(t, args[0], args[1:]...)
+	got := h.sim(t, "exec", args...)
 	require.Equal(t, exitOK, got.code, got.err)
-	var report struct {
-		Ports []struct {
-			ID    uint16 `xml:"portid,attr"`
-			State struct {
-				State string `xml:"state,attr"`
-			} `xml:"state"`
-		} `xml:"host>ports>port"`
-	}
-	require.NoError(t, xml.Unmarshal([]byte(got.out), &report), got.out)
-	found := map[uint16]string{}
-	for _, p := range report.Ports {
-		found[p.ID] = p.State.State
-	}
-	require.Len(t, found, len(ports), got.out)
+	found, err := scanned(got.out)
+	require.NoError(t, err, got.out)
+	require.Len(t, found, len(addresses)*len(ports), got.out)
 	return found
+}
+
+// scanned reads nmap's XML.
+func scanned(text string) (map[netip.AddrPort]string, error) {
+	var report struct {
+		Hosts []struct {
+			Address struct {
+				Addr netip.Addr `xml:"addr,attr"`
+			} `xml:"address"`
+			Ports []struct {
+				ID    uint16 `xml:"portid,attr"`
+				State struct {
+					State string `xml:"state,attr"`
+				} `xml:"state"`
+			} `xml:"ports>port"`
+		} `xml:"host"`
+	}
+	err := xml.Unmarshal([]byte(text), &report)
+	found := map[netip.AddrPort]string{}
+	for _, host := range report.Hosts {
+		for _, p := range host.Ports {
+			found[netip.AddrPortFrom(host.Address.Addr, p.ID)] = p.State.State
+		}
+	}
+	return found, err
 }
 
 // query has psql ask one question and reports whether the database answered it.
@@ -139,38 +160,46 @@ func (h *byHand) agree(t *testing.T, from string, databases ...string) {
 	t.Helper()
 	w := h.state.World()
 	v, _ := w.Vantage(from)
-	at := map[netip.Addr][]topology.Endpoint{}
+	var asked []topology.Endpoint
 	for _, e := range slices.Concat(w.Endpoints(), w.Bypasses()) {
 		if slices.Contains(databases, e.Database) && speaksFamily(v, netip.Addr{}, e) {
-			at[e.Addr.Addr()] = append(at[e.Addr.Addr()], e)
+			asked = append(asked, e)
+		}
+	}
+	found := h.scanAll(t, from, asked)
+	said := map[string]map[attempt]string{}
+	for _, d := range databases {
+		said[d] = h.said(t, from, d)
+	}
+	for _, e := range asked {
+		h.agreeOn(t, from, e, found[e.Addr], said[e.Database])
+		if d, _ := w.Database(e.Database); d.Model == topology.Dedicated { // SPEC X-02
+			for _, p := range []uint16{nobodysPort, otherNobodysPort} {
+				require.Equal(t, filtered, found[netip.AddrPortFrom(e.Addr.Addr(), p)], "from %s to %s, port %d", from, e.Addr, p)
+			}
+		}
+	}
+}
+
+// scanAll scans the addresses of endpoints, each for the ports of all and two that are nobody's.
+func (h *byHand) scanAll(t *testing.T, from string, endpoints []topology.Endpoint) map[netip.AddrPort]string {
+	t.Helper()
+	ports := []uint16{nobodysPort, otherNobodysPort}
+	families := map[topology.Family][]netip.Addr{}
+	for _, e := range endpoints {
+		f := topology.FamilyOf(e.Addr.Addr())
+		if !slices.Contains(families[f], e.Addr.Addr()) {
+			families[f] = append(families[f], e.Addr.Addr())
+		}
+		if !slices.Contains(ports, e.Addr.Port()) {
+			ports = append(ports, e.Addr.Port())
 		}
 	}
 	found := map[netip.AddrPort]string{}
-	for address, there := range at {
-		asked := []uint16{nobodysPort, otherNobodysPort}
-		for _, e := range there {
-			if !slices.Contains(asked, e.Addr.Port()) {
-				asked = append(asked, e.Addr.Port())
-			}
-		}
-		for port, state := range h.scan(t, from, address, asked...) {
-			found[netip.AddrPortFrom(address, port)] = state
-		}
-		if d, _ := w.Database(there[0].Database); d.Model == topology.Dedicated { // SPEC X-02
-			require.Equal(t, filtered, found[netip.AddrPortFrom(address, nobodysPort)], "from %s to %s", from, address)
-			require.Equal(t, filtered, found[netip.AddrPortFrom(address, otherNobodysPort)], "from %s to %s", from, address)
-		}
+	for _, addresses := range families {
+		maps.Copy(found, h.scan(t, from, addresses, ports))
 	}
-	for _, database := range databases {
-		said := h.said(t, from, database)
-		for _, there := range at {
-			for _, e := range there {
-				if e.Database == database {
-					h.agreeOn(t, from, e, found[e.Addr], said)
-				}
-			}
-		}
-	}
+	return found
 }
 
 func (h *byHand) agreeOn(t *testing.T, from string, e topology.Endpoint, state string, said map[attempt]string) {
