@@ -69,12 +69,19 @@ func (c *conductor) begin(ctx context.Context) error {
 	return errors.Join(findings, c.canaries(ctx, points))
 }
 
-// end takes everything out of force, unless that is known not to work.
+// end takes everything out of force, unless that is known not to work, and checks that the lab is then as it was at the
+// beginning: restore looks at some connections to endpoints only.
 func (c *conductor) end(ctx context.Context) error {
 	if c.lost != nil {
 		return nil
 	}
-	return each(ctx, c.points(), c.enforcer.Reset)
+	if err := c.release(ctx, c.points()); err != nil {
+		return err
+	}
+	if err := c.lab.Baseline(ctx); err != nil && ctx.Err() == nil {
+		return notConformant("after the last reset not everything is as it was before the first policy: %v", err)
+	}
+	return ctx.Err()
 }
 
 func (c *conductor) points() []string {
