@@ -81,8 +81,10 @@ func TestWords(t *testing.T) {
 			says: []string{"the defaults could not be brought into force: driver broken: apply at ", "exit status 7"}, not: []string{"STATEMENT"},
 		},
 		"defaults refused everywhere": {
-			apply: func(_ *model, doc driver.Document) error { return &driver.Refused{Point: doc.Point.Name, Stderr: "never"} },
-			tags:  "@S-09", result: suite.Failed, longest: 20,
+			apply: func(_ *model, doc driver.Document) error {
+				return &driver.Refused{Point: doc.Point.Name, Stderr: "never"}
+			},
+			tags: "@S-09", result: suite.Failed, longest: 20,
 			says: []string{"the defaults, which must not be refused, were refused at gw-fr1, gw-secnum, redis-a", "shared-s", "never"}, not: []string{"accepted"},
 		},
 		"defaults refused at one point": {
