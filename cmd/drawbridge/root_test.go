@@ -58,7 +58,7 @@ func TestWrongUse(t *testing.T) {
 		{"conform --driver " + dir, `conform: --driver: exec: "` + dir + `": is a directory`},
 		{"conform --report /a,b", `conform: --report: "/a,b": `},
 
-		{"sim", "sim: which verb? one of down, exec, matrix, probe, up (see drawbridge sim --help)"},
+		{"sim", "sim: which verb? one of check, down, exec, matrix, policy, probe, up (see drawbridge sim --help)"},
 		{"sim dwon", `sim: unknown verb "dwon", did you mean "down"? (see drawbridge sim --help)`},
 		{"sim up --lab a/b", `sim up: --lab: lab name "a/b": must be 1 to 32 letters`},
 		{"sim up --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},

@@ -25,14 +25,15 @@ terminals of the same user. No enforcer is in force in it until you bring one in
 The lab lives and dies with sim up. It touches nothing of the machine's network, and nothing of it lies on disk.`,
 		Example: `  drawbridge sim up &
   drawbridge sim matrix
-  drawbridge sim exec office -- psql 'host=203.0.113.129 user=any sslmode=require' -c "SELECT 'hello'"
+  drawbridge sim exec office -- psql 'host=203.0.113.129 user=drawbridge password=draw-the-bridge sslmode=require' -c "SELECT 'hello'"
   drawbridge sim exec gw-fr1 -- ./my-driver apply < policy.json
   drawbridge sim probe office pg-dedicated
   drawbridge sim down`,
 	})
 	var name string
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
-	c.AddCommand(p.simUpCommand(&name), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simDownCommand(&name))
+	c.AddCommand(p.simUpCommand(&name), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name),
+		p.simDownCommand(&name), p.simPolicyCommand(), p.simCheckCommand())
 	return c
 }
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -171,5 +172,23 @@ func TestNonsenseIsAnError(t *testing.T) {
 			_, err = (&Conn{b}).Receive(&v)
 			require.Error(t, err)
 		})
+	}
+}
+
+// Whoever has read a message may be gone before its sender is back: that is no failure to send.
+func TestReceiverMayLeaveAtOnce(t *testing.T) {
+	for range 500 {
+		own, file, err := Pair()
+		require.NoError(t, err)
+		other, err := connOf(file)
+		require.NoError(t, err)
+		left := make(chan error, 1)
+		go func() {
+			_, err := io.ReadFull(other, make([]byte, len(`....{"Text":"down"}`)))
+			left <- errors.Join(err, other.Close())
+		}()
+		require.NoError(t, (&Conn{own}).Send(note{"down"}))
+		require.NoError(t, <-left)
+		require.NoError(t, own.Close())
 	}
 }
