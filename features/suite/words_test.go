@@ -99,7 +99,7 @@ func TestWords(t *testing.T) {
 		},
 		"reset leaves everything in force": {
 			faults: faults{ignoreReset: true}, tags: "@D-15", result: suite.Failed, longest: 30,
-			says: []string{"reset at gw-fr1 left something in force; not served after it:\n", "more"}, not: []string{"brought into force"},
+			says: []string{"reset at gw-fr1 left something in force; not served after it:\n", "more"}, not: []string{"brought into force", "after the last reset"},
 		},
 		"reset breaks": {
 			reset: func(point string) error { return broken("reset", point) },
