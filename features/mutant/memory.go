@@ -109,14 +109,30 @@ func memories() []Mutant {
 			change: staleRanges,
 		},
 		{
-			Name: "fail-over ignored", Breaks: "endpoints are those of the first node", Statement: "D-17", Tags: "@D-17",
-			change: remembering(func(was, now *driver.Database) { now.Endpoints = was.Endpoints }),
+			Name: "fail-over loses the rules", Breaks: "a fail-over closes the endpoint", Statement: "D-17", Tags: "@D-17",
+			change: remembering(func(was, now *driver.Database) {
+				if failedOver(was, now) {
+					now.FirewallRules = nil
+				}
+			}),
+		},
+		{
+			Name: "fail-over loses Force TLS", Breaks: "Force TLS is that of the first node", Statement: "D-17", Tags: "@D-17",
+			change: remembering(func(was, now *driver.Database) {
+				if failedOver(was, now) {
+					now.ForceTLS = set(false)
+				}
+			}),
 		},
 		{
 			Name: "one policy behind", Breaks: "a policy is in force once the next one is applied",
 			Statement: "D-05", Tags: "@D-05", change: oneBehind,
 		},
 	}
+}
+
+func failedOver(was, now *driver.Database) bool {
+	return len(now.Endpoints) > 0 && now.Endpoints[0].DNAT != nil && *now.Endpoints[0].DNAT != *was.Endpoints[0].DNAT
 }
 
 func staleRanges(doc *driver.Document) error {

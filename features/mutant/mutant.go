@@ -42,20 +42,20 @@ type Mutant struct {
 	Statement string
 	// Tags selects scenarios that are enough to find that out.
 	Tags string
-	// Profile to judge it on; "" for all.
-	Profile string
 	// Conforms: it must pass.
 	Conforms bool
+	// Full: the tests judge it by all scenarios and not by those of Tags alone.
+	Full bool
 
 	change func(*driver.Document) error                 // what it makes of a policy
 	answer func(*driver.Document, Answer) Answer        // what it makes of the answer to apply
-	after  func(*driver.Document) (string, error)       // nft(8) commands to run once the policy is in force
+	table  bool                                         // it has a table of its own, by nft(8)
 	call   func(d Door, verb string, in []byte) Answer  // replaces everything else
 	also   func(d Door, doc *driver.Document, a Answer) // what it does besides, once apply was answered
 }
 
-// Tampers reports whether the mutant needs nft(8) on the PATH.
-func (m Mutant) Tampers() bool { return m.after != nil }
+// NeedsNFT reports whether the mutant needs nft(8) on the PATH.
+func (m Mutant) NeedsNFT() bool { return m.table }
 
 // ErrUnknown is the error for a name that no mutant has.
 var ErrUnknown = errors.New("no such mutant")
@@ -109,15 +109,6 @@ func (m Mutant) apply(d Door, stdin []byte) (Answer, error) {
 		return Answer{}, err
 	}
 	a := d.Next("apply", body)
-	if m.after != nil && a.Status == 0 {
-		script, err := m.after(asked)
-		if err == nil {
-			err = nft(script)
-		}
-		if err != nil {
-			return Answer{}, err
-		}
-	}
 	if m.answer != nil {
 		a = m.answer(asked, a)
 	}

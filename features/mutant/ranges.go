@@ -91,7 +91,7 @@ func customRanges() []Mutant {
 func managedRanges() []Mutant {
 	return []Mutant{
 		{
-			Name: "the wrong region's range", Breaks: "the managed range of a region is that of another",
+			Name: "the wrong region's range", Full: true, Breaks: "the managed range of a region is that of another",
 			Statement: "D-06", Tags: "@D-06", change: func(doc *driver.Document) error {
 				a, b := doc.ManagedRanges["osc-fr1"], doc.ManagedRanges["osc-secnum-fr1"]
 				doc.ManagedRanges["osc-fr1"], doc.ManagedRanges["osc-secnum-fr1"] = b, a

@@ -30,23 +30,23 @@ func nft(script string) error {
 func rulesets() []Mutant {
 	return []Mutant{
 		byNFT(plain{established: true, profiles: both}, Mutant{
-			Name: "established connections let through", Breaks: "a stateful ruleset that does not cut what is revoked",
+			Name: "established connections let through", Full: true, Breaks: "a stateful ruleset that does not cut what is revoked",
 			Statement: "X-04", Tags: "@X-04",
 		}),
 		byNFT(plain{forceTLS: driver.FirstBytes}, Mutant{
-			Name: "Force TLS off", Breaks: "nothing ever looks at the first bytes", Statement: "S-06", Tags: "@S-06,@D-04",
+			Name: "Force TLS off", Full: true, Breaks: "nothing ever looks at the first bytes", Statement: "S-06", Tags: "@S-06,@D-04",
 		}),
 		byNFT(plain{no6: true, established: true, profiles: both}, Mutant{
-			Name: "no IPv6: open", Breaks: "IPv6 is not guarded", Statement: "X-01", Tags: "@X-01",
+			Name: "no IPv6: open", Full: true, Breaks: "IPv6 is not guarded", Statement: "X-01", Tags: "@X-01",
 		}),
 		byNFT(plain{no6: true}, Mutant{
-			Name: "no IPv6: open, core", Breaks: "IPv6 is not guarded, and X is not declared", Statement: "G-03", Tags: "@G-03",
+			Name: "no IPv6 in core: open", Breaks: "IPv6 is not guarded, and X is not declared", Statement: "G-03", Tags: "@G-03",
 		}),
 		byNFT(plain{oneRange: "198.51.100.0/25"}, Mutant{
 			Name: "accessible from one range", Breaks: "Internet accessibility filters sources", Statement: "S-08", Tags: "@S-08",
 		}),
 		byNFT(plain{firstSYN: true}, Mutant{
-			Name: "drops only the first SYN", Breaks: "whoever tries again a second later gets in", Statement: "D-05", Tags: "@D-05",
+			Name: "drops only the first SYN", Breaks: "whoever tries again a second later gets in", Statement: "D-10", Tags: "@D-10",
 		}),
 		byNFT(plain{openNodes: true}, Mutant{
 			Name: "nodes' addresses open", Breaks: "endpoints can be got round", Statement: "G-03", Tags: "@G-03",
@@ -67,8 +67,14 @@ func equivalents() []Mutant {
 			Name: "rules in another order", Breaks: "nothing: rules only ever let in, so their order means nothing", Tags: "@D-05,@D-10,@D-12", Conforms: true,
 			change: each(func(_ *driver.Document, d *driver.Database) { slices.Reverse(d.FirewallRules) }),
 		},
+		{
+			Name:   "fail-over ignored",
+			Breaks: "nothing: the reference guards endpoints before the translation and every node behind it, so the target means nothing to it",
+			Tags:   "@D-17", Conforms: true,
+			change: remembering(func(was, now *driver.Database) { now.Endpoints = was.Endpoints }),
+		},
 		byNFT(plain{}, Mutant{
-			Name: "another enforcer", Breaks: "nothing: it rejects where others drop, and leaves Force TLS to the databases", Tags: "@D-05,@S-06", Conforms: true,
+			Name: "another enforcer", Full: true, Breaks: "nothing: it rejects where others drop, and leaves Force TLS to the databases", Tags: "@D-05,@S-06", Conforms: true,
 		}),
 	}
 }

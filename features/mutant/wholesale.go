@@ -14,7 +14,7 @@ import (
 func wholesale() []Mutant {
 	return []Mutant{
 		{
-			Name: "accepts all", Breaks: "no policy is ever in force", Statement: "G-01", Tags: "@G-01",
+			Name: "accepts all", Full: true, Breaks: "no policy is ever in force", Statement: "G-01", Tags: "@G-01",
 			call: func(d Door, verb string, in []byte) Answer {
 				if verb != "apply" {
 					return d.Next(verb, in)
@@ -26,7 +26,7 @@ func wholesale() []Mutant {
 			},
 		},
 		{
-			Name: "denies all", Breaks: "nobody is let in, the canary's clients included", Tags: "@S-01",
+			Name: "denies all", Full: true, Breaks: "nobody is let in, the canary's clients included", Tags: "@S-01",
 			change: func(doc *driver.Document) error {
 				closeAll(doc, func(driver.Database) bool { return true })
 				return nil
@@ -40,7 +40,7 @@ func wholesale() []Mutant {
 			},
 		},
 		{
-			Name: "ignores reset", Breaks: "what was applied stays in force", Statement: "S-06", Tags: "@S-06",
+			Name: "ignores reset", Full: true, Breaks: "what was applied stays in force", Statement: "S-06", Tags: "@S-06",
 			call: func(d Door, verb string, in []byte) Answer {
 				if verb == "reset" {
 					return Answer{}
