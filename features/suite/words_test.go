@@ -209,3 +209,29 @@ func policy(t *testing.T, path string) driver.Document {
 	require.NoError(t, json.Unmarshal(text, &doc))
 	return doc
 }
+
+// looking counts how often everything is looked at.
+type looking struct {
+	*model
+	baselines int
+}
+
+func (l *looking) Baseline(ctx context.Context) error {
+	l.baselines++
+	return l.model.Baseline(ctx)
+}
+
+// TestWhatAResetLeftIsNotLookedForAgain: after the last reset everything is looked at, which takes long where much is dropped;
+// not so if it is known already that something was left.
+func TestWhatAResetLeftIsNotLookedForAgain(t *testing.T) {
+	for _, c := range []struct {
+		faults faults
+		want   int
+	}{{faults{}, 2}, {faults{ignoreReset: true}, 1}} {
+		m := newModel(c.faults)
+		cfg, lab := config(m), &looking{model: m}
+		cfg.Lab, cfg.Tags = lab, "@D-15"
+		run(t, cfg)
+		require.Equal(t, c.want, lab.baselines)
+	}
+}
