@@ -121,9 +121,6 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if err != nil {
 		return selectionError(err)
 	}
-	if o.list {
-		return p.listScenarios(chosen, o.json)
-	}
 	world, err := loadWorld(o.world)
 	if err != nil {
 		return err
@@ -132,6 +129,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		if o.driver, err = exec.LookPath(o.driver); err != nil {
 			return misuse("conform: --driver", err)
 		}
+	}
+	if o.list {
+		return p.listScenarios(chosen, o.json)
 	}
 	if !cell.Inside() {
 		return p.inCell(ctx)
