@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -113,10 +114,13 @@ type reader struct {
 	tokens *json.Decoder
 }
 
+// separators are what may stand between two tokens (RFC 8259 section 2).
+const separators = " \t\r\n,:"
+
 // next returns the next token and where it begins: the decoder only tells where the one before ended.
 func (r *reader) next() (json.Token, int, *Error) {
 	offset := int(r.tokens.InputOffset())
-	for offset < len(r.data) && bytes.IndexByte([]byte(" \t\r\n,:"), r.data[offset]) >= 0 {
+	for offset < len(r.data) && strings.IndexByte(separators, r.data[offset]) >= 0 {
 		offset++
 	}
 	token, err := r.tokens.Token()
@@ -196,4 +200,4 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,9 +31,11 @@ type conductor struct {
 	dirty    map[string]bool // points that differ from the defaults, or may
 	free     map[string]bool // points at which no policy is in force
 	receipts map[string]driver.Receipt
-	lost     error // set once the defaults could not be brought back: nothing can be judged any more
+	asked    map[string]driver.Document // by point: what apply was called with last
+	inForce  map[string]driver.Document // by point: what it accepted last; nothing after a reset
+	lost     error                      // set once the defaults could not be brought back: nothing can be judged any more
 
-	mu        sync.Mutex
+	mu        sync.Mutex      // guards receipts, asked, inForce and durations while calls run at several points
 	durations []time.Duration // of every successful apply
 }
 
@@ -41,6 +44,7 @@ func newConductor(w *topology.World, lab Lab, enforcer Enforcer) *conductor {
 	return &conductor{
 		world: w, lab: lab, enforcer: enforcer, defaults: start, state: start.Clone(),
 		dirty: map[string]bool{}, free: map[string]bool{}, receipts: map[string]driver.Receipt{},
+		asked: map[string]driver.Document{}, inForce: map[string]driver.Document{},
 	}
 }
 
@@ -58,18 +62,26 @@ func (c *conductor) begin(ctx context.Context) error {
 	if err := c.lab.Baseline(ctx); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, c.state, points); err != nil {
-		return fmt.Errorf("the defaults of every database: %w", err)
+	findings, err := c.applyDefaults(ctx, points)
+	if err != nil {
+		return err
 	}
-	return c.canaries(ctx, points)
+	return errors.Join(findings, c.canaries(ctx, points))
 }
 
-// end takes everything out of force, unless that is known not to work.
+// end takes everything out of force, unless that is known not to work, and checks that the lab is then as it was at the
+// beginning: restore looks at some connections to endpoints only.
 func (c *conductor) end(ctx context.Context) error {
 	if c.lost != nil {
 		return nil
 	}
-	return each(ctx, c.points(), c.enforcer.Reset)
+	if err := c.release(ctx, c.points()); err != nil {
+		return err
+	}
+	if err := c.lab.Baseline(ctx); err != nil && ctx.Err() == nil {
+		return notConformant("after the last reset not everything is as it was before the first policy: %v", err)
+	}
+	return ctx.Err()
 }
 
 func (c *conductor) points() []string {
@@ -104,58 +116,97 @@ func (c *conductor) change(ctx context.Context, next *platform.State, databases 
 	for _, p := range points {
 		c.dirty[p] = true
 	}
-	if err := c.apply(ctx, next, points); err != nil {
+	given, err := c.apply(ctx, next, points)
+	switch {
+	case err != nil:
 		return err
+	case len(given.refused) == len(points):
+		return errors.Join(given.words()...)
+	case len(given.refused) > 0:
+		return notConformant("one change was accepted at some points and refused at others:\n%v", errors.Join(given.words()...))
 	}
 	c.state = next
 	for _, p := range points {
 		delete(c.free, p)
 	}
-	return nil
+	return given.findings
 }
 
-// apply brings a state into force at several points at once. Mixed answers are a finding: one change, one answer.
-func (c *conductor) apply(ctx context.Context, state *platform.State, points []string) error {
+// answers are what the driver answered at several points, none of which was broken.
+type answers struct {
+	refused  []*driver.Refused
+	findings error // what is wrong with the receipts of policies that are in force
+}
+
+func (a answers) words() []error {
+	var all []error
+	for _, r := range a.refused {
+		all = append(all, r)
+	}
+	return all
+}
+
+// apply hands a state to the driver at several points at once.
+func (c *conductor) apply(ctx context.Context, state *platform.State, points []string) (answers, error) {
 	var mu sync.Mutex
-	var refusals []error
+	var given answers
 	err := each(ctx, points, func(ctx context.Context, point string) error {
-		err := c.applyOne(ctx, state, point)
-		if errors.Is(err, driver.ErrRefused) {
-			mu.Lock()
-			defer mu.Unlock()
-			refusals = append(refusals, err)
-			return nil
+		finding, err := c.applyOne(ctx, state, point)
+		mu.Lock()
+		defer mu.Unlock()
+		if refused, ok := errors.AsType[*driver.Refused](err); ok {
+			given.refused, err = append(given.refused, refused), nil
 		}
+		given.findings = errors.Join(given.findings, finding)
 		return err
 	})
+	slices.SortFunc(given.refused, func(a, b *driver.Refused) int { return strings.Compare(a.Point, b.Point) })
 	switch {
 	case err != nil:
-		return err
-	case len(refusals) == len(points):
-		return errors.Join(refusals...)
-	case len(refusals) > 0:
-		return notConformant("one change was accepted at some points and refused at others: %v", errors.Join(refusals...))
+		return given, errors.Join(err, given.findings)
+	case len(given.refused) > 0:
+		return given, nil
 	}
-	return c.requireTLS(state, points)
+	return given, c.requireTLS(state, points)
 }
 
-func (c *conductor) applyOne(ctx context.Context, state *platform.State, point string) error {
+// applyDefaults brings the defaults into force at some points, which no enforcer may refuse. Without an error they are in force,
+// and the findings are about the receipts alone.
+func (c *conductor) applyDefaults(ctx context.Context, points []string) (findings, err error) {
+	given, err := c.apply(ctx, c.defaults, points)
+	if err != nil {
+		return nil, fmt.Errorf("the defaults could not be brought into force: %w", err)
+	}
+	if len(given.refused) == 0 {
+		return given.findings, nil
+	}
+	var at []string
+	for _, r := range given.refused {
+		at = append(at, r.Point)
+	}
+	return nil, notConformant("the defaults, which must not be refused, were refused at %s:\n%v", strings.Join(at, ", "), limited(given.words()))
+}
+
+// applyOne hands a state to the driver at one point. A finding is about the receipt; the policy is in force nevertheless.
+func (c *conductor) applyOne(ctx context.Context, state *platform.State, point string) (finding, err error) {
 	doc, err := driver.Build(state, point)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r, err := c.enforcer.Apply(ctx, doc)
-	if err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.asked[point] = doc
+	if err != nil {
+		return nil, err
+	}
+	c.inForce[point] = doc
 	c.durations = append(c.durations, r.Duration)
 	if was, ok := c.receipts[point]; ok && was.Generation == r.Generation {
-		return notConformant("point %s: the receipt names generation %s, as the one before did", point, r.Generation)
+		finding = notConformant("point %s: the receipt names generation %s, as the one before did", point, r.Generation)
 	}
 	c.receipts[point] = r
-	return nil
+	return finding, nil
 }
 
 // requireTLS hands Force TLS to the database servers, if the enforcer leaves it to them.
@@ -194,6 +245,7 @@ func (c *conductor) databasesAt(points []string) []topology.Database {
 func (c *conductor) release(ctx context.Context, points []string) error {
 	for _, p := range points {
 		c.dirty[p], c.free[p] = true, true
+		delete(c.inForce, p)
 	}
 	if c.driver.ForceTLS == driver.ByDatabase {
 		for _, d := range c.databasesAt(points) {
@@ -241,20 +293,18 @@ func late(through []string) error {
 
 func (c *conductor) restorePoints(ctx context.Context, points []string) error {
 	if err := c.release(ctx, points); err != nil {
-		c.lost = fmt.Errorf("points %v could not be reset: %w", points, err)
+		c.lost = fmt.Errorf("reset failed: %w", err)
 		return nil
 	}
 	c.state = c.defaults.Clone()
-	findings := c.everythingReaches(ctx, points)
-	if err := c.apply(ctx, c.state, points); err != nil {
-		c.lost = fmt.Errorf("the defaults could not be brought back at %v: %w", points, err)
-		if errors.Is(err, driver.ErrRefused) || errors.Is(err, ErrNotConformant) {
-			c.lost = notConformant("%v", c.lost)
-		}
+	left := c.everythingReaches(ctx, points)
+	receipts, err := c.applyDefaults(ctx, points)
+	if err != nil {
+		c.lost = err
 	}
 	clear(c.dirty)
 	clear(c.free)
-	return findings
+	return errors.Join(left, receipts)
 }
 
 // restoreFabric undoes fail-overs and moved egress addresses.
@@ -293,11 +343,16 @@ func (c *conductor) everythingReaches(ctx context.Context, points []string) erro
 	if err != nil {
 		return err
 	}
-	var findings []error
+	left := map[string][]error{} // by point
 	for i, o := range outcomes {
 		if o.Finding != Served {
-			findings = append(findings, notConformant("after reset, %s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
+			at := attempts[i].To.Point
+			left[at] = append(left[at], fmt.Errorf("%s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
 		}
+	}
+	var findings []error
+	for _, at := range slices.Sorted(maps.Keys(left)) {
+		findings = append(findings, notConformant("reset at %s left something in force; not served after it:\n%v", at, limited(left[at])))
 	}
 	_ = c.lab.Settle() // what was wrongly denied is reported above
 	return errors.Join(findings...)
@@ -345,7 +400,7 @@ func (c *conductor) canaries(ctx context.Context, points []string) error {
 			findings = append(findings, notConformant("a canary must be served at all times, but %s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
 		}
 	}
-	return errors.Join(findings...)
+	return limited(findings)
 }
 
 // describe names an attempt for people.

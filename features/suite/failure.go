@@ -27,3 +27,6 @@ func wrongFeature(format string, args ...any) error {
 
 // errInconclusive marks attempts whose two ends do not add up.
 var errInconclusive = errors.New("inconclusive")
+
+// errLost ends every scenario after the one in which the defaults could not be brought back.
+var errLost = errors.New("not run: an earlier scenario ended without the defaults in force again")

@@ -61,7 +61,7 @@ type Report struct {
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
 	Apply          Durations         `json:"apply"`
-	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those that were driven
+	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
 }
 
@@ -113,6 +113,7 @@ type ScenarioReport struct {
 	Error      string        `json:"error,omitempty"`
 	Millis     float64       `json:"ms"`
 	Notes      []string      `json:"notes,omitempty"`
+	Policies   []string      `json:"policies,omitempty"` // unless it passed: files with the policies, in the report directory
 	Attempts   []AttemptLine `json:"attempts"`
 }
 
@@ -170,7 +171,7 @@ func percentiles(all []time.Duration) Durations {
 func (r *Report) trace() {
 	for _, profile := range r.Profiles {
 		for _, id := range statements(profile) {
-			if s := r.statement(id, profile); r.Tags == "" || !s.Open {
+			if s := r.statement(id, profile); r.Tags == "" || len(s.Scenarios) > 0 {
 				r.Statements = append(r.Statements, s)
 			}
 		}
@@ -246,32 +247,75 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // WriteSummary writes the statements as a table, what went wrong, and the numbers.
 func (r *Report) WriteSummary(w io.Writer) error {
 	var b strings.Builder
-	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if len(r.Statements) > 0 {
+		r.writeStatements(&b)
+	}
+	r.writeTrouble(&b)
+	if r.Error != "" {
+		fmt.Fprintf(&b, "\nthe run as a whole:\n%s\n", indent(r.Error))
+	}
+	i := r.Implementation
+	if i.Name != "" {
+		fmt.Fprintf(&b, "\n%s %s", i.Name, i.Version)
+		if len(r.Profiles) > 0 {
+			fmt.Fprintf(&b, ", judged on %s", strings.Join(r.Profiles, " and "))
+		}
+		b.WriteString(": ")
+	} else {
+		b.WriteString("\nthe driver did not say what it is: ")
+	}
+	c := r.Counts
+	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
+	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
+	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *Report) writeStatements(b *strings.Builder) {
+	tab := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tab, "STATEMENT\tRESULT\tSCENARIOS\tATTEMPTS")
 	for _, s := range r.Statements {
 		result := s.Result.String()
-		if s.Open {
+		if s.Open && s.Result == Unjudged {
 			result = "open: nothing was driven through it"
 		}
 		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\n", s.ID, result, len(s.Scenarios), s.Attempts)
 	}
 	_ = tab.Flush() // a strings.Builder does not fail
+}
+
+// writeTrouble writes what went wrong in which scenario. Scenarios of which there is nothing else to say than of one before are
+// only counted.
+func (r *Report) writeTrouble(b *strings.Builder) {
+	type kind struct {
+		result Result
+		error  string
+	}
+	same := map[kind]int{}
 	for _, s := range r.Scenarios {
 		if s.Result != Passed {
-			fmt.Fprintf(&b, "\n%s: %s (%s)\n  %s\n", s.Result, s.Name, strings.Join(s.Statements, ", "), strings.ReplaceAll(s.Error, "\n", "\n  "))
+			same[kind{s.Result, s.Error}]++
 		}
 	}
-	i := r.Implementation
-	fmt.Fprintf(&b, "\n%s %s, judged on %s: %d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n",
-		i.Name, i.Version, strings.Join(r.Profiles, " and "), r.Counts.Executed, r.Counts.Passed, r.Counts.Failed, r.Counts.Unjudged, r.Counts.Attempts)
-	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
-	if r.Error != "" {
-		fmt.Fprintf(&b, "%s\n", r.Error)
+	for _, s := range r.Scenarios {
+		k := kind{s.Result, s.Error}
+		n := same[k]
+		if n == 0 {
+			continue // passed, or counted before
+		}
+		delete(same, k)
+		fmt.Fprintf(b, "\n%s: %s (%s)\n%s\n", s.Result, s.Name, strings.Join(s.Statements, ", "), indent(s.Error))
+		if len(s.Policies) > 0 {
+			fmt.Fprintf(b, "  policies: %s\n", strings.Join(s.Policies, ", "))
+		}
+		if n > 1 {
+			fmt.Fprintf(b, "  and %d more with the same words\n", n-1)
+		}
 	}
-	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
-	_, err := io.WriteString(w, b.String())
-	return err
 }
+
+func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
 
 var verdictLine = map[Result]string{
 	Passed: "CONFORMANT", Failed: "NOT CONFORMANT", Unjudged: "COULD NOT BE JUDGED",

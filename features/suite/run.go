@@ -36,7 +36,7 @@ type Config struct {
 	Output io.Writer
 	// NoColors keeps colour out of Output.
 	NoColors bool
-	// ReportDir gets report.json, junit.xml and cucumber.json; "" writes none.
+	// ReportDir gets report.json, junit.xml, cucumber.json and the policies of failed scenarios; "" writes none.
 	ReportDir string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
@@ -52,6 +52,7 @@ type runner struct {
 	report    *Report
 	running   *scenario
 	began     time.Time
+	policies  map[string]driver.Document // of failed scenarios, by the file's name
 }
 
 // Run judges an enforcer. The error is ErrUsage, or that of writing the report; everything else is in the Report.
@@ -59,7 +60,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	r := &runner{Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer)}
+	r := &runner{Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), policies: map[string]driver.Document{}}
 	r.report = &Report{World: cfg.World.Name(), Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
 	err := r.judge(ctx)
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
@@ -94,9 +95,6 @@ func (c *Config) check() error {
 // judge runs everything that is selected.
 func (r *runner) judge(ctx context.Context) error {
 	if err := r.conductor.begin(ctx); err != nil {
-		if errors.Is(err, driver.ErrRefused) {
-			err = notConformant("%v", err)
-		}
 		r.report.Implementation = implementation(r.conductor.driver)
 		return err
 	}
@@ -180,12 +178,16 @@ func (r *runner) before(ctx context.Context, p *godog.Scenario) error {
 	r.report.Scenarios = append(r.report.Scenarios, record)
 	r.running = r.conductor.scenario(record)
 	r.began = r.Now()
-	return errors.Join(err, r.conductor.lost, ctx.Err())
+	if r.conductor.lost != nil { // said in full where it happened, and no finding against the enforcer here
+		err = errors.Join(err, errLost)
+	}
+	return errors.Join(err, ctx.Err())
 }
 
 // after ends a scenario: err is that of its steps. What finish finds is returned, so that godog's own reports have it too.
 func (r *runner) after(ctx context.Context, err error) error {
 	record := r.running.record
+	policies := r.running.policies() // finish brings others into force
 	finish := r.running.finish(ctx)
 	all := errors.Join(err, finish)
 	if all == nil && len(record.Attempts) == 0 {
@@ -202,24 +204,13 @@ func (r *runner) after(ctx context.Context, err error) error {
 		record.Result = Failed
 	}
 	record.Error = all.Error()
+	if !errors.Is(all, errLost) {
+		r.keep(record, policies)
+	}
 	return finish
 }
 
 func isFinding(err error) bool { return errors.Is(err, ErrNotConformant) }
-
-func (r *runner) write() error {
-	if r.ReportDir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(r.ReportDir, 0o755); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	f, err := os.Create(filepath.Join(r.ReportDir, "report.json"))
-	if err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return errors.Join(r.report.WriteJSON(f), f.Close())
-}
 
 // Selected is one scenario of a selection.
 type Selected struct {

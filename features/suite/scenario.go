@@ -115,10 +115,14 @@ func (s *scenario) decide(ctx context.Context, name string, actions []string) er
 		s.last.refused = err
 		return nil
 	}
+	if err != nil {
+		s.last.answered = true // whatever it is, it is neither a refusal nor an acceptance
+		return err
+	}
 	for _, p := range s.pointsOf(name) {
 		s.last.receipts = append(s.last.receipts, s.receipts[p])
 	}
-	return err
+	return nil
 }
 
 // refused checks the last decision's refusal, and that nothing changed: the verdicts of a panel of clients are those of before.

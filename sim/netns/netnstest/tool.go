@@ -10,7 +10,7 @@ import (
 // did not run.
 const requireTools = "DRAWBRIDGE_REQUIRE_TOOLS"
 
-// Tool returns the path of a program that a test needs to check the project's work by somebody else's: nft, psql or nmap.
+// Tool returns the path of a program that a test needs to check the project's work by somebody else's: nft, psql, nmap or jq.
 // Without it the test is skipped, or fails where DRAWBRIDGE_REQUIRE_TOOLS is set.
 func Tool(t testing.TB, name string) string {
 	t.Helper()

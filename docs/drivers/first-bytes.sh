@@ -1,0 +1,182 @@
+#!/bin/sh
+# A complete drawbridge driver (docs/DRIVERS.md, profile core): a firewall made of nft(8) 1.0.6 or later, in POSIX shell.
+# jq(1) 1.6 or later reads the policy.
+#
+# Everything is dropped that the policy does not allow. Force TLS is decided by the first bytes a client says; what a
+# connection still has to show is kept in its conntrack mark. Each apply replaces the whole table in one transaction.
+#
+# This tells TLS from plaintext. It does not stop a client that cuts its first bytes up in order to get round it: that
+# takes what profile extended asks for.
+set -eu
+
+table=first_bytes
+
+# From the policy to the rules of chain "allowed", one rule for each way in. Warnings come first, as comments.
+compile='
+def refuse($why): "refused: \($why)\n" | halt_error;
+
+# Only what looks harmless is pasted into a ruleset. (The rest of the schema is not checked.)
+def address:        test("\\A[0-9a-f.:]+(/[0-9]+)?\\z");
+def name:           test("\\A[A-Za-z0-9._-]+\\z");
+def readable:
+  .version == 1
+  and all(.interfaces[].name, .databases[].name; name)
+  and all(.region.networks[], .managed_ranges[][]; address)
+  and all(.databases[] | .endpoints[] | ., .dnat // empty; (.address | address) and (.port | type == "number"))
+  and all(.databases[].nodes[].addresses[]; address)
+  and all(.databases[].nodes[].ports[].port; type == "number")
+  and all(.databases[].firewall_rules[]? | .cidr // empty; address);
+
+def objection($policy):                                 # why the settings of a database must be refused
+  (.firewall_rules // []) as $rules
+  | if .model == "shared" then
+      (select(.internet_accessibility == true and .force_tls != true) | "Internet accessibility needs Force TLS"),
+      (select($rules != [])                                           | "a shared database has no firewall rules")
+    else
+      (select(.internet_accessibility == true)    | "a dedicated database is opened by firewall rules only"),
+      (select($rules | length > 30)               | "more than 30 firewall rules")
+    end,
+    ($rules[].name // empty | select(in($policy.managed_ranges) | not) | "no managed range \(.)");
+
+def ip: if contains(":") then "ip6" else "ip" end;      # the family of an address or a network, as nft calls it
+def covered($policy):                                   # the networks that the rules of a database let in
+  .firewall_rules[]? | .cidr // $policy.managed_ranges[.name][];
+def zone($policy; $zone):                               # nothing at all if the point has no such interface
+  [$policy.interfaces[] | select(.zone == $zone) | "\"\(.name)\""] | select(. != []) | "iifname { \(join(", ")) } ";
+
+def verdict($engine; $tls; $force):                     # for a connection whose source is right
+  if   $force | not      then "accept"
+  elif $tls == "none"    then "drop"
+  elif $tls != "in-band" then "goto new_tls"
+  else {postgresql: "goto new_postgresql", mysql: "goto new_mysql"}[$engine] // refuse("no idea how \($engine) asks for TLS")
+  end;
+
+# Between the nodes of a database: its cluster ports, always over TLS; nothing else.
+def from_nodes:
+  . as $db
+  | .nodes[] | select(.here) | . as $node
+  | .ports[] | . as $port
+  | ("ip", "ip6") as $ip
+  | ([$db.nodes[].addresses[]] - $node.addresses | map(select(ip == $ip)) | unique | select(. != [])) as $others
+  | ([$node.addresses[], ($db.endpoints[] | select(.dnat == null and .port == $port.port) | .address)]
+      | map(select(ip == $ip)) | unique | select(. != [])) as $here
+  | "\($ip) saddr { \($others | join(", ")) } \($ip) daddr { \($here | join(", ")) } tcp dport \($port.port) "
+    + if any($db.cluster_ports[]?; .port == $port.port) then verdict($db.engine; $port.tls; true) else "drop" end;
+
+# Clients: to an endpoint, from the sources that the toggles and the rules let in.
+def sources($policy; $endpoint):
+  ($endpoint.address | ip) as $ip
+  | if .internet_accessibility == true then ""
+    elif .model == "shared" then
+      zone($policy; "regional") + ($policy.region.networks[] | select(ip == $ip) | "\($ip) saddr \(.) ")
+    else
+      if $endpoint.kind == "private-peering-rw" then zone($policy; "peering") else "" end
+      + (covered($policy) | select(ip == $ip) | "\($ip) saddr \(.) ")
+    end;
+def destination:
+  (.address | ip) as $ip
+  | if .dnat then      # translated by now: who asked for the node itself and not for the endpoint must not get through
+      "\($ip) daddr \(.dnat.address) tcp dport \(.dnat.port) "
+      + "ct original \($ip) daddr \(.address) ct original proto-dst \(.port) "
+    else
+      "\($ip) daddr \(.address) tcp dport \(.port) "
+    end;
+def from_clients($policy):
+  (if .model == "shared" then .force_tls == true else .force_tls != false end) as $force
+  | . as $db
+  | .endpoints[] | . as $endpoint
+  | ($db | sources($policy; $endpoint)) + destination + verdict($db.engine; .tls; $force);
+
+[inputs]
+| if length != 1 then refuse("not one JSON document") else .[0] end
+| . as $policy
+| if readable then . else refuse("not a policy that this driver can read") end
+| [.databases[] | objection($policy) as $why | "database \(.name): \($why)"] as $objections
+| if $objections != [] then refuse($objections | join("; ")) else . end
+| (.databases[] | "# warning: database \(.name) is open to every address: \(covered($policy) | select(endswith("/0")))"),
+  (.databases[] | from_nodes),
+  (.databases[] | from_clients($policy))
+'
+
+ruleset() { # $1: the rules of chain "allowed"
+	cat <<-EOF
+	table inet $table
+	delete table inet $table
+	table inet $table {
+	    chain input {
+	        type filter hook input priority filter; policy drop
+	        iifname "lo" accept
+	        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept
+	        jump connections
+	    }
+	    chain forward {
+	        type filter hook forward priority filter; policy drop
+	        jump connections
+	    }
+	    chain connections {
+	        ct state related accept
+	        ct state established ct direction reply accept
+	        ct state established ct mark vmap { 0: accept, 1: goto tls, 2: goto postgresql, 3: goto mysql }
+	        ct state new jump allowed
+	    }
+
+	    # The mark of a connection says what its client has yet to show; 0 is nothing. @ih is what it says (the payload of TCP):
+	    # "@ih,0,8 >= 0" holds if there is any.
+	    chain new_tls        { ct mark set 1 goto tls; }
+	    chain new_postgresql { ct mark set 2 goto postgresql; }
+	    chain new_mysql      { ct mark set 3 goto mysql; }
+
+	    # TLS from the first byte: a handshake record (16 03 xx), and in it a ClientHello (01).
+	    chain tls {
+	        @ih,0,16 0x1603 @ih,40,8 0x01 ct mark set 0 accept
+	        @ih,0,8 >= 0 reject with tcp reset
+	        accept
+	    }
+	    # PostgreSQL: SSLRequest or GSSENCRequest, 8 bytes and not one more; then, or at once, TLS.
+	    chain postgresql {
+	        @ih,64,8 >= 0 goto tls
+	        @ih,0,64 { 0x0000000804d2162f, 0x0000000804d21630 } accept
+	        goto tls
+	    }
+	    # MySQL: the first packet of the client, SSLRequest (32 bytes, number 1, with CLIENT_SSL set); then TLS, which may
+	    # follow in the same segment.
+	    chain mysql {
+	        @ih,0,32 0x20000001 @ih,40,8 & 0x08 == 0x08 goto mysql_request
+	        goto tls
+	    }
+	    chain mysql_request {
+	        @ih,288,16 0x1603 @ih,328,8 0x01 ct mark set 0 accept
+	        @ih,288,8 >= 0 reject with tcp reset
+	        accept
+	    }
+
+	    chain allowed {
+	$1
+	    }
+	}
+	EOF
+}
+
+case ${1-} in
+describe)
+	echo '{"protocol": 1, "name": "first-bytes", "version": "1", "profiles": ["core"], "features": {"force_tls": "first-bytes"}}'
+	;;
+apply)
+	# jq ends with 5 if the program above refuses the policy or cannot make sense of it. Any other failure is not the policy's.
+	rules=$(jq -rn "$compile") || case $? in 5) exit 2 ;; *) exit 1 ;; esac
+	ruleset "$rules" | nft -f - || exit 1
+	printf '%s\n' "$rules" | sed -n 's/^# warning: /warning: /p' >&2
+	# reset leaves this file alone: a generation never comes back.
+	if [ -e generation ]; then read -r last <generation; else last=0; fi
+	echo $((last + 1)) >generation
+	echo "{\"generation\": $((last + 1))}"
+	;;
+reset)
+	# To declare the table first makes this work when there is none.
+	nft "table inet $table; delete table inet $table"
+	;;
+*)
+	echo "usage: $0 describe | apply <policy.json | reset" >&2
+	exit 64
+	;;
+esac
