@@ -127,9 +127,6 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if err != nil {
 		return selectionError(err)
 	}
-	if o.list {
-		return p.listScenarios(chosen, o.json)
-	}
 	world, err := loadWorld(o.world)
 	if err != nil {
 		return err
@@ -143,6 +140,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		if _, err := mutant.Find(o.mutant); err != nil {
 			return misuse("conform: --mutant", err)
 		}
+	}
+	if o.list {
+		return p.listScenarios(chosen, o.json)
 	}
 	if !cell.Inside() {
 		return p.inCell(ctx)

@@ -33,6 +33,7 @@ type conductor struct {
 	receipts map[string]driver.Receipt
 	asked    map[string]driver.Document // by point: what apply was called with last
 	inForce  map[string]driver.Document // by point: what it accepted last; nothing after a reset
+	left     bool                       // a reset was seen to leave something in force
 	lost     error                      // set once the defaults could not be brought back: nothing can be judged any more
 
 	mu        sync.Mutex      // guards receipts, asked, inForce and durations while calls run at several points
@@ -77,6 +78,9 @@ func (c *conductor) end(ctx context.Context) error {
 	}
 	if err := c.release(ctx, c.points()); err != nil {
 		return err
+	}
+	if c.left { // said where it happened; looking at everything would wait for every connection that is dropped
+		return ctx.Err()
 	}
 	if err := c.lab.Baseline(ctx); err != nil && ctx.Err() == nil {
 		return notConformant("after the last reset not everything is as it was before the first policy: %v", err)
@@ -349,6 +353,7 @@ func (c *conductor) everythingReaches(ctx context.Context, points []string) erro
 			c.lost = fmt.Errorf("%w after reset at %s: %s: %s", errInconclusive, attempts[i].To.Point, describe(attempts[i]), o.Detail)
 		}
 		if o.Finding != Served {
+			c.left = true
 			at := attempts[i].To.Point
 			left[at] = append(left[at], fmt.Errorf("%s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
 		}
