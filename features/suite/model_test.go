@@ -34,7 +34,7 @@ type model struct {
 type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
-	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, applySlow bool
+	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow bool
 }
 
 func newModel(f faults) *model {
@@ -127,7 +127,8 @@ func (m *model) Reset(_ context.Context, point string) error {
 }
 
 func (m *model) Baseline(ctx context.Context) error {
-	if m.faults.lossyLab {
+	began := m.calls > 0
+	if m.faults.lossyLab || m.faults.leavesNodesClosed && began {
 		return errors.New("the lab is broken")
 	}
 	return nil

@@ -127,6 +127,21 @@ func TestWhatCannotBeJudged(t *testing.T) {
 	}
 }
 
+func TestWhatTheLastResetLeavesBehindFailsTheRun(t *testing.T) {
+	r := run(t, config(newModel(faults{leavesNodesClosed: true})))
+	require.Equal(t, suite.Failed, r.Result)
+	require.Zero(t, r.Counts.Failed, "no scenario looks at every way round after a reset")
+	require.Contains(t, r.Error, "after the last reset")
+}
+
+func TestAFailureWithoutTrafficIsNotAnOpenStatement(t *testing.T) {
+	cfg := config(newModel(faults{staleGeneration: true}))
+	cfg.Tags = "@D-16"
+	r := run(t, cfg)
+	require.Equal(t, suite.Failed, result(r, "D-16"), summary(t, r))
+	require.NotContains(t, summary(t, r), "nothing was driven")
+}
+
 func TestACanaryThatIsNotServedFailsTheRun(t *testing.T) {
 	r := run(t, config(newModel(faults{deadCanary: true})))
 	require.Equal(t, suite.Failed, r.Result)
