@@ -10,14 +10,15 @@ GO ?= go
 # The version is stamped here and not by the toolchain, which refuses a clone that belongs to another user.
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
-GOTEST := $(GO) test -buildvcs=false
+# The limit is for one package: judging the deliberately wrong enforcers takes minutes where other work runs beside it.
+GOTEST := $(GO) test -buildvcs=false -timeout 20m
 # Programs that only tests need (nft, psql, nmap, jq). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
 REPORT ?= report
 CONFORM_FLAGS ?=
 
-.PHONY: help build conform test race lint bench readme clean
+.PHONY: help build conform test mutants race lint bench readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ conform: build ## judge the reference enforcer by the whole specification; write
 test: build ## run every test of the project, preparing the programs that tests need
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
 	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
+
+mutants: build ## judge every deliberately wrong enforcer by all scenarios; `make test` takes those that must catch it
+	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -timeout 60m -run '^TestMutants' -v ./cmd/drawbridge
 
 race: ## run every test under the race detector (needs a C compiler)
 	DRAWBRIDGE_REQUIRE_TOOLS=1 CGO_ENABLED=1 $(WITH_TOOLS) $(GOTEST) -race ./...

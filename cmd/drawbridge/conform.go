@@ -13,6 +13,7 @@ import (
 
 	"drawbridge/features"
 	"drawbridge/features/driver"
+	"drawbridge/features/mutant"
 	"drawbridge/features/suite"
 	"drawbridge/sim/cell"
 	"drawbridge/topology"
@@ -23,6 +24,7 @@ import (
 // conformOptions are the flags of conform.
 type conformOptions struct {
 	driver   string
+	mutant   string
 	profiles []string
 	tags     string
 	format   string
@@ -56,7 +58,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --schema > policy.schema.json`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json")); err != nil {
+			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant")); err != nil {
 				return err
 			}
 			return p.conform(c.Context(), o)
@@ -64,6 +66,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	}
 	f := c.Flags()
 	f.StringVar(&o.driver, "driver", "", "`program` of the enforcer to judge (default: this program's own enforce)")
+	f.StringVar(&o.mutant, "mutant", "", "judge one of the deliberately wrong `enforcers` that test the suite")
 	f.Var(&choices{&o.profiles, profiles}, "profile", "judge on `core` or extended; may be repeated (default: all that the enforcer declares)")
 	f.StringVar(&o.tags, "tags", "", "run only scenarios that an `expression` selects: @S-06, ~@S-12, \",\" is or, \"&&\" is and")
 	f.StringVar(&o.format, "format", "", "what to print while running: `pretty`, progress, junit or cucumber (default progress)")
@@ -72,6 +75,9 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
 	f.BoolVar(&o.schema, "schema", false, "print the JSON Schema of the policies that enforcers get")
 	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
+	if err := f.MarkHidden("mutant"); err != nil {
+		panic(err) // the flag is not defined: a mistake in this file
+	}
 	complete(c, "profile", profiles)
 	complete(c, "format", formats)
 	return c
@@ -121,9 +127,6 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if err != nil {
 		return selectionError(err)
 	}
-	if o.list {
-		return p.listScenarios(chosen, o.json)
-	}
 	world, err := loadWorld(o.world)
 	if err != nil {
 		return err
@@ -132,6 +135,14 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		if o.driver, err = exec.LookPath(o.driver); err != nil {
 			return misuse("conform: --driver", err)
 		}
+	}
+	if o.mutant != "" {
+		if _, err := mutant.Find(o.mutant); err != nil {
+			return misuse("conform: --mutant", err)
+		}
+	}
+	if o.list {
+		return p.listScenarios(chosen, o.json)
 	}
 	if !cell.Inside() {
 		return p.inCell(ctx)

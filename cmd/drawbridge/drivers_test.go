@@ -2,12 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"drawbridge/enforcer/policy"
 	"drawbridge/features"
 	"drawbridge/features/suite"
 	"drawbridge/sim/netns"
@@ -53,11 +56,12 @@ func TestExampleDriversConform(t *testing.T) {
 // TestExampleDriversRefuse hands them what they must not bring into force, nor take for a mistake of their own.
 func TestExampleDriversRefuse(t *testing.T) {
 	doc := func(edit ...string) string { return strings.NewReplacer(edit...).Replace(gatewayExample) }
-	for _, c := range []struct {
+	type call struct {
 		name, policy string
 		code         int
 		stderr       string
-	}{
+	}
+	calls := []call{
 		{"a good policy", gatewayExample, 0, ""},
 		{"everybody let in", doc("198.51.100.0/25", "0.0.0.0/0"), 0, "warning: database pg is open to every address: 0.0.0.0/0\n"},
 		{"nothing", "", 2, "not one JSON document"},
@@ -71,7 +75,11 @@ func TestExampleDriversRefuse(t *testing.T) {
 		{"an unknown managed range", doc(`"cidr": "198.51.100.0/25"`, `"name": "osc-fr2"`), 2, "database pg: no managed range osc-fr2"},
 		{"Internet accessibility", doc(`"firewall_rules"`, `"internet_accessibility": true, "firewall_rules"`), 2, "firewall rules only"},
 		{"rules on a shared one", doc(`"model": "dedicated"`, `"model": "shared"`), 2, "a shared database has no firewall rules"},
-	} {
+	}
+	for i, text := range manualPolicies(t) {
+		calls = append(calls, call{fmt.Sprintf("policy %d of the manual", i+1), text, 0, ""})
+	}
+	for _, c := range calls {
 		for _, driver := range []string{"first-bytes.sh", "database.sh"} {
 			t.Run(c.name+"/"+driver, func(t *testing.T) {
 				path := exampleDriver(t, driver)
@@ -99,6 +107,23 @@ func TestExampleDriversRefuse(t *testing.T) {
 			})
 		}
 	}
+}
+
+// manualPolicies are the policies that docs/DRIVERS.md shows. The reference enforcer takes them too.
+func manualPolicies(t *testing.T) []string {
+	t.Helper()
+	manual, err := os.ReadFile(filepath.Join("..", "..", "docs", "DRIVERS.md"))
+	require.NoError(t, err)
+	var all []string
+	for _, m := range regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(string(manual), -1) {
+		if strings.Contains(m[1], `"databases"`) {
+			_, err := policy.Parse("docs/DRIVERS.md", []byte(m[1]))
+			require.NoError(t, err)
+			all = append(all, m[1])
+		}
+	}
+	require.NotEmpty(t, all)
+	return all
 }
 
 // gatewayExample is a policy with one database and one rule.

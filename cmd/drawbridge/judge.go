@@ -45,7 +45,7 @@ func (p *program) judge(ctx context.Context, world *topology.World, o conformOpt
 }
 
 func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suite.Report, error) {
-	enforcer, err := enforcerOf(l.Lab, o.driver)
+	enforcer, err := enforcerOf(l.Lab, o)
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +72,8 @@ func (p *program) tell(report *suite.Report, o conformOptions) error {
 	return report.WriteSummary(p.std.out)
 }
 
-// enforcerOf returns the driver at path, or the reference enforcer for "".
-func enforcerOf(l *sim.Lab, path string) (*driver.Exec, error) {
+// enforcerOf returns the driver that was asked for, or a mutant, or the reference enforcer.
+func enforcerOf(l *sim.Lab, o conformOptions) (*driver.Exec, error) {
 	dir, err := mountScratch()
 	if err != nil {
 		return nil, err
@@ -85,11 +85,15 @@ func enforcerOf(l *sim.Lab, path string) (*driver.Exec, error) {
 		}
 		return node, nil
 	}
-	if path != "" {
-		return driver.New(path, nil, dir, at)
+	if o.driver != "" {
+		return driver.New(o.driver, nil, dir, at)
 	}
-	if path, err = os.Executable(); err != nil {
+	path, err := os.Executable()
+	if err != nil {
 		return nil, fmt.Errorf("find this program, to run its enforce: %w", err)
+	}
+	if o.mutant != "" {
+		return driver.New(path, []string{"mutate", o.mutant}, dir, at)
 	}
 	reference, err := driver.New(path, []string{"enforce"}, dir, at)
 	if err != nil {

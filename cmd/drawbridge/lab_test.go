@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"drawbridge/features/suite"
+	"drawbridge/sim/endpoint"
 	"drawbridge/sim/netns/netnstest"
 
 	"github.com/stretchr/testify/require"
@@ -73,6 +74,7 @@ func TestLabByHand(t *testing.T) {
 		require.Contains(t, got.out, "tls-refused", got.err)
 		got = sim("probe", "office", "203.0.113.129:5432", "--tls")
 		require.Contains(t, got.out, "served", got.err)
+		t.Run("others agree", func(t *testing.T) { othersAgree(t, sim) })
 		got = sim("exec", "gw-fr1", "--", self, "enforce", "reset")
 		require.Equal(t, result{}, got)
 		got = sim("probe", "office", "203.0.113.129:5432", "--plain")
@@ -81,6 +83,27 @@ func TestLabByHand(t *testing.T) {
 	require.Equal(t, result{}, sim("down"))
 	require.NoError(t, up.Wait(), up.complaints)
 	require.Equal(t, exitUsage, sim("down").code)
+}
+
+// othersAgree has programs that know nothing of this project look at a database that is open to everybody, over TLS only.
+func othersAgree(t *testing.T, sim func(verb string, args ...string) result) {
+	t.Helper()
+	t.Setenv("PGPASSWORD", endpoint.Password)
+	psql := func(sslmode string) result {
+		return sim("exec", "office", "--", netnstest.Tool(t, "psql"), "-w", "-At", "-c", "SELECT 'hello'",
+			"host=203.0.113.129 user="+endpoint.User+" dbname="+endpoint.Schema+" sslmode="+sslmode)
+	}
+	got := psql("require")
+	require.Equal(t, result{out: "hello\n"}, got)
+	got = psql("disable")
+	require.Equal(t, 2, got.code, "psql(1): the connection went bad: %s", got.err)
+	require.Empty(t, got.out)
+
+	got = sim("exec", "office", "--", netnstest.Tool(t, "nmap"), "-n", "-Pn", "--max-retries", "1", "-p", "22,5432,8008", "203.0.113.129")
+	require.Equal(t, exitOK, got.code, got.err)
+	require.Regexp(t, `22/tcp +filtered`, got.out, "nothing else lives at that address (X-02)")
+	require.Regexp(t, `5432/tcp +open`, got.out)
+	require.Regexp(t, `8008/tcp +filtered`, got.out, "a port of the cluster (C-04)")
 }
 
 const gatewayPolicy = `{

@@ -52,6 +52,7 @@ func TestWrongUse(t *testing.T) {
 		{"conform --list --schema", "conform: --list and --schema exclude each other (see drawbridge conform --help)"},
 		{"conform --json --format pretty", "conform: --format and --json exclude each other"},
 		{"conform --world /nowhere.yaml", "topology: open /nowhere.yaml: no such file or directory"},
+		{"conform --list --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
 		{"conform --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
 		{"conform --driver /nowhere", `conform: --driver: exec: "/nowhere": stat /nowhere: no such file or directory`},
 		{"conform --driver " + broken, `conform: --driver: exec: "` + broken + `": permission denied`},

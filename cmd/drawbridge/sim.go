@@ -25,7 +25,7 @@ terminals of the same user. No enforcer is in force in it until you bring one in
 The lab lives and dies with sim up. It touches nothing of the machine's network, and nothing of it lies on disk.`,
 		Example: `  drawbridge sim up &
   drawbridge sim matrix
-  drawbridge sim exec office -- psql 'host=203.0.113.129 user=any sslmode=require' -c "SELECT 'hello'"
+  drawbridge sim exec office -- psql 'host=203.0.113.129 user=drawbridge password=draw-the-bridge sslmode=require' -c "SELECT 'hello'"
   drawbridge sim exec gw-fr1 -- ./my-driver apply < policy.json
   drawbridge sim probe office pg-dedicated
   drawbridge sim down`,

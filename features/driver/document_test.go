@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
@@ -88,16 +87,6 @@ func TestEveryDocumentFitsTheSchema(t *testing.T) {
 			})
 		}
 	}
-}
-
-func TestDocumentExampleOfTheManualFitsTheSchema(t *testing.T) {
-	manual, err := os.ReadFile("../../docs/DRIVERS.md")
-	require.NoError(t, err)
-	_, rest, ok := strings.Cut(string(manual), "\n    {\n      \"version\": 1,")
-	require.True(t, ok, "the manual has no example policy")
-	example, _, ok := strings.Cut(rest, "\n    }\n")
-	require.True(t, ok)
-	require.NoError(t, fits(t, compiled(t), []byte(`{"version": 1,`+example+"}")))
 }
 
 func TestSchemaRejects(t *testing.T) {

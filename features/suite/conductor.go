@@ -33,6 +33,7 @@ type conductor struct {
 	receipts map[string]driver.Receipt
 	asked    map[string]driver.Document // by point: what apply was called with last
 	inForce  map[string]driver.Document // by point: what it accepted last; nothing after a reset
+	left     bool                       // a reset was seen to leave something in force
 	lost     error                      // set once the defaults could not be brought back: nothing can be judged any more
 
 	mu        sync.Mutex      // guards receipts, asked, inForce and durations while calls run at several points
@@ -69,12 +70,22 @@ func (c *conductor) begin(ctx context.Context) error {
 	return errors.Join(findings, c.canaries(ctx, points))
 }
 
-// end takes everything out of force, unless that is known not to work.
+// end takes everything out of force, unless that is known not to work, and checks that the lab is then as it was at the
+// beginning: restore looks at some connections to endpoints only.
 func (c *conductor) end(ctx context.Context) error {
 	if c.lost != nil {
 		return nil
 	}
-	return each(ctx, c.points(), c.enforcer.Reset)
+	if err := c.release(ctx, c.points()); err != nil {
+		return err
+	}
+	if c.left { // said where it happened; looking at everything would wait for every connection that is dropped
+		return ctx.Err()
+	}
+	if err := c.lab.Baseline(ctx); err != nil && ctx.Err() == nil {
+		return notConformant("after the last reset not everything is as it was before the first policy: %v", err)
+	}
+	return ctx.Err()
 }
 
 func (c *conductor) points() []string {
@@ -339,6 +350,7 @@ func (c *conductor) everythingReaches(ctx context.Context, points []string) erro
 	left := map[string][]error{} // by point
 	for i, o := range outcomes {
 		if o.Finding != Served {
+			c.left = true
 			at := attempts[i].To.Point
 			left[at] = append(left[at], fmt.Errorf("%s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
 		}

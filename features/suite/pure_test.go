@@ -1,11 +1,14 @@
 package suite
 
 import (
+	"os"
+	"regexp"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"drawbridge/features/driver"
 	"drawbridge/features/oracle"
 	"drawbridge/features/platform"
 	"drawbridge/topology"
@@ -196,4 +199,15 @@ func FuzzPhrase(f *testing.F) {
 			require.True(t, known)
 		}
 	})
+}
+
+// TestTheManualNamesEveryStatement: docs/DRIVERS.md has a line for each statement of profile core, and for no other.
+func TestTheManualNamesEveryStatement(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/DRIVERS.md")
+	require.NoError(t, err)
+	var named []string
+	for _, m := range regexp.MustCompile(`(?m)^\| ([A-Z]-[0-9]{2}) \| \S`).FindAllStringSubmatch(string(manual), -1) {
+		named = append(named, m[1])
+	}
+	require.Equal(t, statements(driver.Core), named)
 }

@@ -277,8 +277,8 @@ func (r *Report) writeStatements(b *strings.Builder) {
 	fmt.Fprintln(tab, "STATEMENT\tRESULT\tSCENARIOS\tATTEMPTS")
 	for _, s := range r.Statements {
 		result := s.Result.String()
-		if s.Open && s.Result == Unjudged {
-			result = "open: nothing was driven through it"
+		if len(s.Scenarios) == 0 {
+			result = "open: no scenario"
 		}
 		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\n", s.ID, result, len(s.Scenarios), s.Attempts)
 	}

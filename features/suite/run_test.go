@@ -167,6 +167,7 @@ func TestVacuousFeaturesDoNotPass(t *testing.T) {
 		"no traffic":              {head + given, "drove no traffic"},
 		"undefined step":          {head + given + "    Then all is well\n", "undefined"},
 		"literal against oracle":  {head + given + "    Then every Internet host is served\n", "by the oracle it is denied"},
+		"nobody to try again":     {head + given + "    Then every app of its region is served\n    And all that was denied stays denied when its clients try again\n", "nobody was denied"},
 		"refusal not foreseen":    {head + given + "    When its owner turns Force TLS on\n    Then the change is refused and nothing changed\n", "knows no reason"},
 		"refusal not spoken of":   {head + given + "    When its owner turns Internet accessibility on\n    Then every Internet host is denied\n", "says nothing about the refusal"},
 		"refusal at the very end": {head + given + "    Then every Internet host is denied\n    When its owner turns Internet accessibility on\n", "says nothing about the refusal"},

@@ -55,6 +55,14 @@ func (s *scenario) claim(who, class, by, also string) (claim, error) {
 	return c, nil
 }
 
+// outlast lets the clients that were denied try again. Where nobody was, it would prove nothing.
+func (s *scenario) outlast(ctx context.Context) error {
+	if !slices.ContainsFunc(s.record.Attempts, func(a AttemptLine) bool { return a.Must == oracle.Denied.String() }) {
+		return wrongFeature("nobody was denied who could try again")
+	}
+	return s.outlasted(ctx)
+}
+
 func arrived(c oracle.Connection, o Outcome) error {
 	if !o.Arrived {
 		return fmt.Errorf("%w: %s: it was not seen at the gateway", errInconclusive, describe(c))

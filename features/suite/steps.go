@@ -88,7 +88,7 @@ func registerVerdicts(sc *godog.ScenarioContext, _ func() *scenario, step stepFu
 		})(ctx)
 	})
 	sc.Step(`^all that was denied stays denied when its clients try again$`, step(func(ctx context.Context, s *scenario) error {
-		return s.outlasted(ctx)
+		return s.outlast(ctx)
 	}))
 	sc.Step(`^these connections have these outcomes:$`, func(ctx context.Context, table *godog.Table) error {
 		return step(func(ctx context.Context, s *scenario) error { return s.outcomes(ctx, table) })(ctx)

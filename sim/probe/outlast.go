@@ -25,6 +25,10 @@ func (p *Prober) Outlast(ctx context.Context) ([]Late, error) {
 				late[i], err = p.outlast(ctx, w)
 			case Rejected:
 				late[i], err = p.again(ctx, w)
+			case TLSRefused:
+				if w.repeats() {
+					late[i], err = p.outlast(ctx, w)
+				}
 			}
 			return err
 		})
@@ -39,7 +43,14 @@ func (p *Prober) Outlast(ctx context.Context) ([]Late, error) {
 	return out, err
 }
 
-// outlast follows one dropped connection until its SYN came a second time and a fence after that got through.
+// repeats reports whether a client whose first bytes did not pass sends them again (after 200 ms or more, RFC 6298 section 2.4
+// as Linux has it). One that was answered, or by somebody in the database's place, does not.
+func (w *watch) repeats() bool {
+	return w.observation.By == ByEnforcer && w.observation.Evidence.reached() && w.observation.Evidence.ClientError == ""
+}
+
+// outlast follows one dropped connection until its SYN came a second time, or its first bytes did, and a fence after that got
+// through.
 func (p *Prober) outlast(ctx context.Context, w *watch) (*Late, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
@@ -49,13 +60,16 @@ func (p *Prober) outlast(ctx context.Context, w *watch) (*Late, error) {
 		if w.gotFurther(e) {
 			return &Late{Observation: w.observation, Evidence: e}, nil
 		}
-		if e.SYNs > w.observation.Evidence.SYNs {
+		if e.SYNs > w.observation.Evidence.SYNs || e.PayloadEntered > w.observation.Evidence.PayloadEntered {
 			break
+		}
+		if e.ClientError != "" { // it was told no meanwhile, and has nothing to repeat
+			return nil, nil
 		}
 		select {
 		case <-t.changed:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %s: the client's SYN did not come again", ErrFence, t.spec)
+			return nil, fmt.Errorf("%w: %s: the client's packet did not come again", ErrFence, t.spec)
 		}
 	}
 	source := w.observation.Local.Addr()
