@@ -324,3 +324,13 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestPeeringNeedsItsZone: where nobody said where the peering arrives, its endpoint must not be open from everywhere (D-14).
+func TestPeeringNeedsItsZone(t *testing.T) {
+	p, err := policy.Parse("policy.json", []byte(edit(t, sample, `"zone": "peering"`, `"zone": "internet"`)))
+	require.Nil(t, p)
+	var e *policy.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "databases[0].endpoints[1]", e.Path)
+	require.NotEmpty(t, e.Hint)
+}
