@@ -173,7 +173,7 @@ func TestAllowed(t *testing.T) {
 		"accessibility off says nothing":        edit(t, sample, `"force_tls": false`, `"internet_accessibility": false`),
 		"no rules on shared":                    edit(t, sharedSample, `"engine"`, `"firewall_rules": [], "engine"`),
 		"unknown engine without Force TLS":      edit(t, sharedSample, `"engine": "mysql"`, `"engine": "oracle"`),
-		"no zones":                              edit(t, sample, sample[strings.Index(sample, `"interfaces"`):strings.Index(sample, `"region"`)], ""),
+		"no zones":                              sharedSample,
 		"overlapping rules":                     edit(t, sample, `{"type": "managed_range"`, `{"type": "custom_range", "cidr": "198.51.100.1/32"}, {"type": "managed_range"`),
 		"a cluster elsewhere on the same ports": edit(t, sharedSample, `"ports": [{"port": 3306, "tls": "in-band"}]}`, `"ports": [{"port": 3306, "tls": "in-band"}]}, {"name": "blog-2", "here": false, "addresses": ["192.0.2.11"], "ports": [{"port": 3306, "tls": "in-band"}]}`),
 	} {
