@@ -55,8 +55,8 @@ Feature: IPv6
     And every Internet host over IPv6 is denied
 
   @extended @X-01 @S-06 @S-07 @S-08
-  Scenario: Force TLS and Internet accessibility of a shared database
-    Given the database "my-shared" with its defaults
+  Scenario Outline: Force TLS and Internet accessibility of "<database>"
+    Given the database "<database>" with its defaults
     When its owner turns Force TLS on
     Then every app of its region over IPv6 without TLS is denied
     And every app of its region over IPv6 with TLS is served
@@ -67,8 +67,20 @@ Feature: IPv6
     When its owner turns Internet accessibility off
     Then every Internet host over IPv6 is denied
 
+    Examples:
+      | database       |
+      | my-shared      |
+      | redis-shared   |
+      | metrics-shared |
+
   @extended @X-01 @C-03
-  Scenario: Between the nodes of a cluster TLS is required
-    Given the database "redis-shared" with its defaults
-    Then every node of "redis-shared" over IPv6 with TLS is served by the other nodes
-    And every node of "redis-shared" over IPv6 without TLS is denied by the other nodes
+  Scenario Outline: Between the nodes of "<database>" TLS is required
+    Given the database "<database>" with its defaults
+    When its owner turns Force TLS off
+    Then every node of "<database>" over IPv6 with TLS is served by the other nodes
+    And every node of "<database>" over IPv6 without TLS is denied by the other nodes
+
+    Examples:
+      | database     |
+      | redis-shared |
+      | pg-dedicated |

@@ -136,7 +136,11 @@ func settings() []Mutant {
 		},
 		{
 			Name: "Force TLS spares the plain port", Breaks: "the plaintext port of a pair stays open under Force TLS",
-			Statement: "S-06", Tags: "@S-06", change: sparePlainPorts,
+			Statement: "S-06", Tags: "@S-06", change: sparePlainPorts(func(netip.Addr) bool { return true }),
+		},
+		{
+			Name: "Force TLS spares the plain port over IPv6", Breaks: "the plaintext port of a pair stays open under Force TLS, over IPv6",
+			Statement: "X-01", Tags: "@X-01 && @S-06", change: sparePlainPorts(netip.Addr.Is6),
 		},
 		{
 			Name: "Internet accessibility never", Breaks: "Internet accessibility is accepted and does nothing",
@@ -270,31 +274,51 @@ func sameAs(r driver.Rule) func(driver.Rule) bool {
 	}
 }
 
-// sparePlainPorts makes the plaintext half of a pair a database of its own, without Force TLS.
-func sparePlainPorts(doc *driver.Document) error {
-	var spared []driver.Database
-	err := each(func(_ *driver.Document, d *driver.Database) {
-		plain := func(e driver.Endpoint) bool { return e.TLS == "none" }
-		if !slices.ContainsFunc(d.Endpoints, plain) || len(d.ClusterPorts) > 0 {
-			return
-		}
-		other := *d
-		other.Name += "-plain"
-		other.ForceTLS, other.InternetAccessibility = set(false), nil
-		other.Endpoints = slices.DeleteFunc(slices.Clone(d.Endpoints), func(e driver.Endpoint) bool { return !plain(e) })
-		other.Nodes = splitPorts(d, func(p driver.Port) bool { return p.TLS == "none" })
-		d.Endpoints = slices.DeleteFunc(d.Endpoints, plain)
-		d.Nodes = splitPorts(d, func(p driver.Port) bool { return p.TLS != "none" })
-		spared = append(spared, other)
-	})(doc)
-	doc.Databases = append(doc.Databases, spared...)
-	return err
+// sparePlainPorts makes the plaintext half of a pair, at some of its addresses, a database of its own without Force TLS.
+func sparePlainPorts(at func(netip.Addr) bool) func(*driver.Document) error {
+	return func(doc *driver.Document) error {
+		var spared []driver.Database
+		err := each(func(_ *driver.Document, d *driver.Database) {
+			if other, ok := splitPlain(d, at); ok {
+				spared = append(spared, other)
+			}
+		})(doc)
+		doc.Databases = append(doc.Databases, spared...)
+		return err
+	}
 }
 
-func splitPorts(d *driver.Database, keep func(driver.Port) bool) []driver.Node {
-	nodes := slices.Clone(d.Nodes)
-	for i := range nodes {
-		nodes[i].Ports = slices.DeleteFunc(slices.Clone(nodes[i].Ports), func(p driver.Port) bool { return !keep(p) })
+// splitPlain takes the plaintext endpoints out of a database that is no cluster, and returns them as another one.
+func splitPlain(d *driver.Database, at func(netip.Addr) bool) (driver.Database, bool) {
+	plain := func(e driver.Endpoint) bool { return e.TLS == "none" && at(e.Address) }
+	if !slices.ContainsFunc(d.Endpoints, plain) || len(d.ClusterPorts) > 0 {
+		return driver.Database{}, false
 	}
-	return nodes
+	other := *d
+	other.Name += "-plain"
+	other.ForceTLS, other.InternetAccessibility = set(false), nil
+	other.Endpoints = slices.DeleteFunc(slices.Clone(d.Endpoints), func(e driver.Endpoint) bool { return !plain(e) })
+	other.Nodes, d.Nodes = splitNodes(d.Nodes, at)
+	d.Endpoints = slices.DeleteFunc(slices.Clone(d.Endpoints), plain)
+	return other, true
+}
+
+// splitNodes divides what nodes listen on in two: the plaintext ports at some addresses, and the rest. A port belongs to all
+// addresses of a node, so the rest may be two nodes where there was one.
+func splitNodes(all []driver.Node, at func(netip.Addr) bool) (plain, rest []driver.Node) {
+	for _, n := range all {
+		isPlain := func(p driver.Port) bool { return p.TLS == "none" }
+		spared, others, kept := n, n, n
+		spared.Addresses = slices.DeleteFunc(slices.Clone(n.Addresses), func(a netip.Addr) bool { return !at(a) })
+		spared.Ports = slices.DeleteFunc(slices.Clone(n.Ports), func(p driver.Port) bool { return !isPlain(p) })
+		kept.Ports = slices.DeleteFunc(slices.Clone(n.Ports), isPlain)
+		others.Name += "-other"
+		others.Addresses = slices.DeleteFunc(slices.Clone(n.Addresses), at)
+		others.Ports = spared.Ports
+		plain, rest = append(plain, spared), append(rest, kept)
+		if len(others.Addresses) > 0 {
+			rest = append(rest, others)
+		}
+	}
+	return plain, rest
 }

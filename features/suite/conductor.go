@@ -349,6 +349,9 @@ func (c *conductor) everythingReaches(ctx context.Context, points []string) erro
 	}
 	left := map[string][]error{} // by point
 	for i, o := range outcomes {
+		if o.Finding == Inconclusive { // every further scenario would wait as long, and conclude as little
+			c.lost = fmt.Errorf("%w after reset at %s: %s: %s", errInconclusive, attempts[i].To.Point, describe(attempts[i]), o.Detail)
+		}
 		if o.Finding != Served {
 			c.left = true
 			at := attempts[i].To.Point

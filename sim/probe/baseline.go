@@ -36,12 +36,17 @@ func (p *Prober) Baseline(ctx context.Context, points ...string) error {
 				continue
 			}
 			group.Go(func() error {
-				failures.add(p.reach(ctx, v, to))
+				if !failures.hopeless() {
+					failures.add(p.reach(ctx, v, to))
+				}
 				return nil
 			})
 		}
 	}
 	_ = group.Wait() // the failures are in the list
+	if failures.hopeless() {
+		return failures.err()
+	}
 	observations, err := p.ProbeAll(ctx, p.queries(targets))
 	failures.add(err)
 	for _, o := range observations {
@@ -158,6 +163,13 @@ func (f *failureList) add(err error) {
 	f.all = append(f.all, err)
 }
 
+// hopeless reports whether there is no point in trying the rest, each of which may cost all of the prober's patience.
+func (f *failureList) hopeless() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.all) >= parallel
+}
+
 func (f *failureList) err() error {
 	if len(f.all) == 0 {
 		return nil
@@ -165,7 +177,7 @@ func (f *failureList) err() error {
 	var lines []string
 	for i, err := range f.all {
 		if i == maxBaselineFailures {
-			lines = append(lines, fmt.Sprintf("and %d more", len(f.all)-i))
+			lines = append(lines, fmt.Sprintf("and at least %d more", len(f.all)-i))
 			break
 		}
 		lines = append(lines, err.Error())
