@@ -94,7 +94,9 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
 	}
-	receipt.ConnectionsEndedAt = options.Clock()
+	if receipt.Cut.Unanswered == 0 {
+		receipt.ConnectionsEndedAt = options.Clock()
+	}
 	return receipt, nil
 }
 

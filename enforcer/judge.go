@@ -94,10 +94,15 @@ func (j *judge) Allows(c cut.Connection) bool {
 	if !isEndpoint || !j.admits(e.database, client) {
 		return false
 	}
-	if !e.database.ForceTLS() {
+	if !e.database.ForceTLS() && !ownNode(e.database, client) {
 		return true
 	}
 	return e.TLS != policy.TLSNone && j.speaksTLS(c, e.database)
+}
+
+// ownNode tells whether a client is a node of the cluster itself, which speaks TLS whatever Force TLS says (SPEC C-03).
+func ownNode(db policy.Database, client netip.Addr) bool {
+	return len(db.Nodes()) > 1 && slices.ContainsFunc(db.Nodes(), func(n policy.Node) bool { return slices.Contains(n.Addresses, client) })
 }
 
 // admits tells whether a database lets this client in at all.

@@ -46,6 +46,12 @@ const (
 	classBits Class = 15
 )
 
+// ungatedClasses are the classes of a packet that is being tested while Force TLS is off. ClassRefused has the bit too,
+// and is none of them.
+var ungatedClasses = []Class{
+	ClassBegun | ungated, ClassRequested | ungated, ClassHello | ungated, ClassAcknowledged | ungated, ClassAnswered | ungated, ClassGSS | ungated,
+}
+
 // DefaultMarkMask are the bits of the connection's mark that hold the class.
 const DefaultMarkMask uint32 = 0x00f00000
 
@@ -74,9 +80,6 @@ func (m Mark) is(classes ...Class) ruleset.Statement { return m.masked(classBits
 
 // stage matches connections at one of the stages, however they got there.
 func (m Mark) stage(classes ...Class) ruleset.Statement { return m.masked(stages, classes) }
-
-// isUngated matches connections whose present packet is judged while Force TLS is off.
-func (m Mark) isUngated() ruleset.Statement { return m.masked(ungated, []Class{ungated}) }
 
 func (m Mark) masked(of Class, classes []Class) ruleset.Statement {
 	f, mask := ruleset.F(ruleset.CTMark), native(m.bits(of))

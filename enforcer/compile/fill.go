@@ -165,12 +165,29 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 		}
 		return
 	}
+	c.forceOnNodes(db, e.Addr)
 	key := endpointKey(e.Addr)
 	c.put(setRules+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainFrom(db.Name()))})
 	c.put(setAnswers+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainTo(db.Name()))})
 	for _, r := range db.Rules() {
 		if r.Range != "" {
 			c.put(setUsers(f, r.Range), ruleset.Element{Key: key})
+		}
+	}
+}
+
+// forceOnNodes makes the nodes of a cluster speak TLS at the cluster's own endpoint as well (SPEC C-03): whether they
+// get in there is the rules' affair.
+func (c *compiler) forceOnNodes(db policy.Database, endpoint netip.AddrPort) {
+	if len(db.Nodes()) < 2 {
+		return
+	}
+	f := familyOf(endpoint.Addr())
+	for _, n := range db.Nodes() {
+		for _, a := range n.Addresses {
+			if a.Is4() == f.is4 {
+				c.put(setForcePair+f.suffix, ruleset.Element{Key: pairKey(a, endpoint)})
+			}
 		}
 	}
 }

@@ -109,13 +109,16 @@ func (c *compiler) gate() {
 }
 
 // forced handles the client's packets where Force TLS is on. It comes back only with a packet that must pass the test.
+//
+// While a client's packet walks through the gate, the witness may move its connection on, on another CPU. So every rule
+// here holds for the class that it reads itself, ClassTLS included, and what repeats a step writes no class.
 func (c *compiler) forced() {
 	m := c.mark
 	c.regular(chainForced,
 		because("conntrack cannot tell whose packet it is", state(stateInvalid|stateUntracked), drop),
 		rule(anyFlag(syn), goTo(chainForcedSYN)),
 		rule(anyFlag(rst), goTo(chainBare)),
-		rule(m.is(ClassAcknowledged), accept),
+		rule(m.is(ClassAcknowledged, ClassTLS), accept),
 		because("it may end", anyFlag(fin), m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainBare)),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainRefuse)),
 		rule(payload, goTo(chainForcedPayload)),
@@ -151,13 +154,13 @@ func (c *compiler) watched() {
 	c.regular(chainWatched,
 		rule(state(stateInvalid|stateUntracked), accept),
 		rule(anyFlag(syn), goTo(chainStrip)),
-		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated), accept),
+		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated, ClassTLS), accept),
 		rule(payload, goTo(chainWatchedData)),
 		rule(clientExpected, renew(requestTimeout)),
 		rule(accept))
 	c.regular(chainWatchedData,
 		rule(negate(clientExpected), accept),
-		rule(m.setUngated()))
+		rule(m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()))
 	c.regular(chainStrip, stripOptions()...)
 }
 
@@ -168,17 +171,20 @@ func (c *compiler) tests() {
 	// A TLS record of type handshake with a ClientHello shorter than 64 KiB: RFC 8446 sections 5.1 and 4. Seven bytes, and
 	// no engine on a port that begins with TLS takes them for a command of its own.
 	c.regular(chainTestHello,
-		rule(m.stage(ClassBegun, ClassHello, ClassAnswered), records(0, recordHandshake), bytesAt(5, helloClient, 0), goTo(chainSent)),
+		rule(m.stage(ClassBegun, ClassHello, ClassAcknowledged, ClassAnswered), records(0, recordHandshake), bytesAt(5, helloClient, 0), goTo(chainSent)),
 		rule(goTo(chainFailed)))
 	// MongoDB tells TLS by what its own header would say: bytes 8 to 11, responseTo, are zero in a command. The version
 	// in a ClientHello (RFC 8446 section 4.1.2) is there, and it is not zero.
 	c.regular(chainTestEither,
-		rule(m.stage(ClassBegun, ClassHello), records(0, recordHandshake), bytesAt(5, helloClient, 0),
+		rule(m.stage(ClassBegun, ClassHello, ClassAcknowledged), records(0, recordHandshake), bytesAt(5, helloClient, 0),
 			oneOf(9, tlsVersions...), goTo(chainSent)),
 		rule(goTo(chainFailed)))
 	c.testPG()
 	c.testMySQL()
-	c.regular(chainSent, rule(renew(sentTimeout), m.setStage(ClassHello), accept), rule(goTo(chainFailed)))
+	c.regular(chainSent,
+		rule(m.stage(ClassBegun, ClassRequested, ClassAnswered), renew(sentTimeout), m.setStage(ClassHello), accept),
+		because("sent again", renew(sentTimeout), accept),
+		rule(goTo(chainFailed)))
 }
 
 // Parts of TLS (RFC 8446 sections 4, 5.1, 6; RFC 5246 for older versions).
@@ -220,11 +226,13 @@ func (c *compiler) testPG() {
 		rule(goTo(chainTestHello)))
 	c.regular(chainTestPG+"_ssl",
 		because("a ninth byte", reaches(len(pgSSLRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun, ClassRequested, ClassGSS), renew(sentTimeout), m.setStage(ClassRequested), accept),
+		rule(m.stage(ClassBegun, ClassGSS), renew(sentTimeout), m.setStage(ClassRequested), accept),
+		because("sent again", m.stage(ClassRequested), renew(sentTimeout), accept),
 		rule(goTo(chainLate)))
 	c.regular(chainTestPG+"_gss",
 		because("a ninth byte", reaches(len(pgGSSENCRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun, ClassGSS), renew(sentTimeout), m.setStage(ClassGSS), accept),
+		rule(m.stage(ClassBegun), renew(sentTimeout), m.setStage(ClassGSS), accept),
+		because("sent again", m.stage(ClassGSS), renew(sentTimeout), accept),
 		rule(goTo(chainLate)))
 }
 
@@ -248,7 +256,7 @@ func (c *compiler) testMySQL() {
 		rule(bytesAt(0, mysqlSSLRequest...),
 			ruleset.Match{Field: capability, Mask: []byte{mysqlClientSSL}, Op: ruleset.Eq, Value: []byte{mysqlClientSSL}},
 			goTo(chainTestMySQL+"_ssl")),
-		rule(m.stage(ClassAnswered, ClassHello), goTo(chainTestHello)),
+		rule(m.stage(ClassAnswered, ClassHello, ClassAcknowledged), goTo(chainTestHello)),
 		rule(goTo(chainFailed)))
 	c.regular(chainTestMySQL+"_ssl",
 		rule(records(mysqlSSLRequestSize, recordHandshake), bytesAt(mysqlSSLRequestSize+5, helloClient, 0), goTo(chainSent)),
@@ -264,7 +272,10 @@ func (c *compiler) testMySQL() {
 // A refusal resets the client and leaves ClassRefused for whoever ends the server's half.
 func (c *compiler) verdicts() {
 	m := c.mark
-	c.regular(chainFailed, rule(m.isUngated(), m.set(ClassPlaintext), accept), rule(goTo(chainRefuse)))
-	c.regular(chainLate, rule(m.isUngated(), accept), rule(drop))
+	c.regular(chainFailed,
+		because("the server has this byte, as TLS", m.is(ClassTLS), accept),
+		rule(m.is(ungatedClasses...), m.set(ClassPlaintext), accept),
+		rule(goTo(chainRefuse)))
+	c.regular(chainLate, rule(m.is(ungatedClasses...), accept), rule(drop))
 	c.regular(chainRefuse, rule(ruleset.Counter{}), rule(m.set(ClassRefused), ruleset.Reject{TCPReset: true}), rule(drop))
 }

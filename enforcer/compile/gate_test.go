@@ -282,6 +282,43 @@ func TestNodesAlwaysNeedTLS(t *testing.T) {
 	}
 }
 
+// TestTheWitnessIsFaster: while a client's packet is on its way through the gate, the server's answer may move the
+// connection on, on another CPU. Wherever that happens, the packet passes and the class stays.
+func TestTheWitnessIsFaster(t *testing.T) {
+	for _, force := range []bool{true, false} {
+		for _, tt := range []struct {
+			engine, at string
+			data       []byte
+			class      compile.Class
+		}{
+			{"redis", "forced", []byte("x"), compile.ClassTLS},
+			{"redis", "watched", []byte("x"), compile.ClassTLS},
+			{"redis", "test4", hello, compile.ClassTLS},
+			{"redis", "test4", hello, compile.ClassAcknowledged},
+			{"mongo", "test4", hello, compile.ClassTLS},
+			{"mongo", "test4", hello, compile.ClassAcknowledged},
+			{"pg", "test4", hello, compile.ClassTLS},
+			{"pg", "test4", pgSSL, compile.ClassRequested},
+			{"mysql", "test4", hello, compile.ClassAcknowledged},
+			{"mysql", "test4", mySSL, compile.ClassAnswered},
+			{"mysql", "test4", cat(mySSL, hello), compile.ClassAcknowledged},
+			{"redis", "hello_sent", hello, compile.ClassTLS},
+		} {
+			c := converse(t, tt.engine, force, "cut").begin(t)
+			c.walker.mark = uint32(tt.class) << 20
+			p := packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: ack, seq: first, payload: tt.data, state: stateEstablished}
+			require.Equal(t, accepted, c.chain(tt.at, p), "%s at %s, class %d", tt.engine, tt.at, tt.class)
+			require.Equal(t, tt.class, c.class(), "%s at %s", tt.engine, tt.at)
+		}
+	}
+	c := converse(t, "redis", false, "cut").begin(t)
+	c.walker.mark = uint32(compile.ClassTLS) << 20
+	c.chain("watched_payload", packet{proto: 6, src: c.client, dst: c.server, flags: ack, seq: first, payload: hello, state: stateEstablished})
+	require.Equal(t, compile.ClassTLS, c.class())
+	answer := packet{proto: 6, src: c.server, dst: c.client, flags: ack, ack: first + 9, payload: []byte("x"), state: stateEstablished}
+	require.Equal(t, accepted, c.chain("judge", answer))
+}
+
 func TestUntracked(t *testing.T) {
 	c := converse(t, "redis", true, "keep")
 	in := packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: ack, payload: []byte("PING"), state: 64}

@@ -52,7 +52,7 @@ func anyDocument(t *rapid.T) document {
 		if d.Point.Model == "shared" {
 			d.Databases = append(d.Databases, anyShared(t, i))
 		} else {
-			d.Databases = append(d.Databases, anyDedicated(t, i))
+			d.Databases = append(d.Databases, anyDedicated(t, i, len(d.Interfaces) > 0))
 		}
 	}
 	return d
@@ -89,7 +89,7 @@ func anyShared(t *rapid.T, i int) database {
 	return db
 }
 
-func anyDedicated(t *rapid.T, i int) database {
+func anyDedicated(t *rapid.T, i int, zones bool) database {
 	port := uint16(5000)
 	engine, tls := anyPort(t)
 	base := string(rune('1' + i))
@@ -102,7 +102,7 @@ func anyDedicated(t *rapid.T, i int) database {
 	if rapid.Bool().Draw(t, "v6 endpoint") {
 		db.Endpoints = append(db.Endpoints, endpoint{"public-rw", "2001:db8:2::" + base, port, "ipv6", tls})
 	}
-	if rapid.Bool().Draw(t, "peering") {
+	if zones && rapid.Bool().Draw(t, "peering") {
 		db.Endpoints = append(db.Endpoints, endpoint{"private-peering-rw", "172.20.0." + base, port, "ipv4", tls})
 	}
 	if rapid.Bool().Draw(t, "cluster") {

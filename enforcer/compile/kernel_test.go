@@ -72,7 +72,7 @@ func TestEvasion(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := w.ghost(uint16(21000+i), port)
+			g := w.ghost(t, uint16(21000+i), port)
 			tt.play(g)
 			require.Zero(t, app.queued(g.port))
 		})
@@ -109,7 +109,7 @@ func TestOrdinaryTrouble(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := w.ghost(uint16(22000+i), port).connect()
+			g := w.ghost(t, uint16(22000+i), port).connect()
 			tt.play(g)
 			g.await("all of it", func(a answer) bool { return a.taken == len(hello) })
 			require.Equal(t, len(hello), g.taken())
@@ -128,17 +128,17 @@ func TestTurningForceTLSOn(t *testing.T) {
 	app := w.application(port)
 	ping := []byte("PING\r\n")
 
-	plain := w.ghost(23000, port).connect()
+	plain := w.ghost(t, 23000, port).connect()
 	plain.data(0, ping)
 	plain.awaitData("+PONG\r\n")
-	disguised := w.ghost(23001, port).connect()
+	disguised := w.ghost(t, 23001, port).connect()
 	disguised.send(segment{flags: ack | psh, data: hello, old: true})
 	disguised.data(-1, append([]byte("x"), ping...))
 	disguised.awaitData("+PONG\r\n")
-	secure := w.ghost(23002, port).connect()
+	secure := w.ghost(t, 23002, port).connect()
 	secure.data(0, hello)
 	secure.awaitData(string(serverHi))
-	begun := []*ghost{w.ghost(23003, port).connect(), w.ghost(23004, port).connect()}
+	begun := []*ghost{w.ghost(t, 23003, port).connect(), w.ghost(t, 23004, port).connect()}
 	for _, g := range begun {
 		require.Zero(t, g.taken(), "the handshake is complete")
 	}

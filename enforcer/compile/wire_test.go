@@ -224,6 +224,7 @@ func (a *application) forget(port uint16) {
 // ghost is a TCP client made by hand.
 type ghost struct {
 	*wire
+	t        *testing.T
 	fd       int
 	port, to uint16
 	isn      uint32 // its SYN's
@@ -236,15 +237,15 @@ type ghost struct {
 // etherIPv4 is ETH_P_IP in network order, as packet(7) wants it.
 var etherIPv4 = binary.NativeEndian.Uint16([]byte{unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff})
 
-func (w *wire) ghost(port, to uint16) *ghost {
-	w.t.Helper()
+func (w *wire) ghost(t *testing.T, port, to uint16) *ghost {
+	t.Helper()
 	fd, err := w.client.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(etherIPv4))
-	require.NoError(w.t, err)
-	w.t.Cleanup(func() { require.NoError(w.t, unix.Close(fd)) })
-	require.NoError(w.t, unix.SetNonblock(fd, false))
-	require.NoError(w.t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: etherIPv4, Ifindex: w.index}))
-	require.NoError(w.t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}))
-	return &ghost{wire: w, fd: fd, port: port, to: to, isn: 0x10000000, clock: 1_000_000}
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
+	require.NoError(t, unix.SetNonblock(fd, false))
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: etherIPv4, Ifindex: w.index}))
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}))
+	return &ghost{wire: w, t: t, fd: fd, port: port, to: to, isn: 0x10000000, clock: 1_000_000}
 }
 
 // segment is one of its packets. at is the distance from its first byte.

@@ -110,14 +110,17 @@ func (c *compiler) judges() {
 	// OP_MSG). Other engines' plaintext never begins like a record.
 	plaintext := oneOf(12, []byte{1, 0, 0, 0}, []byte{0xdc, 7, 0, 0}, []byte{0xdd, 7, 0, 0})
 	plaintext.Negate = true
+	untested := ruleset.InAnonymous{
+		Field: ruleset.F(ruleset.CTMark), Mask: native(m.bits(stages)), Negate: true,
+		Values: [][]byte{native(m.bits(ClassAcknowledged)), native(m.bits(ClassTLS))},
+	}
 	c.regular(chainJudge,
 		because("the server took the ClientHello", m.stage(ClassHello), m.setStage(ClassAcknowledged)),
-		because("the server took what nobody tested", ruleset.Match{
-			Field: ruleset.F(ruleset.CTMark), Mask: native(m.bits(stages)), Op: ruleset.Neq, Value: native(m.bits(ClassAcknowledged)),
-		}, back),
+		because("the server took what nobody tested", untested, back),
 		because("ServerHello", records(0, recordHandshake), bytesAt(5, helloServer, 0), oneOf(9, tlsVersions...), plaintext, m.set(ClassTLS), accept),
 		because("a warning, then ServerHello", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), records(7, recordHandshake), bytesAt(12, helloServer, 0), m.set(ClassTLS), accept),
 		because("alert", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), accept),
+		because("another packet has settled it", m.is(ClassTLS), accept),
 		rule(payload, back),
 		rule(accept))
 	c.regular(chainJudgePG,

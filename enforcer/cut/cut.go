@@ -12,8 +12,9 @@ import (
 	"drawbridge/enforcer/nlsocket"
 )
 
-// DefaultLimit is how long a cut may wait for servers behind this host.
-const DefaultLimit = 200 * time.Millisecond
+// DefaultLimit is how long a cut may wait for servers behind this host, from the first challenge on: six times, should
+// one of the others get lost.
+const DefaultLimit = 300 * time.Millisecond
 
 // Options say where to look and for how long. With the zero value connections are found on this host only, and nothing
 // is waited for.
@@ -63,7 +64,7 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 	}
 	report.Protected = len(entries)
 	doomed := slices.DeleteFunc(entries, func(e *entry) bool { return judge.Allows(e.Connection) })
-	err = c.end(ctx, doomed, start.Add(options.Limit), &report)
+	err = c.end(ctx, doomed, options.Limit, &report)
 	return report, err
 }
 
@@ -128,7 +129,7 @@ func (c *cutter) tracked(ctx context.Context) ([]tracking, error) {
 }
 
 // end ends connections, each the way it takes, and forgets them.
-func (c *cutter) end(ctx context.Context, doomed []*entry, deadline time.Time, report *Report) error {
+func (c *cutter) end(ctx context.Context, doomed []*entry, limit time.Duration, report *Report) error {
 	var behind []*entry
 	var errs []error
 	for _, e := range doomed {
@@ -145,7 +146,7 @@ func (c *cutter) end(ctx context.Context, doomed []*entry, deadline time.Time, r
 			report.Forgotten++
 		}
 	}
-	errs = append(errs, c.endBehind(ctx, behind, deadline, report))
+	errs = append(errs, c.endBehind(ctx, behind, limit, report))
 	for _, e := range doomed {
 		if e.tracking != nil {
 			errs = append(errs, deleteConntrack(ctx, c.conntrack, *e.tracking))
@@ -154,8 +155,9 @@ func (c *cutter) end(ctx context.Context, doomed []*entry, deadline time.Time, r
 	return errors.Join(errs...)
 }
 
-// endBehind ends connections whose servers are behind this host.
-func (c *cutter) endBehind(ctx context.Context, behind []*entry, deadline time.Time, report *Report) (err error) {
+// endBehind ends connections whose servers are behind this host. The limit begins with the first challenge: looking for the
+// connections takes as long as the tracking table is large, and must not eat it up.
+func (c *cutter) endBehind(ctx context.Context, behind []*entry, limit time.Duration, report *Report) (err error) {
 	if len(behind) == 0 {
 		return nil
 	}
@@ -176,7 +178,7 @@ func (c *cutter) endBehind(ctx context.Context, behind []*entry, deadline time.T
 			report.Unanswered++
 		}
 	}
-	all, err := resetAll(ctx, w, reachable, deadline)
+	all, err := resetAll(ctx, w, reachable, time.Now().Add(limit))
 	for _, r := range all {
 		if r.done {
 			report.Reset++

@@ -17,7 +17,7 @@ func (d *decoder) database(it item, p *Policy, c *claims) Database {
 		d.fail(it.offset, it.path, fmt.Sprintf("a %s database at a %s point", db.model, p.model), "a point carries databases of its own model")
 	}
 	for _, e := range o.list("endpoints", true) {
-		db.endpoints = append(db.endpoints, d.endpoint(e, db, c))
+		db.endpoints = append(db.endpoints, d.endpoint(e, p, db, c))
 	}
 	for _, n := range o.list("nodes", true) {
 		db.nodes = append(db.nodes, d.node(n, db, c))
@@ -33,7 +33,7 @@ func (d *decoder) database(it item, p *Policy, c *claims) Database {
 	return db
 }
 
-func (d *decoder) endpoint(it item, db Database, c *claims) Endpoint {
+func (d *decoder) endpoint(it item, p *Policy, db Database, c *claims) Endpoint {
 	o := d.object(it)
 	e := Endpoint{Kind: choice(o, "kind", PublicRW, PeeringRW), TLS: choice(o, "tls", TLSInBand, TLSEither, TLSOnly, TLSNone)}
 	a := o.address("address")
@@ -55,6 +55,10 @@ func (d *decoder) endpoint(it item, db Database, c *claims) Endpoint {
 	}
 	if db.model == Shared && e.Kind == PeeringRW {
 		d.fail(it.offset, it.path, "a peering endpoint of a shared database", "only dedicated databases can be peered")
+	}
+	if e.Kind == PeeringRW && !slices.ContainsFunc(p.interfaces, func(i Interface) bool { return i.Zone == ZonePeering }) {
+		// Without knowing where the peering arrives, the endpoint would be open to whoever a rule covers (SPEC D-14).
+		d.fail(it.offset, it.path, "a peering endpoint, and no interface has the zone peering", "say in interfaces where the peering arrives")
 	}
 	o.close()
 	c.take(it, claimKey{addr: e.Addr, endpoint: true}, claim{database: db.name, tls: e.TLS})

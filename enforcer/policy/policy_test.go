@@ -173,7 +173,7 @@ func TestAllowed(t *testing.T) {
 		"accessibility off says nothing":        edit(t, sample, `"force_tls": false`, `"internet_accessibility": false`),
 		"no rules on shared":                    edit(t, sharedSample, `"engine"`, `"firewall_rules": [], "engine"`),
 		"unknown engine without Force TLS":      edit(t, sharedSample, `"engine": "mysql"`, `"engine": "oracle"`),
-		"no zones":                              edit(t, sample, sample[strings.Index(sample, `"interfaces"`):strings.Index(sample, `"region"`)], ""),
+		"no zones":                              sharedSample,
 		"overlapping rules":                     edit(t, sample, `{"type": "managed_range"`, `{"type": "custom_range", "cidr": "198.51.100.1/32"}, {"type": "managed_range"`),
 		"a cluster elsewhere on the same ports": edit(t, sharedSample, `"ports": [{"port": 3306, "tls": "in-band"}]}`, `"ports": [{"port": 3306, "tls": "in-band"}]}, {"name": "blog-2", "here": false, "addresses": ["192.0.2.11"], "ports": [{"port": 3306, "tls": "in-band"}]}`),
 	} {
@@ -323,4 +323,14 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPeeringNeedsItsZone: where nobody said where the peering arrives, its endpoint must not be open from everywhere (D-14).
+func TestPeeringNeedsItsZone(t *testing.T) {
+	p, err := policy.Parse("policy.json", []byte(edit(t, sample, `"zone": "peering"`, `"zone": "internet"`)))
+	require.Nil(t, p)
+	var e *policy.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "databases[0].endpoints[1]", e.Path)
+	require.NotEmpty(t, e.Hint)
 }

@@ -198,7 +198,7 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // groups keep a probe's ClientHello in one segment: an enforcer that has to see a handshake begin may cost a longer one a
-// retransmission, and hundreds of probes would wait for it. Handshakes of several segments are a scenario of their own.
+// retransmission, and hundreds of probes would wait for it.
 var groups = []tls.CurveID{tls.X25519, tls.CurveP256}
 
 // target describes the database's end for the client.
