@@ -66,7 +66,6 @@ Feature: Firewall rules
       | every app           | over TLS    | served  |
       | every Internet host | without TLS | denied  |
       | every app           | without TLS | denied  |
-    And all that was denied stays denied when its clients try again
 
   @core @D-11
   Scenario: An ordinary rule warns nobody

@@ -18,6 +18,18 @@ Feature: Force TLS
       | redis-shared   | Redis      |
       | metrics-shared | InfluxDB   |
 
+  @core @S-06
+  Scenario Outline: A client without TLS that "<database>" (<engine>) refused stays refused
+    Given the database "<database>" with its defaults
+    When its owner turns Force TLS on
+    Then every app of its region without TLS is denied
+    And all that was denied stays denied when its clients try again
+
+    Examples:
+      | database  | engine     |
+      | pg-shared | PostgreSQL |
+      | my-shared | MySQL      |
+
   @core @S-07
   Scenario Outline: With Internet accessibility, "<database>" (<engine>) serves the Internet over TLS only
     Given the database "<database>" with its defaults

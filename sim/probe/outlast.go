@@ -28,6 +28,8 @@ func (p *Prober) Outlast(ctx context.Context) ([]Late, error) {
 			case TLSRefused:
 				if w.repeats() {
 					late[i], err = p.outlast(ctx, w)
+				} else {
+					late[i], err = p.again(ctx, w)
 				}
 			}
 			return err
@@ -87,13 +89,13 @@ func (p *Prober) outlast(ctx context.Context, w *watch) (*Late, error) {
 	return nil, nil
 }
 
-// again sends a client that was rejected once more.
+// again sends a client that was told so once more.
 func (p *Prober) again(ctx context.Context, w *watch) (*Late, error) {
 	o, err := p.Probe(ctx, w.track.spec)
 	switch {
 	case err != nil:
 		return nil, err
-	case o.Verdict == Dropped, o.Verdict == Rejected:
+	case o.Verdict == Dropped, o.Verdict == Rejected, o.Verdict == TLSRefused && w.observation.Verdict == TLSRefused:
 		return nil, nil
 	case o.Verdict == Inconclusive:
 		return nil, fmt.Errorf("%w: %s: %s", ErrFence, o.Spec, o.Reason)
