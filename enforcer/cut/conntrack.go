@@ -41,12 +41,13 @@ const (
 	tcpState     = 1 // CTA_PROTOINFO_TCP_STATE
 )
 
-// States of a tracked TCP connection in which both ends have a socket (linux/netfilter/nf_conntrack_tcp.h).
+// States of a tracked TCP connection in which an end may have a socket (linux/netfilter/nf_conntrack_tcp.h).
 const (
 	stateSynRecv     = 2
 	stateEstablished = 3
 	stateFinWait     = 4
 	stateCloseWait   = 5
+	stateClose       = 8 // after a reset
 )
 
 // tuple is one direction of a connection.
@@ -66,6 +67,10 @@ type tracking struct {
 func (t tracking) open() bool {
 	switch t.state {
 	case stateSynRecv, stateEstablished, stateFinWait, stateCloseWait:
+		return true
+	case stateClose:
+		// A reset went by. It may have been the gate's own, to a client whose late acknowledgement met the new rules before this
+		// cut did: its server knows nothing of it.
 		return true
 	}
 	return false

@@ -16,6 +16,10 @@ import (
 // one of the others get lost.
 const DefaultLimit = 300 * time.Millisecond
 
+// halfLimit is how long a cut waits for the servers of connections whose clients have been reset already: most of these are gone
+// as well and say nothing, and one that is not answers within a round trip.
+const halfLimit = 20 * time.Millisecond
+
 // Options say where to look and for how long. With the zero value connections are found on this host only, and nothing
 // is waited for.
 type Options struct {
@@ -178,13 +182,23 @@ func (c *cutter) endBehind(ctx context.Context, behind []*entry, limit time.Dura
 			report.Unanswered++
 		}
 	}
-	all, err := resetAll(ctx, w, reachable, time.Now().Add(limit))
-	for _, r := range all {
+	closed := func(e *entry) bool { return e.tracking.state == stateClose }
+	halves := slices.DeleteFunc(slices.Clone(reachable), func(e *entry) bool { return !closed(e) })
+	whole, err := resetAll(ctx, w, slices.DeleteFunc(reachable, closed), time.Now().Add(limit))
+	rest, restErr := resetAll(ctx, w, halves, time.Now().Add(min(limit, halfLimit)))
+	for _, r := range whole {
 		if r.done {
 			report.Reset++
 		} else {
 			report.Unanswered++
 		}
 	}
-	return err
+	for _, r := range rest {
+		if r.done {
+			report.Reset++
+		} else {
+			report.Forgotten++
+		}
+	}
+	return errors.Join(err, restErr)
 }
