@@ -43,23 +43,10 @@ type Exchange struct {
 // Hold makes a connection like Probe and keeps the session if it was served; otherwise Held is nil and the observation says
 // why. The caller closes it.
 func (p *Prober) Hold(ctx context.Context, spec Spec) (*Held, Observation, error) {
-	t, d, err := p.prepare(spec)
-	if err != nil {
-		return nil, Observation{}, err
-	}
-	clientCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	sessions := make(chan client.Session, 1)
-	p.reg.add(t)
-	started := time.Now()
-	go p.converse(clientCtx, t, d, func(s client.Session) { sessions <- s })
-	c := p.await(ctx, t, d.local.Addr())
-	o := Observation{
-		Spec: spec, Verdict: c.verdict, By: c.by, Reason: c.reason, Local: d.local,
-		Evidence: p.look(t), Started: started, Took: time.Since(started),
-	}
-	if c.verdict != Served {
-		p.keep(&watch{track: t, stop: stop, observation: o})
-		return nil, o, nil
+	t, stop, o, err := p.try(ctx, spec, func(s client.Session) { sessions <- s })
+	if err != nil || o.Verdict != Served {
+		return nil, o, err
 	}
 	return &Held{p: p, track: t, session: <-sessions, stop: stop}, o, nil
 }

@@ -16,27 +16,33 @@ import (
 // Probe makes one connection and concludes what became of it. A denied connection stays open and watched until Settle.
 // The error is ErrSpec for a probe that cannot be made; everything else is an Observation.
 func (p *Prober) Probe(ctx context.Context, spec Spec) (Observation, error) {
+	t, stop, o, err := p.try(ctx, spec, nil)
+	if err == nil && o.Verdict == Served {
+		stop()
+		p.reg.remove(t)
+	}
+	return o, err
+}
+
+// try makes one connection. One that was served is the caller's to end, or hold's, if given; any other is watched.
+func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) (*track, context.CancelFunc, Observation, error) {
 	t, d, err := p.prepare(spec)
 	if err != nil {
-		return Observation{}, err
+		return nil, nil, Observation{}, err
 	}
 	clientCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.reg.add(t)
 	started := time.Now()
-	go p.converse(clientCtx, t, d, nil)
+	go p.converse(clientCtx, t, d, hold)
 	c := p.await(ctx, t, d.local.Addr())
-	e := p.look(t)
 	o := Observation{
 		Spec: spec, Verdict: c.verdict, By: c.by, Reason: c.reason, Local: d.local,
-		Evidence: e, Started: started, Took: time.Since(started),
+		Evidence: p.look(t), Started: started, Took: time.Since(started),
 	}
-	if c.verdict == Served {
-		stop()
-		p.reg.remove(t)
-		return o, nil
+	if o.Verdict != Served {
+		p.keep(&watch{track: t, stop: stop, observation: o})
 	}
-	p.keep(&watch{track: t, stop: stop, observation: o})
-	return o, nil
+	return t, stop, o, nil
 }
 
 // ProbeAll makes all the probes, many at a time, and returns their observations in the same order. The error is that of the
