@@ -186,19 +186,18 @@ func (c *cutter) endBehind(ctx context.Context, behind []*entry, limit time.Dura
 	halves := slices.DeleteFunc(slices.Clone(reachable), func(e *entry) bool { return !closed(e) })
 	whole, err := resetAll(ctx, w, slices.DeleteFunc(reachable, closed), time.Now().Add(limit))
 	rest, restErr := resetAll(ctx, w, halves, time.Now().Add(min(limit, halfLimit)))
-	for _, r := range whole {
-		if r.done {
-			report.Reset++
-		} else {
-			report.Unanswered++
-		}
-	}
-	for _, r := range rest {
-		if r.done {
-			report.Reset++
-		} else {
-			report.Forgotten++
-		}
-	}
+	report.Reset += answered(whole) + answered(rest)
+	report.Unanswered += len(whole) - answered(whole)
+	report.Forgotten += len(rest) - answered(rest)
 	return errors.Join(err, restErr)
+}
+
+// answered counts the connections whose servers said where they stood, and were reset.
+func answered(all []*reset) (n int) {
+	for _, r := range all {
+		if r.done {
+			n++
+		}
+	}
+	return n
 }

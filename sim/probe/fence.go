@@ -85,7 +85,7 @@ func (f *fences) drive(ctx context.Context, r route, q *fenceQueue) {
 
 // fence makes one canary connection and waits until both the client and the tap of the point have seen it through.
 func (p *Prober) fence(ctx context.Context, r route) error {
-	to, ok := p.canary(r.point, r.is4)
+	to, ok := p.canaries[canaryKey{r.point, r.is4}]
 	if !ok {
 		return fmt.Errorf("%w: point %s has none of the family", ErrFence, r.point)
 	}
@@ -121,15 +121,25 @@ func (p *Prober) awaitFence(ctx context.Context, t *track) error {
 	}
 }
 
-// canary returns the endpoint of the point's canary database in one family.
-func (p *Prober) canary(point string, is4 bool) (topology.Endpoint, bool) {
-	for _, e := range p.world.Endpoints() {
-		if e.Point != point || e.Addr.Addr().Is4() != is4 {
+// canaryKey names the canary endpoint of one enforcement point in one family.
+type canaryKey struct {
+	point string
+	is4   bool
+}
+
+// canaries finds the endpoints of every point's canary database, the first of each family.
+func canaries(w *topology.World) map[canaryKey]topology.Endpoint {
+	found := map[canaryKey]topology.Endpoint{}
+	for _, d := range w.Databases() {
+		if !d.Canary {
 			continue
 		}
-		if db, ok := p.world.Database(e.Database); ok && db.Canary {
-			return e, true
+		for _, e := range d.Endpoints() {
+			k := canaryKey{e.Point, e.Addr.Addr().Is4()}
+			if _, ok := found[k]; !ok {
+				found[k] = e
+			}
 		}
 	}
-	return topology.Endpoint{}, false
+	return found
 }

@@ -47,7 +47,8 @@ type Prober struct {
 	world    *topology.World
 	points   map[string]*watchpoint
 	vantages map[string]topology.Vantage
-	tapOf    map[string]*capture.Tap // by enforcement point
+	tapOf    map[string]*capture.Tap         // by enforcement point
+	canaries map[canaryKey]topology.Endpoint // the world is immutable: every fence needs one
 	reg      registry
 	fences   fences
 	nextPort atomic.Uint32
@@ -68,6 +69,7 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 		reg:   registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
+	p.canaries = canaries(p.world)
 	for _, v := range p.world.Vantages() {
 		p.vantages[v.Name] = v
 	}
