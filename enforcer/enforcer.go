@@ -86,6 +86,11 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 		return Receipt{}, err
 	}
 	receipt = newReceipt(done, p, options.Clock())
+	warnings, err := applyEndings(ctx, mark)
+	receipt.Warnings = append(receipt.Warnings, warnings...)
+	if err != nil {
+		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
+	}
 	if compile.OnlyOpens(done.Change) {
 		return receipt, nil
 	}
@@ -120,16 +125,4 @@ func unsupported(ctx context.Context, kernel *nft.Conn, refused error) error {
 		names = append(names, string(f))
 	}
 	return fmt.Errorf("%w, it lacks: %s: %w", ErrUnsupported, strings.Join(names, "; "), refused)
-}
-
-// Reset takes everything out of force that Apply ever brought into force here. It is no error if that is nothing.
-// Classes stay in the marks of connections: nothing reads them without the table, and a table that comes later judges
-// whoever still has one by what was seen of its beginning.
-func Reset(ctx context.Context) (err error) {
-	kernel, err := nft.Open(compile.TableName)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, kernel.Close()) }()
-	return reconcile.Reconciler{Kernel: kernel}.Remove(ctx)
 }

@@ -14,6 +14,9 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os/exec"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -180,6 +183,32 @@ func TestForceTLSCutsPlaintextAndSparesTLS(t *testing.T) {
 	require.NoError(t, say(again))
 }
 
+// TestARefusalEndsBothHalves: the client learns of it at once, and the server does not wait for it (SPEC X-08).
+func TestARefusalEndsBothHalves(t *testing.T) {
+	h := newHost(t)
+	mustApply(t, h.host, document(wholeRegion, `, "force_tls": true`))
+	raw, err := h.client.Dial(t.Context(), netip.AddrPortFrom(clientAddr, 0), endpoint)
+	require.NoError(t, err)
+	defer raw.Close()
+	server := <-h.accepted // echo reads from it; what it finds is the end, and it closes
+	_, err = io.WriteString(raw, "ping\n")
+	require.NoError(t, err)
+	ended(t, raw)
+	require.NoError(t, server.SetDeadline(time.Now().Add(2*time.Second)))
+	_, err = server.Read(make([]byte, 1))
+	require.True(t, errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF), "%v", err)
+
+	// Without the ending tables the client is told all the same.
+	for _, family := range []string{"ip", "ip6"} {
+		h.nft(t, "delete", "table", family, "drawbridge")
+	}
+	again, _ := h.dial(t, false)
+	require.Error(t, say(again))
+	mustApply(t, h.host, document(wholeRegion, `, "force_tls": true`))
+	require.NoError(t, h.host.Do(func() error { return enforcer.Reset(t.Context()) }))
+	require.Empty(t, h.nft(t, "list", "ruleset"))
+}
+
 func TestConnectionsOfUnknownBeginning(t *testing.T) {
 	for _, tt := range []struct {
 		name, members string
@@ -241,4 +270,15 @@ func TestARefusedPolicyCutsNothing(t *testing.T) {
 	another, err := h.client.Dial(ctx, netip.AddrPortFrom(clientAddr, 0), endpoint)
 	require.NoError(t, err)
 	require.NoError(t, another.Close())
+}
+
+// nft runs nft(8) on the host.
+func (h *host) nft(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), netnstest.Tool(t, "nft"), args...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, h.host.Start(cmd))
+	require.NoError(t, cmd.Wait(), out.String())
+	return out.String()
 }

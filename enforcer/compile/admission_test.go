@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	fin = 0x01
 	syn = 0x02
 	rst = 0x04
 	psh = 0x08

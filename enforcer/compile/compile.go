@@ -15,6 +15,9 @@
 package compile
 
 import (
+	"cmp"
+	"time"
+
 	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/ruleset"
 )
@@ -38,6 +41,9 @@ const (
 type Options struct {
 	// MarkMask are the four adjacent bits of ct mark that hold a connection's class; 0: DefaultMarkMask.
 	MarkMask uint32
+	// SentTimeout is how long a database's memory holds a connection after its first segment went to the server,
+	// whole seconds, more than 2; 0: 8 s. Tests shorten it.
+	SentTimeout time.Duration
 }
 
 // Compile returns the table for a policy, with default options.
@@ -58,6 +64,11 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 		dedicated: p.Model() != policy.Shared,
 		zones:     len(p.Interfaces()) > 0,
 		ranges:    p.ManagedRanges(),
+		sent:      cmp.Or(o.SentTimeout, sentTimeout),
+		gated:     map[string]bool{},
+	}
+	for _, db := range p.Databases() {
+		c.gated[db.Name()] = isGated(db)
 	}
 	c.declareSets(p)
 	c.fill(p)
@@ -66,6 +77,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	c.containment()
 	c.reply()
 	c.databaseChains(p)
+	c.locked(p)
 	c.gate()
 	c.witness()
 	return c.table(), nil
@@ -78,6 +90,8 @@ type compiler struct {
 	dedicated bool // the point is a gateway
 	zones     bool // the policy tells the interfaces' zones
 	ranges    []policy.ManagedRange
+	sent      time.Duration
+	gated     map[string]bool // databases with a port that can arrive at TLS
 }
 
 // baseChain is a base chain that lets pass what its rules do not mention.

@@ -30,8 +30,6 @@ const (
 	setForcePair = "force_pair" // node . address . port: where it is on for that source
 	setKeep      = "keep"       // where connections of unknown beginning are spared
 
-	setExpected = "expected" // ct id . sequence number: where the client's next byte must be
-
 	setZoneRegional = "zone_regional" // interfaces of the regional network
 	setZonePeering  = "zone_peering"  // interfaces of peerings
 	setZoneNodes    = "zone_nodes"    // interfaces where nodes of a cluster arrive
@@ -62,7 +60,16 @@ func (c *compiler) declareSets(p *policy.Policy) {
 		}
 		c.declare(f.pairSet(setForcePair))
 	}
-	c.declare(expectedSet())
+	for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
+		for _, f := range families {
+			c.declare(f.endpointMap(chain))
+		}
+	}
+	for _, db := range p.Databases() {
+		if c.gated[db.Name()] {
+			c.declare(expectedSet(db.Name()))
+		}
+	}
 	if c.dedicated {
 		for _, db := range p.Databases() {
 			for _, f := range families {
@@ -242,12 +249,30 @@ func (c *compiler) protect(db policy.Database, a netip.AddrPort, tls policy.TLS)
 		return
 	}
 	c.endpoint(set, a)
+	for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
+		c.put(chain+f.suffix, ruleset.Element{Key: endpointKey(a), Verdict: jump(chain + "_" + db.Name())})
+	}
 	if db.ForceTLS() {
 		c.endpoint(setForce, a)
 	}
 	if db.KeepUnknown() {
 		c.endpoint(setKeep, a)
 	}
+}
+
+// isGated tells whether some port of the database can arrive at TLS.
+func isGated(db policy.Database) bool {
+	for _, e := range db.Endpoints() {
+		if negotiation(db.Engine(), e.TLS) != "" {
+			return true
+		}
+	}
+	for _, n := range db.Nodes() {
+		if n.Here && slices.ContainsFunc(n.Ports, func(p policy.Port) bool { return negotiation(db.Engine(), p.TLS) != "" }) {
+			return true
+		}
+	}
+	return false
 }
 
 // negotiation returns the set of endpoints that arrive at TLS in this way; none for a port that never does, or whose

@@ -1,58 +1,18 @@
 package compile
 
 import (
-	"time"
+	"slices"
 
 	"drawbridge/enforcer/ruleset"
 )
-
-// The expected set tells, by the server's own word, which sequence number the client's next tested byte has.
-const (
-	// expectedSize bounds it: the gate's memory for connections that begin. One set serves the whole table.
-	expectedSize = 1 << 18
-	// synTimeout is for a connection whose client has not completed the TCP handshake: two retransmissions of the
-	// SYN-ACK (1 s, 3 s, 7 s), each of which renews it.
-	synTimeout = 10 * time.Second
-	// requestTimeout is for a connection that stands and whose client owes the next byte: no shorter than a server's
-	// own patience (PostgreSQL's authentication_timeout is at most 600 s).
-	requestTimeout = 10 * time.Minute
-	// sentTimeout is for a client that has sent it: from now on the entry only serves repetitions, each of which renews
-	// it. A client that waits longer than this between two has lost seven in a row.
-	sentTimeout = 30 * time.Second
-)
-
-func expectedSet() ruleset.Set {
-	return ruleset.Set{
-		Name: setExpected, Key: []ruleset.DataType{ruleset.TypeMark, ruleset.TypeMark},
-		Dynamic: true, Timeout: synTimeout, Size: expectedSize,
-	}
-}
-
-// clientExpected matches packets at the locked sequence number.
-var clientExpected = in(setExpected, ruleset.CTID, ruleset.TCPSeq)
-
-// serverWaits matches answers of a server that has taken nothing beyond the locked sequence number.
-var serverWaits = in(setExpected, ruleset.CTID, ruleset.TCPAckSeq)
-
-func renew(timeout time.Duration) ruleset.Statement {
-	return ruleset.Dynset{Op: ruleset.UpdateElement, Set: setExpected, Key: fields(ruleset.CTID, ruleset.TCPSeq), Timeout: timeout}
-}
-
-// lock makes what the server acknowledges now the next locked sequence number.
-func lock(timeout time.Duration) ruleset.Statement {
-	return ruleset.Dynset{Op: ruleset.UpdateElement, Set: setExpected, Key: fields(ruleset.CTID, ruleset.TCPAckSeq), Timeout: timeout}
-}
 
 // Chains of the gate.
 const (
 	chainGate          = "gate"
 	chainForced        = "forced"
-	chainForcedBy      = "forced_by" // per family
 	chainForcedPayload = "forced_payload"
 	chainForcedSYN     = "forced_syn"
 	chainWatched       = "watched"
-	chainWatchedBy     = "watched_by" // per family
-	chainWatchedData   = "watched_payload"
 	chainStrip         = "strip"
 	chainBare          = "bare"
 	chainTest          = "test" // per family
@@ -87,15 +47,13 @@ func (c *compiler) gate() {
 		pair := in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport)
 		rules := []ruleset.Rule{
 			because("spared by unknown_connections", f.to(setKeep), flags(syn, 0), c.mark.is(ClassUnknown), accept),
-			rule(f.to(setForce), goTo(chainForcedBy+f.suffix)),
-			because("nodes always need TLS (C-03)", pair, goTo(chainForcedBy+f.suffix)),
+			rule(f.to(setForce), goTo(chainForced)),
+			because("nodes always need TLS (C-03)", pair, goTo(chainForced)),
 		}
 		for _, set := range negotiations {
-			rules = append(rules, rule(f.to(set), goTo(chainWatchedBy+f.suffix)))
+			rules = append(rules, rule(f.to(set), goTo(chainWatched)))
 		}
 		c.regular(chainGate+f.suffix, rules...)
-		c.regular(chainForcedBy+f.suffix, rule(jump(chainForced)), rule(goTo(chainTest+f.suffix)))
-		c.regular(chainWatchedBy+f.suffix, rule(jump(chainWatched)), rule(goTo(chainTest+f.suffix)))
 		c.regular(chainTest+f.suffix,
 			rule(f.to(setPG), goTo(chainTestPG)),
 			rule(f.to(setMySQL), goTo(chainTestMySQL)),
@@ -108,7 +66,7 @@ func (c *compiler) gate() {
 	c.verdicts()
 }
 
-// forced handles the client's packets where Force TLS is on. It comes back only with a packet that must pass the test.
+// forced handles the client's packets where Force TLS is on.
 //
 // While a client's packet walks through the gate, the witness may move its connection on, on another CPU. So every rule
 // here holds for the class that it reads itself, ClassTLS included, and what repeats a step writes no class.
@@ -117,18 +75,20 @@ func (c *compiler) forced() {
 	c.regular(chainForced,
 		because("conntrack cannot tell whose packet it is", state(stateInvalid|stateUntracked), drop),
 		rule(anyFlag(syn), goTo(chainForcedSYN)),
+		rule(anyFlag(rst), jump(chainPlace)),
 		rule(anyFlag(rst), goTo(chainBare)),
 		rule(m.is(ClassAcknowledged, ClassTLS), accept),
 		because("it may end", anyFlag(fin), m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainBare)),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainRefuse)),
 		rule(payload, goTo(chainForcedPayload)),
-		because("the client has completed the TCP handshake", clientExpected, renew(requestTimeout)),
+		rule(jump(chainPlace)),
 		rule(accept))
 	c.regular(chainForcedPayload,
 		because("half a handshake from before: its server decides", m.is(ClassBegun|ungated, ClassRequested|ungated,
 			ClassHello|ungated, ClassAcknowledged|ungated, ClassGSS|ungated), drop),
 		rule(m.is(ClassAnswered|ungated), goTo(chainRefuse)),
-		because("out of place: loss, reordering, or a trick", negate(clientExpected), drop))
+		rule(jump(chainPlace)),
+		because("out of place: loss, reordering, or a trick", drop))
 	c.regular(chainForcedSYN, append([]ruleset.Rule{
 		because("no SYN of a client", anyFlag(ack|rst|fin), drop),
 		because("bytes before the handshake (RFC 7413)", payload, drop),
@@ -147,20 +107,16 @@ func stripOptions() []ruleset.Rule {
 	}
 }
 
-// watched handles the client's packets where Force TLS is off. It comes back only with a packet at the locked
-// sequence number, marked ungated, whose test says what the connection speaks.
+// watched handles the client's packets where Force TLS is off. The test of a segment at the locked byte says what the
+// connection speaks; nothing happens to it.
 func (c *compiler) watched() {
 	m := c.mark
 	c.regular(chainWatched,
 		rule(state(stateInvalid|stateUntracked), accept),
 		rule(anyFlag(syn), goTo(chainStrip)),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated, ClassTLS), accept),
-		rule(payload, goTo(chainWatchedData)),
-		rule(clientExpected, renew(requestTimeout)),
+		rule(jump(chainPlace)),
 		rule(accept))
-	c.regular(chainWatchedData,
-		rule(negate(clientExpected), accept),
-		rule(m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()))
 	c.regular(chainStrip, stripOptions()...)
 }
 
@@ -170,8 +126,12 @@ func (c *compiler) tests() {
 	m := c.mark
 	// A TLS record of type handshake with a ClientHello shorter than 64 KiB: RFC 8446 sections 5.1 and 4. Seven bytes, and
 	// no engine on a port that begins with TLS takes them for a command of its own.
+	// Where there is more of it, the version that must follow the length is there as well.
+	begins := []ruleset.Statement{m.stage(ClassBegun, ClassHello, ClassAcknowledged, ClassAnswered), records(0, recordHandshake), bytesAt(5, helloClient, 0)}
 	c.regular(chainTestHello,
-		rule(m.stage(ClassBegun, ClassHello, ClassAcknowledged, ClassAnswered), records(0, recordHandshake), bytesAt(5, helloClient, 0), goTo(chainSent)),
+		rule(append(slices.Clone(begins), oneOf(9, tlsVersions...), goTo(chainSent))...),
+		because("no version of TLS", reaches(10), goTo(chainFailed)),
+		rule(append(slices.Clone(begins), goTo(chainSent))...),
 		rule(goTo(chainFailed)))
 	// MongoDB tells TLS by what its own header would say: bytes 8 to 11, responseTo, are zero in a command. The version
 	// in a ClientHello (RFC 8446 section 4.1.2) is there, and it is not zero.
@@ -182,9 +142,8 @@ func (c *compiler) tests() {
 	c.testPG()
 	c.testMySQL()
 	c.regular(chainSent,
-		rule(m.stage(ClassBegun, ClassRequested, ClassAnswered), renew(sentTimeout), m.setStage(ClassHello), accept),
-		because("sent again", renew(sentTimeout), accept),
-		rule(goTo(chainFailed)))
+		rule(m.stage(ClassBegun, ClassRequested, ClassAnswered), m.setStage(ClassHello), accept),
+		because("sent again", accept))
 }
 
 // Parts of TLS (RFC 8446 sections 4, 5.1, 6; RFC 5246 for older versions).
@@ -226,13 +185,13 @@ func (c *compiler) testPG() {
 		rule(goTo(chainTestHello)))
 	c.regular(chainTestPG+"_ssl",
 		because("a ninth byte", reaches(len(pgSSLRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun, ClassGSS), renew(sentTimeout), m.setStage(ClassRequested), accept),
-		because("sent again", m.stage(ClassRequested), renew(sentTimeout), accept),
+		rule(m.stage(ClassBegun, ClassGSS), m.setStage(ClassRequested), accept),
+		because("sent again", m.stage(ClassRequested), accept),
 		rule(goTo(chainLate)))
 	c.regular(chainTestPG+"_gss",
 		because("a ninth byte", reaches(len(pgGSSENCRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun), renew(sentTimeout), m.setStage(ClassGSS), accept),
-		because("sent again", m.stage(ClassGSS), renew(sentTimeout), accept),
+		rule(m.stage(ClassBegun), m.setStage(ClassGSS), accept),
+		because("sent again", m.stage(ClassGSS), accept),
 		rule(goTo(chainLate)))
 }
 
@@ -262,7 +221,7 @@ func (c *compiler) testMySQL() {
 		rule(records(mysqlSSLRequestSize, recordHandshake), bytesAt(mysqlSSLRequestSize+5, helloClient, 0), goTo(chainSent)),
 		because("too little of a ClientHello: wait for more", records(mysqlSSLRequestSize, recordHandshake), goTo(chainLate)),
 		because("a byte that is no ClientHello", reaches(mysqlSSLRequestSize), goTo(chainFailed)),
-		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), renew(sentTimeout), m.setStage(ClassRequested), accept),
+		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), m.setStage(ClassRequested), accept),
 		because("sent again", reaches(mysqlSSLRequestSize-1), accept),
 		rule(goTo(chainFailed)))
 }

@@ -158,6 +158,14 @@ func TestGate(t *testing.T) {
 		{"hello that the server discards, then plaintext", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", 0, nil, accepted, H}, {"up", 0, []byte("PING\r\n"), rejected, R}}},
 		{"hello that the server discards, then plaintext around it", "redis", on, []line{{"up", 0, hello, accepted, H}, {"up", -1, []byte("xPING\r\n"), dropped, H}, {"up", 1, []byte("ING\r\n"), dropped, H}}},
 		{"a server that answers in plaintext", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), []byte("-ERR unknown command\r\n"), dropped, R}}},
+		{"hello that the server discards, forgotten", "redis", on, []line{{"up", 0, hello, accepted, H}, {"expire", 0, nil, "", 0}, {"down", 0, nil, accepted, R}, {"up", 0, []byte("PING\r\n"), rejected, R}}},
+		{"pg request that the server discards, forgotten", "pg", on, []line{{"up", 0, pgSSL, accepted, Q}, {"expire", 0, nil, "", 0}, {"down", 0, nil, accepted, R}, {"up", 0, pgStartup, rejected, R}}},
+		{"pg gss that the server discards, forgotten", "pg", on, []line{{"up", 0, pgGSS, accepted, G}, {"expire", 0, nil, "", 0}, {"down", 0, nil, accepted, R}, {"up", 0, pgStartup, rejected, R}}},
+		{"mysql request that the server discards, forgotten", "mysql", on, []line{{"up", 0, mySSL, accepted, Q}, {"expire", 0, nil, "", 0}, {"down", 0, nil, accepted, R}, {"up", 0, myLogin790, rejected, R}}},
+		{"a lock that is forgotten before the first byte", "redis", on, []line{{"expire", 0, nil, "", 0}, {"up", 0, hello, dropped, classBegun}, {"down", 0, nil, accepted, R}}},
+		{"a client that leaves without a word", "redis", on, []line{{"fin", 0, nil, accepted, classBegun}, {"up", 0, hello, dropped, classBegun}}},
+		{"no version of TLS", "redis", on, []line{{"up", 0, cat(hello7, []byte("\r\nPING\r\n")), rejected, R}}},
+		{"watched, hello that the server discards, forgotten", "redis", off, []line{{"up", 0, hello, accepted, H | ungated}, {"expire", 0, nil, "", 0}, {"down", 0, nil, accepted, P}}},
 		{"repeated SYN-ACK", "redis", on, []line{{"up", 0, hello, accepted, H}, {"synack", 0, nil, accepted, H}, {"down", n(hello), serverHi, accepted, T}}},
 		{"the same ports again", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}, {"synack", 5000, nil, accepted, classBegun}, {"up", 5000, []byte("PING"), rejected, R}}},
 		{"the same ports and numbers again", "redis", on, []line{{"up", 0, hello, accepted, H}, {"down", n(hello), serverHi, accepted, T}, {"synack", 0, nil, accepted, classBegun}, {"up", 0, []byte("PING"), rejected, R}}},
@@ -234,6 +242,13 @@ func (c *conversation) play(t *testing.T, lines []line) {
 		case "on", "off":
 			c.force(t, l.way == "on")
 			continue
+		case "expire": // the kernel's clock: all that the database remembers is gone
+			for _, set := range c.dynamic {
+				clear(set)
+			}
+			continue
+		case "fin":
+			got = c.up(at, fin|ack, l.data)
 		case "up":
 			got = c.up(at, ack, l.data)
 		case "down":
@@ -313,7 +328,7 @@ func TestTheWitnessIsFaster(t *testing.T) {
 	}
 	c := converse(t, "redis", false, "cut").begin(t)
 	c.walker.mark = uint32(compile.ClassTLS) << 20
-	c.chain("watched_payload", packet{proto: 6, src: c.client, dst: c.server, flags: ack, seq: first, payload: hello, state: stateEstablished})
+	c.chain("in_place4", packet{proto: 6, src: c.client, dst: c.server, flags: ack, seq: first, payload: hello, state: stateEstablished})
 	require.Equal(t, compile.ClassTLS, c.class())
 	answer := packet{proto: 6, src: c.server, dst: c.client, flags: ack, ack: first + 9, payload: []byte("x"), state: stateEstablished}
 	require.Equal(t, accepted, c.chain("judge", answer))

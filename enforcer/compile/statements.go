@@ -36,7 +36,11 @@ const (
 	stateUntracked   = 64
 )
 
-const directionReply = 1 // IP_CT_DIR_REPLY
+// Directions (include/uapi/linux/netfilter/nf_conntrack_tuple_common.h).
+const (
+	directionOriginal = 0 // IP_CT_DIR_ORIGINAL
+	directionReply    = 1 // IP_CT_DIR_REPLY
+)
 
 var (
 	accept = ruleset.Verdict{Kind: ruleset.Accept}
@@ -64,6 +68,7 @@ var (
 	fromLo     = match(ruleset.MetaIIF, ruleset.Eq, native(loopbackIndex)...)
 	toLo       = match(ruleset.MetaOIF, ruleset.Eq, native(loopbackIndex)...)
 	noWayBack  = match(ruleset.FibSaddrIIFOIF, ruleset.Eq, native(0)...)
+	isOriginal = match(ruleset.CTDirection, ruleset.Eq, directionOriginal)
 	isReply    = match(ruleset.CTDirection, ruleset.Eq, directionReply)
 	v4Fragment = ruleset.Match{Field: ruleset.F(ruleset.IPFragOff), Mask: []byte{ipFragment >> 8, ipFragment & 0xff}, Op: ruleset.Neq, Value: []byte{0, 0}}
 	v6Fragment = match(ruleset.ExthdrFragExists, ruleset.Eq, 1)

@@ -162,6 +162,10 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 			if !ok {
 				return verdict{}, false
 			}
+			if s.Op == ruleset.DeleteElement {
+				delete(w.dynamic[s.Set], string(key))
+				continue
+			}
 			w.dynamic[s.Set][string(key)] = true
 		case ruleset.Counter, ruleset.ResetTCPOption:
 		default:

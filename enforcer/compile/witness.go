@@ -9,7 +9,6 @@ const (
 	chainForcedReply   = "forced_answer_by" // per family
 	chainWatchedAnswer = "watched_answer"
 	chainWatchedReply  = "watched_answer_by" // per family
-	chainBegin         = "begin"
 	chainForcedBegin   = "forced_begin"
 	chainWatchedBegin  = "watched_begin"
 	chainNothingNew    = "nothing_new"
@@ -51,7 +50,6 @@ func (c *compiler) witness() {
 			rule(goTo(chainJudge)))
 	}
 	c.answers()
-	c.begin()
 	c.judges()
 }
 
@@ -69,6 +67,9 @@ func (c *compiler) refusedAnswer() []ruleset.Rule {
 
 // answers sort the server's packets. They come back only with one that acknowledges more than the locked sequence
 // number, or says something that no server says there.
+//
+// A SYN-ACK locks the client's first byte and clears the class; never a client's SYN does, which anyone can forge:
+// addresses and ports are used again.
 func (c *compiler) answers() {
 	m := c.mark
 	synAck := flags(syn|ack, syn|ack)
@@ -77,30 +78,20 @@ func (c *compiler) answers() {
 		rule(synAck, goTo(chainForcedBegin)),
 		rule(anyFlag(rst), goTo(chainBare)),
 		because("cut: no byte of it gets out (X-05)", m.is(ClassUnknown, ClassPlaintext, ClassRefused), goTo(chainBare)),
-		rule(serverWaits, goTo(chainNothingNew)))
+		rule(jump(chainAnswer)))
+	c.regular(chainForcedBegin, rule(jump(chainAnswer)), because("no room: the server repeats it", drop))
 	c.regular(chainWatchedAnswer,
 		rule(state(stateInvalid|stateUntracked), accept),
 		rule(synAck, goTo(chainWatchedBegin)),
 		rule(anyFlag(rst), accept),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused), accept),
-		rule(serverWaits, goTo(chainNothingNew)))
+		rule(jump(chainAnswer)))
+	c.regular(chainWatchedBegin, rule(jump(chainAnswer)), because("no room: never classified", m.set(ClassUnknown)), rule(accept))
 	// After its SSLRequest a MySQL server has nothing to say before the ClientHello; the greeting that it may repeat is
 	// packet 0 of protocol 10. Anything else is a plaintext answer: the server took other bytes than the gate saw.
 	c.regular(chainNothingNew,
 		rule(m.stage(ClassAnswered), ruleset.Match{Field: ruleset.InnerField(3, 2), Op: ruleset.Neq, Value: []byte{0, 10}}, back),
 		rule(accept))
-}
-
-// begin locks the client's first byte and clears the class, at the server's SYN-ACK and never at a client's SYN, which
-// anyone can forge: addresses and ports are used again. A SYN-ACK that is repeated while the first segment is on its
-// way changes nothing; that segment's class is tentative in any case.
-func (c *compiler) begin() {
-	m := c.mark
-	c.regular(chainBegin,
-		rule(serverWaits, m.stage(ClassRequested, ClassHello, ClassGSS), accept),
-		rule(lock(synTimeout), m.set(ClassBegun), accept))
-	c.regular(chainForcedBegin, rule(jump(chainBegin)), because("no room: the server repeats it", drop))
-	c.regular(chainWatchedBegin, rule(jump(chainBegin)), because("no room: never classified", m.set(ClassUnknown)), rule(accept))
 }
 
 // judges compare an answer beyond the locked sequence number with the connection's class.
@@ -125,11 +116,11 @@ func (c *compiler) judges() {
 		rule(accept))
 	c.regular(chainJudgePG,
 		rule(reaches(1), back),
-		because("the server agrees; it speaks nothing but TLS from here", m.stage(ClassRequested), bytesAt(0, 'S'), lock(requestTimeout), m.set(ClassAnswered), accept),
-		because("no GSSAPI; an SSLRequest may follow", m.stage(ClassGSS), bytesAt(0, 'N'), lock(requestTimeout), accept),
+		because("the server agrees; it speaks nothing but TLS from here", m.stage(ClassRequested), bytesAt(0, 'S'), m.set(ClassAnswered), jump(chainLock)),
+		because("no GSSAPI; an SSLRequest may follow", m.stage(ClassGSS), bytesAt(0, 'N'), jump(chainLock)),
 		rule(payload, back),
 		rule(accept))
 	c.regular(chainJudgeMySQL,
 		rule(payload, back),
-		rule(lock(requestTimeout), m.setStage(ClassAnswered), accept))
+		rule(m.setStage(ClassAnswered), jump(chainLock)))
 }

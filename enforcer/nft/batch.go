@@ -27,13 +27,20 @@ func nfgenmsg(family uint8, resource uint16) []byte {
 
 // batch collects the messages of one transaction. The first error sticks and is reported by finish.
 type batch struct {
+	family   ruleset.Family
 	table    string
 	messages []netlink.Message
 	lastID   uint32
 	err      error
 }
 
-func newBatch(table string) *batch { return &batch{table: table} }
+func newBatch(family ruleset.Family, table string) *batch {
+	b := &batch{family: family, table: table}
+	if _, ok := protocolFamilies[family]; !ok {
+		b.fail(fmt.Errorf("family %q", family))
+	}
+	return b
+}
 
 func (b *batch) fail(err error) {
 	if b.err == nil && err != nil {
@@ -54,7 +61,7 @@ func (b *batch) add(msg int, flags netlink.HeaderFlags, attributes []byte, err e
 	}
 	b.messages = append(b.messages, netlink.Message{
 		Header: netlink.Header{Type: messageType(msg), Flags: netlink.Request | flags},
-		Data:   append(nfgenmsg(familyINET, 0), attributes...),
+		Data:   append(nfgenmsg(protocolFamilies[b.family], 0), attributes...),
 	})
 }
 

@@ -15,8 +15,8 @@ import (
 // computed from. Errors: ErrInvalid, ErrGeneration and ErrRejected mean that nothing changed; ErrUnknownOutcome means
 // read back.
 func (c *Conn) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
-	if change.Table != c.table {
-		return fmt.Errorf("%w: table %q on a connection for %q", ErrInvalid, change.Table, c.table)
+	if change.Table != c.table || change.Family != c.family {
+		return fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, change.Family, change.Table, c.family, c.table)
 	}
 	messages, err := encodeChange(change, generation)
 	if err != nil {
@@ -27,10 +27,7 @@ func (c *Conn) Commit(ctx context.Context, change ruleset.Change, generation uin
 
 // encodeChange writes a change in the order of its fields, which is the one that references need.
 func encodeChange(change ruleset.Change, generation uint32) ([]netlink.Message, error) {
-	b := newBatch(change.Table)
-	if change.Family != ruleset.FamilyINET {
-		b.fail(fmt.Errorf("family %q: only inet", change.Family))
-	}
+	b := newBatch(change.Family, change.Table)
 	if change.CreateTable {
 		b.addTable()
 	}
@@ -65,8 +62,8 @@ func encodeChange(change ruleset.Change, generation uint32) ([]netlink.Message, 
 // loses what the kernel gathered in dynamic sets and counters. exists tells whether there is a table to be replaced.
 // Errors: ErrInvalid, ErrGeneration and ErrRejected mean that nothing changed; ErrUnknownOutcome means read back.
 func (c *Conn) Replace(ctx context.Context, want ruleset.Table, exists bool, generation uint32) error {
-	if want.Name != c.table {
-		return fmt.Errorf("%w: table %q on a connection for %q", ErrInvalid, want.Name, c.table)
+	if want.Name != c.table || want.Family != c.family {
+		return fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, want.Family, want.Name, c.family, c.table)
 	}
 	messages, err := encodeReplace(want, exists, generation)
 	if err != nil {
@@ -77,7 +74,7 @@ func (c *Conn) Replace(ctx context.Context, want ruleset.Table, exists bool, gen
 
 // Delete removes the table with all that is in it. The errors are those of Replace.
 func (c *Conn) Delete(ctx context.Context, generation uint32) error {
-	b := newBatch(c.table)
+	b := newBatch(c.family, c.table)
 	b.deleteTable()
 	messages, err := b.finish(generation)
 	if err != nil {
@@ -92,7 +89,7 @@ func encodeReplace(want ruleset.Table, exists bool, generation uint32) ([]netlin
 	if err != nil || !exists {
 		return messages, err
 	}
-	b := newBatch(want.Name)
+	b := newBatch(want.Family, want.Name)
 	b.deleteTable()
 	return slices.Insert(messages, 1, b.messages...), nil
 }

@@ -9,22 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drawbridge/enforcer/nlsocket"
+	"drawbridge/enforcer/ruleset"
 )
 
 // receiveBuffer holds the kernel's errors for one batch: some hundred bytes a message, for more messages than a table of
 // 10,000 databases has.
 const receiveBuffer = 16 << 20
 
-// Conn is one lasting netlink socket in one network namespace, for one table of family inet. Use it from one goroutine
-// at a time.
+// Conn is one lasting netlink socket in one network namespace, for one table. Use it from one goroutine at a time.
 type Conn struct {
 	socket *nlsocket.Socket
+	family ruleset.Family
 	table  string
 }
 
 // Open opens a Conn for the table with this name, of family inet, in the network namespace of the calling thread; it
 // stays there wherever it is used. The caller closes it.
-func Open(table string) (*Conn, error) {
+func Open(table string) (*Conn, error) { return OpenFamily(ruleset.FamilyINET, table) }
+
+// OpenFamily is Open for a table of another family.
+func OpenFamily(family ruleset.Family, table string) (*Conn, error) {
+	if _, ok := protocolFamilies[family]; !ok {
+		return nil, fmt.Errorf("family %q: %w", family, ErrInvalid)
+	}
 	if table == "" || len(table) >= unix.NFT_TABLE_MAXNAMELEN {
 		return nil, fmt.Errorf("table name %q: %w", table, ErrInvalid)
 	}
@@ -32,23 +39,23 @@ func Open(table string) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netfilter socket: %w", err)
 	}
-	return &Conn{socket: socket, table: table}, nil
+	return &Conn{socket: socket, family: family, table: table}, nil
 }
 
 // Close closes the socket. Tables that it owns without the persist flag go with it.
 func (c *Conn) Close() error { return c.socket.Close() }
 
-// request is a message outside of a batch.
-func request(msg int, flags netlink.HeaderFlags, attributes []byte) netlink.Message {
+// request is a message outside of a batch, about tables of the Conn's family.
+func (c *Conn) request(msg int, flags netlink.HeaderFlags, attributes []byte) netlink.Message {
 	return netlink.Message{
 		Header: netlink.Header{Type: messageType(msg), Flags: netlink.Request | flags},
-		Data:   append(nfgenmsg(familyINET, 0), attributes...),
+		Data:   append(nfgenmsg(protocolFamilies[c.family], 0), attributes...),
 	}
 }
 
 // Generation is the number of the ruleset's present state; every commit of anybody in this namespace changes it.
 func (c *Conn) Generation(ctx context.Context) (uint32, error) {
-	answers, err := c.socket.Ask(ctx, request(unix.NFT_MSG_GETGEN, 0, nil))
+	answers, err := c.socket.Ask(ctx, c.request(unix.NFT_MSG_GETGEN, 0, nil))
 	if err != nil {
 		return 0, fmt.Errorf("ask for the generation: %w", err)
 	}
@@ -114,7 +121,7 @@ func (c *Conn) flush(ctx context.Context, messages []netlink.Message) error {
 // refusals collects the kernel's error for each message of a batch, by index. A question for the generation is sent
 // behind the batch: its answer comes after every error.
 func (c *Conn) refusals(ctx context.Context, sent []netlink.Message) (map[int]*nlsocket.Error, error) {
-	fence, err := c.socket.Send(request(unix.NFT_MSG_GETGEN, 0, nil))
+	fence, err := c.socket.Send(c.request(unix.NFT_MSG_GETGEN, 0, nil))
 	if err != nil {
 		return nil, err
 	}

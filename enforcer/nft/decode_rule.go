@@ -16,11 +16,13 @@ import (
 // anonymousValues finds the elements of an anonymous set by the name or the id in a lookup.
 type anonymousValues func(name string, id uint32) ([][]byte, bool)
 
-// loaded is what a register holds: a field, perhaps masked. For a SetMark it is masked and then changed.
+// loaded is what a register holds: a field, perhaps masked. For a SetMark it is masked and then changed. Where constant is
+// not nil, it holds that and no field.
 type loaded struct {
 	field     ruleset.Field
 	len       int
 	mask, xor []byte
+	constant  []byte
 }
 
 // ruleDecoder follows the registers through a rule's expressions.
@@ -86,8 +88,17 @@ func (d *ruleDecoder) emit(s ruleset.Statement) { d.out = append(d.out, s) }
 
 func (d *ruleDecoder) operation(op operation) error {
 	switch op := op.(type) {
-	case *expr.Payload, *expr.Meta, *expr.Exthdr, *expr.Fib:
+	case *expr.Payload:
+		if op.OperationType == expr.PayloadWrite {
+			return d.setTCPFlags(op)
+		}
 		return d.load(op)
+	case *expr.Meta, *expr.Exthdr, *expr.Fib:
+		return d.load(op)
+	case *expr.Immediate:
+		return d.constant(op)
+	case *expr.Dup:
+		return d.duplicate(op)
 	case *expr.Ct:
 		if op.SourceRegister {
 			return d.setMark(op)
@@ -235,7 +246,7 @@ func (d *ruleDecoder) take(number uint32) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isZero(l.xor) {
+	if !isZero(l.xor) || l.constant != nil {
 		return nil, foreign("compares a changed value")
 	}
 	d.registers[index] = nil
@@ -272,7 +283,7 @@ func (d *ruleDecoder) key(number uint32) ([]ruleset.Field, error) {
 	var fields []ruleset.Field
 	for index < registerCount && d.registers[index] != nil {
 		l := d.registers[index]
-		if l.mask != nil {
+		if l.mask != nil || l.constant != nil {
 			return nil, foreign("looks up a masked value in a named set")
 		}
 		fields = append(fields, l.field)
@@ -345,6 +356,42 @@ func (d *ruleDecoder) setMark(c *expr.Ct) error {
 	}
 	d.registers[index] = nil
 	d.emit(ruleset.SetMark{Mask: ^binary.NativeEndian.Uint32(l.mask), Value: binary.NativeEndian.Uint32(l.xor)})
+	return nil
+}
+
+// constant notes a value in its register.
+func (d *ruleDecoder) constant(i *expr.Immediate) error {
+	index, err := registerIndex(i.Register)
+	if err != nil || d.registers[index] != nil || len(i.Data) == 0 {
+		return foreign("register %d cannot hold a constant of %d bytes", i.Register, len(i.Data))
+	}
+	d.registers[index] = &loaded{len: len(i.Data), constant: i.Data}
+	return nil
+}
+
+func (d *ruleDecoder) setTCPFlags(p *expr.Payload) error {
+	l, index, err := d.at(p.SourceRegister)
+	if err != nil {
+		return err
+	}
+	want := expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: p.SourceRegister, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1}
+	if *p != want || len(l.constant) != 1 {
+		return foreign("writes something other than constant TCP flags")
+	}
+	d.registers[index] = nil
+	d.emit(ruleset.SetTCPFlags{Flags: l.constant[0]})
+	return nil
+}
+
+func (d *ruleDecoder) duplicate(e *expr.Dup) error {
+	l, err := d.take(e.RegAddr)
+	if err != nil {
+		return err
+	}
+	if e.RegDev != 0 || l.mask != nil {
+		return foreign("a copy to a device, or to a changed address")
+	}
+	d.emit(ruleset.Duplicate{To: l.field})
 	return nil
 }
 

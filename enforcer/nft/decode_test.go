@@ -43,7 +43,7 @@ func FuzzUnmarshalRule(f *testing.F) {
 		if err != nil {
 			return
 		}
-		batch := newBatch("t")
+		batch := newBatch(ruleset.FamilyINET, "t")
 		batch.addRules("c", []ruleset.Rule{rule})
 		if batch.err != nil {
 			return // nobody could have written it through this package: Diff sees another rule and replaces it

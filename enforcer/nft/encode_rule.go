@@ -90,6 +90,11 @@ func (e *ruleEncoder) action(s ruleset.Statement) error {
 		e.add(logExpr(s))
 	case ruleset.ResetTCPOption:
 		e.add(resetTCPOption{kind: s.Kind})
+	case ruleset.SetTCPFlags:
+		e.add(&expr.Immediate{Register: register(0), Data: []byte{s.Flags}},
+			&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: register(0), Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1})
+	case ruleset.Duplicate:
+		return e.duplicate(s)
 	case ruleset.NoTrack:
 		e.add(&expr.Notrack{})
 	case ruleset.Reject:
@@ -318,6 +323,16 @@ func reject(r ruleset.Reject) operation {
 		return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
 	}
 	return &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}
+}
+
+// duplicate loads the address to which the copy goes.
+func (e *ruleEncoder) duplicate(d ruleset.Duplicate) error {
+	op, err := loadField(d.To, 0)
+	if err != nil {
+		return err
+	}
+	e.add(op, &expr.Dup{RegAddr: register(0)})
+	return nil
 }
 
 // isZero reports whether all bytes are 0.

@@ -7,10 +7,17 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer/ruleset"
 )
 
-// familyINET is the only family here: rules that see IPv4 and IPv6.
+// familyINET is what the library is told of every expression: none of those here depends on it.
 const familyINET = unix.NFPROTO_INET
+
+// protocolFamilies translates families (include/uapi/linux/netfilter.h).
+var protocolFamilies = map[ruleset.Family]uint8{
+	ruleset.FamilyINET: unix.NFPROTO_INET, ruleset.FamilyIP: unix.NFPROTO_IPV4, ruleset.FamilyIP6: unix.NFPROTO_IPV6,
+}
 
 // newEncoder is an attribute encoder in the byte order of nf_tables.
 func newEncoder() *netlink.AttributeEncoder {
@@ -148,6 +155,7 @@ var emptyExpr = map[string]func() expr.Any{
 	"reject":    func() expr.Any { return &expr.Reject{} },
 	"notrack":   func() expr.Any { return &expr.Notrack{} },
 	"immediate": func() expr.Any { return &expr.Verdict{} },
+	"dup":       func() expr.Any { return &expr.Dup{} },
 }
 
 // unmarshalExpr reads the data of a named expression. The library's decoders index into what the kernel normally
@@ -162,10 +170,10 @@ func unmarshalExpr(name string, data []byte) (op operation, err error) {
 	if !ok {
 		return nil, foreign("expression %q", name)
 	}
-	if name == "immediate" && !isVerdict(data) {
-		return nil, foreign("an immediate value that is not a verdict")
-	}
 	e := empty()
+	if name == "immediate" && !isVerdict(data) {
+		e = &expr.Immediate{}
+	}
 	if err := expr.Unmarshal(familyINET, data, e); err != nil {
 		return nil, foreign("expression %q: %v", name, err)
 	}

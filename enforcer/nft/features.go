@@ -75,7 +75,7 @@ func (c *Conn) Missing(ctx context.Context) ([]Feature, error) {
 
 // encodeProbes writes the transaction, and which of its messages stands for which feature.
 func (c *Conn) encodeProbes() ([]netlink.Message, map[int]Feature, error) {
-	b := newBatch(probeTable)
+	b := newBatch(ruleset.FamilyINET, probeTable)
 	b.addTable()
 	b.addChain(ruleset.Chain{Name: probeChain, Hook: ruleset.HookPrerouting, Policy: ruleset.Verdict{Kind: ruleset.Accept}})
 	b.addSet(ruleset.Set{Name: probeSet, Key: []ruleset.DataType{ruleset.TypeMark}, Dynamic: true, Size: 1})

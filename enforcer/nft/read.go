@@ -98,7 +98,7 @@ func (c *Conn) dump(ctx context.Context) (State, error) {
 	if err != nil || !exists || foreign != nil {
 		return State{Exists: exists, Foreign: foreign}, err
 	}
-	d := tableDump{table: ruleset.Table{Family: ruleset.FamilyINET, Name: c.table}, anonymous: map[string][][]byte{}}
+	d := tableDump{table: ruleset.Table{Family: c.family, Name: c.table}, anonymous: map[string][][]byte{}}
 	for _, step := range []func(context.Context, *tableDump) error{c.readSets, c.readChains, c.readRules} {
 		if err := step(ctx, &d); errors.Is(err, ErrForeign) {
 			return State{Exists: true, Foreign: err}, nil
@@ -126,7 +126,7 @@ func (c *Conn) readTable(ctx context.Context) (exists bool, foreignErr, err erro
 	if err != nil {
 		return false, nil, err
 	}
-	replies, err := c.socket.Ask(ctx, request(unix.NFT_MSG_GETTABLE, 0, attributes))
+	replies, err := c.socket.Ask(ctx, c.request(unix.NFT_MSG_GETTABLE, 0, attributes))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil, nil
 	}
@@ -157,7 +157,7 @@ func (c *Conn) dumpOf(ctx context.Context, msg int, encode func(*netlink.Attribu
 	if err != nil {
 		return nil, err
 	}
-	return c.socket.Ask(ctx, request(msg, netlink.Dump, attributes))
+	return c.socket.Ask(ctx, c.request(msg, netlink.Dump, attributes))
 }
 
 func (c *Conn) readSets(ctx context.Context, d *tableDump) error {

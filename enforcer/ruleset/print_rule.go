@@ -40,6 +40,10 @@ func printAction(s Statement) string {
 		return fmt.Sprintf("log prefix %s group %d snaplen %d", printString(s.Prefix), s.Group, s.Snaplen)
 	case ResetTCPOption:
 		return fmt.Sprintf("reset tcp option %d", s.Kind)
+	case SetTCPFlags:
+		return "tcp flags set " + printTCPFlags([]byte{s.Flags})
+	case Duplicate:
+		return "dup to " + s.To.String()
 	case NoTrack:
 		return "notrack"
 	case Reject:

@@ -10,8 +10,12 @@ import "time"
 // Family is the nftables address family of a table.
 type Family string
 
-// FamilyINET sees IPv4 and IPv6 (nft(8), ADDRESS FAMILIES).
-const FamilyINET Family = "inet"
+// Families (nft(8), ADDRESS FAMILIES).
+const (
+	FamilyINET Family = "inet" // IPv4 and IPv6
+	FamilyIP   Family = "ip"
+	FamilyIP6  Family = "ip6"
+)
 
 // Table is one nftables table. Chains keep their order; sets and elements have none.
 type Table struct {
@@ -243,6 +247,14 @@ type Log struct {
 // ResetTCPOption overwrites a TCP option with NOPs (nft: reset tcp option).
 type ResetTCPOption struct{ Kind uint8 }
 
+// SetTCPFlags overwrites the TCP flags. It leaves the checksum alone and is for segments that this host makes, whose checksum
+// is not computed yet.
+type SetTCPFlags struct{ Flags byte }
+
+// Duplicate sends a copy of the packet to the address that a field holds, untracked; the packet itself goes on (families
+// ip and ip6 only).
+type Duplicate struct{ To Field }
+
 // NoTrack exempts the packet from connection tracking; only in chains that run before it.
 type NoTrack struct{}
 
@@ -277,6 +289,8 @@ func (Counter) statement()        {}
 func (Limit) statement()          {}
 func (Log) statement()            {}
 func (ResetTCPOption) statement() {}
+func (SetTCPFlags) statement()    {}
+func (Duplicate) statement()      {}
 func (NoTrack) statement()        {}
 func (Reject) statement()         {}
 func (Verdict) statement()        {}
