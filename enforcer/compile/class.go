@@ -78,6 +78,11 @@ func (m Mark) bits(c Class) uint32 { return uint32(c) << m.shift }
 // is matches connections of one of the classes.
 func (m Mark) is(classes ...Class) ruleset.Statement { return m.masked(classBits, classes) }
 
+// not matches connections of any other class.
+func (m Mark) not(c Class) ruleset.Statement {
+	return ruleset.Match{Field: ruleset.F(ruleset.CTMark), Mask: native(m.bits(classBits)), Op: ruleset.Neq, Value: native(m.bits(c))}
+}
+
 // stage matches connections at one of the stages, however they got there.
 func (m Mark) stage(classes ...Class) ruleset.Statement { return m.masked(stages, classes) }
 

@@ -78,6 +78,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	c.reply()
 	c.databaseChains(p)
 	c.locked(p)
+	c.tally()
 	c.gate()
 	c.witness()
 	return c.table(), nil

@@ -59,6 +59,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 			c.declare(f.endpointSet(name + f.suffix))
 		}
 		c.declare(f.pairSet(setForcePair))
+		c.declareTally(f)
 	}
 	for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
 		for _, f := range families {

@@ -233,8 +233,12 @@ func (c *compiler) verdicts() {
 	m := c.mark
 	c.regular(chainFailed,
 		because("the server has this byte, as TLS", m.is(ClassTLS), accept),
-		rule(m.is(ungatedClasses...), m.set(ClassPlaintext), accept),
+		rule(m.is(ungatedClasses...), m.set(ClassPlaintext), goTo(chainPlaintextSaid)),
 		rule(goTo(chainRefuse)))
 	c.regular(chainLate, rule(m.is(ungatedClasses...), accept), rule(drop))
-	c.regular(chainRefuse, rule(ruleset.Counter{}), rule(m.set(ClassRefused), ruleset.Reject{TCPReset: true}), rule(drop))
+	c.regular(chainRefuse,
+		rule(ruleset.Counter{}),
+		because("once for each connection", m.not(ClassRefused), jump(chainTallyRefused)),
+		rule(m.set(ClassRefused), ruleset.Reject{TCPReset: true}),
+		rule(drop))
 }

@@ -43,7 +43,7 @@ func (c *compiler) witness() {
 		}
 		c.regular(chainWitness+f.suffix, rules...)
 		c.regular(chainForcedReply+f.suffix, append([]ruleset.Rule{rule(jump(chainForcedAnswer)), rule(jump(chainJudgeBy + f.suffix))}, c.refusedAnswer()...)...)
-		c.regular(chainWatchedReply+f.suffix, rule(jump(chainWatchedAnswer)), rule(jump(chainJudgeBy+f.suffix)), rule(c.mark.set(ClassPlaintext)))
+		c.regular(chainWatchedReply+f.suffix, rule(jump(chainWatchedAnswer)), rule(jump(chainJudgeBy+f.suffix)), rule(c.mark.set(ClassPlaintext), goTo(chainPlaintextTaken)))
 		c.regular(chainJudgeBy+f.suffix,
 			rule(c.mark.stage(ClassRequested), f.from(setMySQL), goTo(chainJudgeMySQL)),
 			rule(c.mark.stage(ClassRequested, ClassGSS), goTo(chainJudgePG)),
@@ -59,7 +59,7 @@ func (c *compiler) witness() {
 func (c *compiler) refusedAnswer() []ruleset.Rule {
 	return []ruleset.Rule{
 		because("an error in answer to a request", c.mark.stage(ClassRequested, ClassGSS), bytesAt(0, 'E'), c.mark.set(ClassRefused), accept),
-		rule(c.mark.set(ClassRefused)),
+		rule(c.mark.set(ClassRefused), jump(chainTallyAnswer)),
 		rule(reaches(1), drop),
 		rule(accept),
 	}
@@ -108,8 +108,8 @@ func (c *compiler) judges() {
 	c.regular(chainJudge,
 		because("the server took the ClientHello", m.stage(ClassHello), m.setStage(ClassAcknowledged)),
 		because("the server took what nobody tested", untested, back),
-		because("ServerHello", records(0, recordHandshake), bytesAt(5, helloServer, 0), oneOf(9, tlsVersions...), plaintext, m.set(ClassTLS), accept),
-		because("a warning, then ServerHello", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), records(7, recordHandshake), bytesAt(12, helloServer, 0), m.set(ClassTLS), accept),
+		because("ServerHello", records(0, recordHandshake), bytesAt(5, helloServer, 0), oneOf(9, tlsVersions...), plaintext, m.set(ClassTLS), goTo(chainSpeaksTLS)),
+		because("a warning, then ServerHello", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), records(7, recordHandshake), bytesAt(12, helloServer, 0), m.set(ClassTLS), goTo(chainSpeaksTLS)),
 		because("alert", bytesAt(0, recordAlert, 3), bytesAt(3, 0, 2), accept),
 		because("another packet has settled it", m.is(ClassTLS), accept),
 		rule(payload, back),

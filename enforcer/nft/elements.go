@@ -22,6 +22,8 @@ type rawElement struct {
 	verdict *expr.Verdict
 	timeout time.Duration
 	comment string
+	expires time.Duration // what is left of timeout
+	packets uint64        // of the element's counter
 }
 
 // rawElements translates elements of a set to what the kernel keeps.
@@ -184,6 +186,16 @@ func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
 		ad.Nested(r.data)
 	case unix.NFTA_SET_ELEM_TIMEOUT:
 		r.timeout = time.Duration(ad.Uint64()) * timeoutUnit
+	case unix.NFTA_SET_ELEM_EXPIRATION:
+		r.expires = time.Duration(ad.Uint64()) * timeoutUnit
+	case unix.NFTA_SET_ELEM_EXPR:
+		op, err := unmarshalOperation(ad.Bytes())
+		if err != nil {
+			return err
+		}
+		if c, ok := op.(*expr.Counter); ok {
+			r.packets = c.Packets
+		}
 	case unix.NFTA_SET_ELEM_USERDATA:
 		r.comment = commentOf(ad.Bytes(), byte(userdata.NFTNL_UDATA_SET_ELEM_COMMENT))
 	}
