@@ -19,16 +19,18 @@ func (p *program) enforceCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "enforce",
 		Short: "The reference enforcer, behind the driver protocol",
-		Long: `Brings a policy into force in the network namespace it is called in, as one nftables table, inet drawbridge. These verbs are
-the driver protocol of docs/DRIVERS.md. They need CAP_NET_ADMIN.`,
-		Example: `  drawbridge enforce describe
+		Long: `Brings a policy into force in the network namespace it is called in, as one nftables table, inet drawbridge, and two small ones
+of families ip and ip6 that end connections which it refused. describe, apply and reset are the driver protocol of
+docs/DRIVERS.md. All verbs need CAP_NET_ADMIN.`,
+		Example: `  drawbridge enforce plan < policy.json
   drawbridge enforce apply < policy.json
+  drawbridge enforce status
   drawbridge enforce reset`,
-	}, p.enforceApplyCommand(), p.enforceResetCommand(), p.enforceDescribeCommand())
+	}, p.enforceApplyCommand(), p.enforcePlanCommand(), p.enforceStatusCommand(), p.enforceResetCommand(), p.enforceDescribeCommand())
 }
 
 func (p *program) enforceApplyCommand() *cobra.Command {
-	var file, mask string
+	var o enforceFlags
 	c := &cobra.Command{
 		Use:   "apply",
 		Short: "Bring a policy into force, in the place of the one before",
@@ -38,28 +40,61 @@ error, each on a line that begins with "warning: ".`,
 		Example: `  drawbridge enforce apply < policy.json
   drawbridge enforce apply --policy policy.json`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.enforceApply(c.Context(), file, mask) },
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceApply(c.Context(), o) },
 	}
-	c.Flags().StringVar(&file, "policy", "", "policy `file` (default: standard input)")
-	c.Flags().StringVar(&mask, "mark-mask", fmt.Sprintf("%#x", compile.DefaultMarkMask),
-		"the four adjacent `bits` of the conntrack mark that hold a connection's class")
+	o.addPolicy(c)
+	o.addMask(c)
 	return c
 }
 
-func (p *program) enforceApply(ctx context.Context, file, mask string) error {
-	const verb = "enforce apply"
-	bits, err := strconv.ParseUint(mask, 0, 32)
+// enforceFlags are the flags that several verbs of enforce share.
+type enforceFlags struct {
+	file, mask string
+	json       bool
+}
+
+// add adds the flags of a verb that prints for people or for programs.
+func (o *enforceFlags) add(c *cobra.Command, withPolicy bool) {
+	if withPolicy {
+		o.addPolicy(c)
+	}
+	o.addMask(c)
+	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
+}
+
+func (o *enforceFlags) addPolicy(c *cobra.Command) {
+	c.Flags().StringVar(&o.file, "policy", "", "policy `file` (default: standard input)")
+}
+
+func (o *enforceFlags) addMask(c *cobra.Command) {
+	c.Flags().StringVar(&o.mask, "mark-mask", fmt.Sprintf("%#x", compile.DefaultMarkMask),
+		"the four adjacent `bits` of the conntrack mark that hold a connection's class")
+}
+
+// options are the flags as the enforcer takes them.
+func (o *enforceFlags) options(verb string) (enforcer.Options, error) {
+	bits, err := strconv.ParseUint(o.mask, 0, 32)
 	if err == nil {
 		_, err = compile.NewMark(uint32(bits))
 	}
 	if err != nil {
-		return misuse(verb+": --mark-mask", err)
+		return enforcer.Options{}, misuse(verb+": --mark-mask", err)
 	}
-	name, document, err := p.readPolicy(file)
+	return enforcer.Options{Compile: compile.Options{MarkMask: uint32(bits)}}, nil
+}
+
+func (p *program) enforceApply(ctx context.Context, o enforceFlags) error {
+	const verb = "enforce apply"
+	options, err := o.options(verb)
+	if err != nil {
+		return err
+	}
+	name, document, err := p.readPolicy(o.file)
 	if err != nil {
 		return misuse(verb, err)
 	}
-	receipt, err := enforcer.Apply(ctx, document, enforcer.Options{Name: name, Compile: compile.Options{MarkMask: uint32(bits)}})
+	options.Name = name
+	receipt, err := enforcer.Apply(ctx, document, options)
 	if errors.Is(err, enforcer.ErrRefused) {
 		return misuse(verb, err)
 	}

@@ -43,6 +43,9 @@ func unable(place string, err error) error { return &failure{exitUnjudged, place
 // errNotConformant ends a run whose report has already said what does not hold: nothing is printed for it.
 var errNotConformant = &quiet{exitNotConformant}
 
+// errNothingInForce ends a status that has already said so.
+var errNothingInForce = &quiet{exitNotConformant}
+
 // quiet is an exit code that needs no words.
 type quiet struct{ code int }
 

@@ -19,6 +19,30 @@ func (c Class) Survives() bool {
 	return false
 }
 
+// Speech is what a connection speaks, as far as it is known.
+type Speech int
+
+// What connections speak. The zero value: nobody saw its beginning.
+const (
+	SpeaksUnknown   Speech = iota
+	SpeaksYet              // it has not shown it yet
+	SpeaksTLS              // the server answered in TLS
+	SpeaksPlaintext        // it began in plaintext, or was refused for that
+)
+
+// Speech tells what connections of the class speak.
+func (c Class) Speech() Speech {
+	switch {
+	case c == ClassTLS:
+		return SpeaksTLS
+	case c == ClassPlaintext, c == ClassRefused:
+		return SpeaksPlaintext
+	case c == ClassUnknown, c > classBits:
+		return SpeaksUnknown
+	}
+	return SpeaksYet
+}
+
 // OnlyOpens tells whether a change can end no connection that was allowed before: all it does is to add elements to sets
 // that let somebody in. For such a change nobody has to look for connections to be cut.
 func OnlyOpens(change ruleset.Change) bool {

@@ -284,9 +284,9 @@ func negotiation(e policy.Engine, tls policy.TLS) string {
 		return setTLSFirst
 	case tls == policy.TLSEither:
 		return setEither
-	case tls == policy.TLSInBand && e == policy.PostgreSQL:
+	case tls == policy.TLSInBand && e.Speaks(policy.PostgreSQL):
 		return setPG
-	case tls == policy.TLSInBand && e == policy.MySQL:
+	case tls == policy.TLSInBand && e.Speaks(policy.MySQL):
 		return setMySQL
 	}
 	return ""

@@ -76,6 +76,9 @@ func (t tracking) open() bool {
 	return false
 }
 
+// stands tells whether both ends believe in the connection.
+func (t tracking) stands() bool { return t.state == stateEstablished || t.state == stateSynRecv }
+
 // conntrackMessage is a ctnetlink message.
 func conntrackMessage(msg uint8, flags netlink.HeaderFlags, family uint8, attributes []byte) netlink.Message {
 	return netlink.Message{

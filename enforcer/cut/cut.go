@@ -62,7 +62,7 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 		err = errors.Join(err, c.close())
 		report.Took = time.Since(start)
 	}()
-	entries, err := c.find(ctx, judge, options.Behind)
+	entries, err := c.find(ctx, judge.Protects, options.Behind)
 	if err != nil {
 		return report, err
 	}
@@ -70,6 +70,23 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 	doomed := slices.DeleteFunc(entries, func(e *entry) bool { return judge.Allows(e.Connection) })
 	err = c.end(ctx, doomed, options.Limit, &report)
 	return report, err
+}
+
+// List returns the protected connections that stand now, in the network namespace of the calling thread. behind is as in
+// Options. It ends nothing.
+func List(ctx context.Context, protects func(Connection) bool, behind bool) (out []Connection, err error) {
+	c, err := openCutter()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	entries, err := c.find(ctx, protects, behind)
+	for _, e := range entries {
+		if e.socket != nil || e.tracking.stands() {
+			out = append(out, e.Connection)
+		}
+	}
+	return out, err
 }
 
 // cutter holds the sockets of one cut.
@@ -95,7 +112,7 @@ func openCutter() (*cutter, error) {
 func (c *cutter) close() error { return errors.Join(c.conntrack.Close(), c.diag.Close()) }
 
 // find lists the protected connections.
-func (c *cutter) find(ctx context.Context, judge Judge, behind bool) ([]*entry, error) {
+func (c *cutter) find(ctx context.Context, protects func(Connection) bool, behind bool) ([]*entry, error) {
 	sockets, err := dumpSockets(ctx, c.diag)
 	if err != nil {
 		return nil, err
@@ -110,7 +127,7 @@ func (c *cutter) find(ctx context.Context, judge Judge, behind bool) ([]*entry, 
 	}
 	protected := make([]*entry, 0, len(entries))
 	for at, e := range entries {
-		if !judge.Protects(e.Connection) {
+		if !protects(e.Connection) {
 			continue
 		}
 		if !behind {

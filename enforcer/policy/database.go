@@ -227,7 +227,7 @@ func (d *decoder) negotiation(o *object, db Database, at func(string) (int, stri
 	if offset, path := at("engine"); !slices.Contains(KnownEngines(), db.engine) {
 		d.refuse(ErrNegotiationUnknown, offset, path, fmt.Sprintf("Force TLS for %s, engine %q", db.name, db.engine), hint)
 	}
-	if db.engine == PostgreSQL || db.engine == MySQL {
+	if db.engine.Speaks(PostgreSQL) || db.engine.Speaks(MySQL) {
 		return
 	}
 	inBand := slices.ContainsFunc(db.endpoints, func(e Endpoint) bool { return e.TLS == TLSInBand })
@@ -236,7 +236,7 @@ func (d *decoder) negotiation(o *object, db Database, at func(string) (int, stri
 	}
 	if inBand {
 		d.refuse(ErrNegotiationUnknown, o.item.offset, o.item.path,
-			fmt.Sprintf("an in-band port of %s, engine %q", db.name, db.engine), "only postgresql and mysql negotiate TLS in-band")
+			fmt.Sprintf("an in-band port of %s, engine %q", db.name, db.engine), "only postgresql, mysql and mariadb negotiate TLS in-band")
 	}
 }
 

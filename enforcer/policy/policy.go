@@ -27,17 +27,25 @@ type Engine string
 
 // The engines whose way to TLS is known.
 const (
-	PostgreSQL Engine = "postgresql"
-	MySQL      Engine = "mysql"
-	Redis      Engine = "redis"
-	MongoDB    Engine = "mongodb"
-	OpenSearch Engine = "opensearch"
-	InfluxDB   Engine = "influxdb"
+	PostgreSQL    Engine = "postgresql"
+	MySQL         Engine = "mysql"
+	MariaDB       Engine = "mariadb"
+	Redis         Engine = "redis"
+	Valkey        Engine = "valkey"
+	MongoDB       Engine = "mongodb"
+	OpenSearch    Engine = "opensearch"
+	Elasticsearch Engine = "elasticsearch"
+	InfluxDB      Engine = "influxdb"
 )
 
 // KnownEngines lists the engines whose way to TLS is known, in a fixed order.
 func KnownEngines() []Engine {
-	return []Engine{PostgreSQL, MySQL, Redis, MongoDB, OpenSearch, InfluxDB}
+	return []Engine{PostgreSQL, MySQL, MariaDB, Redis, Valkey, MongoDB, OpenSearch, Elasticsearch, InfluxDB}
+}
+
+// Speaks tells whether the engine speaks another's protocol, as its successors and forks do.
+func (e Engine) Speaks(protocol Engine) bool {
+	return e == protocol || protocol == MySQL && e == MariaDB || protocol == Redis && e == Valkey || protocol == OpenSearch && e == Elasticsearch
 }
 
 // Zone is where the packets that arrive at an interface come from.

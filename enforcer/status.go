@@ -1,0 +1,196 @@
+package enforcer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/cut"
+	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/ruleset"
+)
+
+// Status is what the kernel of the calling thread's network namespace enforces, as it says itself. The zero value says
+// that nothing is enforced.
+type Status struct {
+	// InForce: the table is there and readable.
+	InForce bool `json:"in_force"`
+	// Generation of the kernel's ruleset at which it was read.
+	Generation uint32 `json:"kernel_generation"`
+	// Tampered says why the table could not be read, if somebody changed it into something this enforcer did not write.
+	Tampered string `json:"tampered,omitempty"`
+	// Databases, by name.
+	Databases []DatabaseStatus `json:"databases"`
+}
+
+// DatabaseStatus is what is known of one database.
+type DatabaseStatus struct {
+	Name string `json:"name"`
+	// ForceTLS tells whether all, none or some of its ports that can speak TLS are held to it; "never" if it has none.
+	ForceTLS string `json:"force_tls"`
+	// TLS and Plaintext count connections since the table was made, by what they turned out to speak; Refused counts those
+	// that Force TLS refused.
+	TLS       uint64 `json:"tls_connections"`
+	Plaintext uint64 `json:"plaintext_connections"`
+	Refused   uint64 `json:"refused_connections"`
+	// LastPlaintext and LastRefused are the latest sources without TLS; nil if there was none in the last 30 days.
+	LastPlaintext *Sighting `json:"last_plaintext,omitempty"`
+	LastRefused   *Sighting `json:"last_refused,omitempty"`
+	// PlaintextSources are all sources that spoke plaintext, latest first.
+	PlaintextSources []Sighting `json:"plaintext_sources,omitempty"`
+	// Live are the connections that stand now.
+	Live Live `json:"live"`
+}
+
+// Sighting is a source that came without TLS.
+type Sighting struct {
+	Source      netip.Addr `json:"source"`
+	Connections uint64     `json:"connections"`
+	LastAt      time.Time  `json:"last_at"`
+}
+
+// Live counts connections that stand, by class.
+type Live struct {
+	TLS       int `json:"tls"`
+	Plaintext int `json:"plaintext"`
+	// Beginning have not shown yet what they speak.
+	Beginning int `json:"beginning"`
+	// Unknown began before the table was made, or were never tracked.
+	Unknown int `json:"unknown"`
+}
+
+func (l *Live) add(c compile.Class) {
+	switch c.Speech() {
+	case compile.SpeaksTLS:
+		l.TLS++
+	case compile.SpeaksPlaintext:
+		l.Plaintext++
+	case compile.SpeaksYet:
+		l.Beginning++
+	default:
+		l.Unknown++
+	}
+}
+
+// ReadStatus asks the kernel what is in force and what the tally says, in the network namespace of the calling thread.
+func ReadStatus(ctx context.Context, options Options) (status Status, err error) {
+	options = options.withDefaults()
+	mark, err := compile.NewMark(options.Compile.MarkMask)
+	if err != nil {
+		return Status{}, err
+	}
+	kernel, err := nft.Open(compile.TableName)
+	if err != nil {
+		return Status{}, err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	state, err := kernel.Read(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	status = Status{InForce: state.Exists && state.Foreign == nil, Generation: state.Generation}
+	if state.Foreign != nil {
+		status.Tampered = state.Foreign.Error()
+	}
+	if !status.InForce {
+		return status, nil
+	}
+	read := statusReader{now: options.Clock(), mark: mark, inventory: compile.InventoryOf(state.Table), byName: map[string]*DatabaseStatus{}}
+	if err := read.tally(ctx, kernel, state.Table); err != nil {
+		return Status{}, err
+	}
+	if err := read.live(ctx); err != nil {
+		return Status{}, err
+	}
+	status.Databases = read.databases()
+	return status, nil
+}
+
+// statusReader collects a Status.
+type statusReader struct {
+	now       time.Time
+	mark      compile.Mark
+	inventory compile.Inventory
+	byName    map[string]*DatabaseStatus
+}
+
+func (r *statusReader) of(database string) *DatabaseStatus {
+	d := r.byName[database]
+	if d == nil {
+		d = &DatabaseStatus{Name: database, ForceTLS: r.inventory.ForceTLS(database)}
+		r.byName[database] = d
+	}
+	return d
+}
+
+func (r *statusReader) tally(ctx context.Context, kernel *nft.Conn, table ruleset.Table) error {
+	for _, s := range table.Sets {
+		read, ok := compile.TallyOf(s)
+		if !ok {
+			continue
+		}
+		counted, err := kernel.ReadCounted(ctx, s)
+		if err != nil {
+			return err
+		}
+		for _, e := range counted {
+			source, endpoint := read.Key(e.Key)
+			r.count(read.Kind, source, endpoint, e, s.Timeout)
+		}
+	}
+	return nil
+}
+
+func (r *statusReader) count(kind string, source netip.Addr, endpoint netip.AddrPort, e nft.Counted, lifetime time.Duration) {
+	d := r.of(r.inventory.Database(endpoint))
+	seen := Sighting{Source: source, Connections: e.Packets, LastAt: r.now.Add(e.Expires - cmp.Or(e.Timeout, lifetime))}
+	switch kind {
+	case compile.TallyTLS:
+		d.TLS += e.Packets
+	case compile.TallyPlaintext:
+		d.Plaintext += e.Packets
+		d.LastPlaintext = later(d.LastPlaintext, seen)
+		d.PlaintextSources = append(d.PlaintextSources, seen)
+	case compile.TallyRefused:
+		d.Refused += e.Packets
+		d.LastRefused = later(d.LastRefused, seen)
+	}
+}
+
+func later(have *Sighting, next Sighting) *Sighting {
+	if have != nil && !next.LastAt.After(have.LastAt) {
+		return have
+	}
+	return &next
+}
+
+// live counts what stands now.
+func (r *statusReader) live(ctx context.Context) error {
+	connections, err := cut.List(ctx, func(c cut.Connection) bool { return r.inventory.Database(c.Endpoint) != "" }, r.inventory.Dedicated())
+	for _, c := range connections {
+		class := compile.ClassUnknown
+		if c.Tracked {
+			class = r.mark.Class(c.Mark)
+		}
+		r.of(r.inventory.Database(c.Endpoint)).Live.add(class)
+	}
+	return err
+}
+
+func (r *statusReader) databases() []DatabaseStatus {
+	for _, name := range r.inventory.Names() {
+		r.of(name)
+	}
+	delete(r.byName, "") // counted for a database that is gone
+	out := make([]DatabaseStatus, 0, len(r.byName))
+	for _, d := range r.byName {
+		slices.SortFunc(d.PlaintextSources, func(a, b Sighting) int { return b.LastAt.Compare(a.LastAt) })
+		out = append(out, *d)
+	}
+	slices.SortFunc(out, func(a, b DatabaseStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
