@@ -4,6 +4,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ var (
 	ErrRefused = errors.New("policy refused")
 	// ErrUnsupported: the kernel lacks something that the policy needs; what was in force still is, unchanged.
 	ErrUnsupported = errors.New("this kernel cannot enforce the policy")
+	// ErrBlind: the kernel cannot tell TLS from plaintext. The rest of the policy is in force, and the databases that need TLS
+	// are denied as a whole.
+	ErrBlind = errors.New("this kernel cannot tell TLS from plaintext")
 	// ErrNotCut: the policy is in force, but not every connection that it no longer allows could be looked for or
 	// ended. No packet of those passes.
 	ErrNotCut = errors.New("the policy is in force, but established connections could not be ended")
@@ -39,6 +43,8 @@ type Options struct {
 	CutLimit time.Duration
 	// Clock is for receipts; nil: time.Now.
 	Clock func() time.Time
+
+	lacking []nft.Feature // tests: what the kernel is said to lack
 }
 
 func (o Options) withDefaults() Options {
@@ -59,7 +65,7 @@ func (o Options) withDefaults() Options {
 
 // Apply brings a policy into force, in the place of the one before. When it returns without error, every packet meets
 // the new rules and the connections that they no longer allow have ended. On ErrRefused and ErrUnsupported nothing has
-// changed; with ErrNotCut the receipt is valid.
+// changed; with ErrNotCut and ErrBlind the receipt is valid.
 func Apply(ctx context.Context, document []byte, options Options) (receipt Receipt, err error) {
 	options = options.withDefaults()
 	p, err := policy.Parse(options.Name, document)
@@ -81,10 +87,11 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 	// Closed last: the kernel makes whoever closes a netfilter socket wait until it has freed what was deleted (net/
 	// netfilter/nf_tables_api.c: nft_rcv_nl_event), and until then there is something to do.
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	done, err := enforce(ctx, kernel, want, options)
+	done, blind, err := enforceOrDeny(ctx, kernel, p, want, options)
 	if err != nil {
 		return Receipt{}, err
 	}
+	defer func() { err = errors.Join(err, blind) }()
 	receipt = newReceipt(done, p, options.Clock())
 	warnings, err := applyEndings(ctx, mark)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
@@ -94,7 +101,7 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 	if compile.OnlyOpens(done.Change) {
 		return receipt, nil
 	}
-	fresh := done.Change.CreateTable || done.Repaired != nil
+	fresh := done.Change.CreateTable || done.Repaired != nil || blind != nil
 	receipt.Cut, err = cut.Run(ctx, newJudge(p, mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: options.CutLimit})
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
@@ -105,8 +112,36 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 	return receipt, nil
 }
 
+// enforceOrDeny brings the table into force, or where the kernel lacks what tells TLS from plaintext, one that needs no such
+// thing: then blind says so.
+func enforceOrDeny(ctx context.Context, kernel *nft.Conn, p *policy.Policy, want ruleset.Table, options Options) (done reconcile.Receipt, blind, err error) {
+	done, err = enforce(ctx, kernel, want, options)
+	if !errors.Is(err, ErrUnsupported) {
+		return done, nil, err
+	}
+	cause := err
+	options.Compile.WithoutGate = true
+	options.lacking = nil
+	if want, err = options.Compile.Compile(p); err == nil {
+		done, err = enforce(ctx, kernel, want, options)
+	}
+	if err != nil {
+		return done, nil, errors.Join(cause, err)
+	}
+	var names []string
+	for _, db := range p.Databases() {
+		if db.ForceTLS() {
+			names = append(names, db.Name())
+		}
+	}
+	return done, fmt.Errorf("%w: %w; denied as a whole because they need TLS: %s", ErrBlind, cause, cmp.Or(strings.Join(names, ", "), "none")), nil
+}
+
 // enforce brings the table into force.
 func enforce(ctx context.Context, kernel *nft.Conn, want ruleset.Table, options Options) (reconcile.Receipt, error) {
+	if len(options.lacking) > 0 {
+		return reconcile.Receipt{}, lacks(options.lacking, nft.ErrRejected)
+	}
 	receipt, err := reconcile.Reconciler{Kernel: kernel, Clock: options.Clock}.Apply(ctx, want)
 	if errors.Is(err, nft.ErrRejected) {
 		return receipt, unsupported(ctx, kernel, err)
@@ -120,6 +155,10 @@ func unsupported(ctx context.Context, kernel *nft.Conn, refused error) error {
 	if err != nil || len(missing) == 0 {
 		return errors.Join(refused, err)
 	}
+	return lacks(missing, refused)
+}
+
+func lacks(missing []nft.Feature, refused error) error {
 	names := make([]string, 0, len(missing))
 	for _, f := range missing {
 		names = append(names, string(f))

@@ -98,8 +98,9 @@ func (p *program) enforceApply(ctx context.Context, o enforceFlags) error {
 	if errors.Is(err, enforcer.ErrRefused) {
 		return misuse(verb, err)
 	}
-	// With ErrNotCut the policy is in force all the same: the receipt is printed, but the call has not done all it must.
-	if err != nil && !errors.Is(err, enforcer.ErrNotCut) {
+	// With ErrNotCut and ErrBlind the table is in force all the same: the receipt is printed, but the call has not done all it
+	// must.
+	if err != nil && !errors.Is(err, enforcer.ErrNotCut) && !errors.Is(err, enforcer.ErrBlind) {
 		return unable(verb, err)
 	}
 	for _, w := range receipt.Warnings {

@@ -134,10 +134,13 @@ func (c *compiler) reply() {
 		rules := append([]ruleset.Rule{rule(negate(f.from(setProtected)), accept)}, c.admitted(f, outbound(f))...)
 		c.regular(chainReply+f.suffix, append(rules, rule(goTo(chainSilenced)))...)
 	}
-	c.regular(chainSilenced,
-		rule(payload, goTo(chainMuted)),
+	var silenced []ruleset.Rule
+	if !c.blind {
+		silenced = append(silenced, rule(payload, goTo(chainMuted)))
+	}
+	c.regular(chainSilenced, append(silenced,
 		because("a bare reset ends the other half", anyFlag(rst), accept),
-		rule(goTo(chainMuted)))
+		rule(goTo(chainMuted)))...)
 	c.regular(chainMuted, rule(ruleset.Counter{}), rule(drop))
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 	// SentTimeout is how long a database's memory holds a connection after its first segment went to the server,
 	// whole seconds, more than 2; 0: 8 s. Tests shorten it.
 	SentTimeout time.Duration
+	// WithoutGate leaves out what tells TLS from plaintext, for a kernel that cannot. Databases with Force TLS on are then
+	// closed as a whole, and so is traffic between nodes, which always needs TLS (SPEC C-03).
+	WithoutGate bool
 }
 
 // Compile returns the table for a policy, with default options.
@@ -66,9 +69,10 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 		ranges:    p.ManagedRanges(),
 		sent:      cmp.Or(o.SentTimeout, sentTimeout),
 		gated:     map[string]bool{},
+		blind:     o.WithoutGate,
 	}
 	for _, db := range p.Databases() {
-		c.gated[db.Name()] = isGated(db)
+		c.gated[db.Name()] = isGated(db) && !c.blind
 	}
 	c.declareSets(p)
 	c.fill(p)
@@ -77,10 +81,12 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	c.containment()
 	c.reply()
 	c.databaseChains(p)
-	c.locked(p)
-	c.tally()
-	c.gate()
-	c.witness()
+	if !c.blind {
+		c.locked(p)
+		c.tally()
+		c.gate()
+		c.witness()
+	}
 	return c.table(), nil
 }
 
@@ -92,7 +98,8 @@ type compiler struct {
 	zones     bool // the policy tells the interfaces' zones
 	ranges    []policy.ManagedRange
 	sent      time.Duration
-	gated     map[string]bool // databases with a port that can arrive at TLS
+	gated     map[string]bool // databases with a port that can arrive at TLS, and a gate that can tell
+	blind     bool            // there is no gate
 }
 
 // baseChain is a base chain that lets pass what its rules do not mention.

@@ -55,16 +55,17 @@ func (c *compiler) declareSets(p *policy.Policy) {
 	}
 	for _, f := range families {
 		c.declareAdmission(f)
+		if c.blind {
+			continue
+		}
 		for _, name := range append(slices.Clone(negotiations), setForce, setKeep) {
 			c.declare(f.endpointSet(name + f.suffix))
 		}
 		c.declare(f.pairSet(setForcePair))
-		c.declareTally(f)
-	}
-	for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
-		for _, f := range families {
+		for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
 			c.declare(f.endpointMap(chain))
 		}
+		c.declareTally(f)
 	}
 	for _, db := range p.Databases() {
 		if c.gated[db.Name()] {
@@ -163,8 +164,8 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 	if e.Kind == policy.PeeringRW {
 		c.endpoint(setPeering, e.Addr)
 	}
-	if db.ForceTLS() && e.TLS == policy.TLSNone {
-		return // a port that never speaks TLS is closed altogether (SPEC S-05)
+	if db.ForceTLS() && (e.TLS == policy.TLSNone || c.blind) {
+		return // a port that never speaks TLS, or where nobody can tell, is closed altogether (SPEC S-05)
 	}
 	if !c.dedicated {
 		c.endpoint(setRegional, e.Addr) // SPEC S-01
@@ -187,7 +188,7 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 // forceOnNodes makes the nodes of a cluster speak TLS at the cluster's own endpoint as well (SPEC C-03): whether they
 // get in there is the rules' affair.
 func (c *compiler) forceOnNodes(db policy.Database, endpoint netip.AddrPort) {
-	if len(db.Nodes()) < 2 {
+	if len(db.Nodes()) < 2 || c.blind {
 		return
 	}
 	f := familyOf(endpoint.Addr())
@@ -207,7 +208,7 @@ func (c *compiler) fillNode(db policy.Database, n policy.Node) {
 		for _, p := range n.Ports {
 			to := netip.AddrPortFrom(a, p.Number)
 			c.protect(db, to, p.TLS)
-			if !isClusterPort(db, p.Number) || p.TLS == policy.TLSNone {
+			if !isClusterPort(db, p.Number) || p.TLS == policy.TLSNone || c.blind {
 				continue // nodes speak to each other over TLS, or not at all (SPEC C-03)
 			}
 			for _, peer := range peers(db, n) {
@@ -246,7 +247,7 @@ func (c *compiler) protect(db policy.Database, a netip.AddrPort, tls policy.TLS)
 	f := familyOf(a.Addr())
 	c.put(setProtected+f.suffix, ruleset.Element{Key: endpointKey(a), Comment: db.Name()})
 	set := negotiation(db.Engine(), tls)
-	if set == "" {
+	if set == "" || c.blind {
 		return
 	}
 	c.endpoint(set, a)
