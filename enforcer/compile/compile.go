@@ -16,6 +16,7 @@ package compile
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"drawbridge/enforcer/policy"
@@ -44,6 +45,8 @@ type Options struct {
 	// SentTimeout is how long a database's memory holds a connection after its first segment went to the server,
 	// whole seconds, more than 2; 0: 8 s. Tests shorten it.
 	SentTimeout time.Duration
+	// Memory is how many elements each database may remember of connections that begin; 0: 2^18. Tests shrink it.
+	Memory uint32
 	// WithoutGate leaves out what tells TLS from plaintext, for a kernel that cannot. Databases with Force TLS on are then
 	// closed as a whole, and so is traffic between nodes, which always needs TLS (SPEC C-03).
 	WithoutGate bool
@@ -52,7 +55,7 @@ type Options struct {
 // Compile returns the table for a policy, with default options.
 func Compile(p *policy.Policy) (ruleset.Table, error) { return Options{}.Compile(p) }
 
-// Compile returns the table for a policy. The only error is a MarkMask that cannot hold a class.
+// Compile returns the table for a policy. The only errors are options that make no sense.
 func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	if o.MarkMask == 0 {
 		o.MarkMask = DefaultMarkMask
@@ -61,6 +64,9 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	if err != nil {
 		return ruleset.Table{}, err
 	}
+	if o.SentTimeout != 0 && (o.SentTimeout <= freshMargin || o.SentTimeout%time.Second != 0) {
+		return ruleset.Table{}, fmt.Errorf("sent timeout %v: want whole seconds, more than %v", o.SentTimeout, freshMargin)
+	}
 	c := compiler{
 		builder:   newBuilder(),
 		mark:      mark,
@@ -68,6 +74,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 		zones:     len(p.Interfaces()) > 0,
 		ranges:    p.ManagedRanges(),
 		sent:      cmp.Or(o.SentTimeout, sentTimeout),
+		memory:    cmp.Or(o.Memory, expectedSize),
 		gated:     map[string]bool{},
 		blind:     o.WithoutGate,
 	}
@@ -98,6 +105,7 @@ type compiler struct {
 	zones     bool // the policy tells the interfaces' zones
 	ranges    []policy.ManagedRange
 	sent      time.Duration
+	memory    uint32
 	gated     map[string]bool // databases with a port that can arrive at TLS, and a gate that can tell
 	blind     bool            // there is no gate
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/ruleset"
 	"drawbridge/sim/netns/netnstest"
 )
@@ -72,6 +73,42 @@ func TestOperatorsCanLoadIt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEndings: the tables that end refused connections are what operators can read and load, and what the kernel gives back.
+func TestEndings(t *testing.T) {
+	m, err := compile.NewMark(compile.DefaultMarkMask)
+	require.NoError(t, err)
+	for _, want := range m.Endings() {
+		ns := netnstest.New(t)
+		text := ruleset.Print(want)
+		golden := filepath.Join("testdata", "ending_"+string(want.Family)+".nft")
+		if *update {
+			require.NoError(t, os.WriteFile(golden, []byte(text), 0o644))
+		}
+		committed, err := os.ReadFile(golden)
+		require.NoError(t, err)
+		require.Equal(t, string(committed), text)
+		var c *nft.Conn
+		require.NoError(t, ns.Do(func() (err error) {
+			c, err = nft.OpenFamily(want.Family, want.Name)
+			return err
+		}))
+		require.NoError(t, c.Commit(t.Context(), ruleset.Diff(ruleset.Table{}, want), 0))
+		got, err := c.Read(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, got.Foreign)
+		require.Equal(t, want.Chains, got.Table.Chains)
+		require.NoError(t, c.Close())
+		var out bytes.Buffer
+		for _, args := range [][]string{{"list", "ruleset"}, {"flush", "ruleset"}, {"-f", "-"}} {
+			cmd := exec.Command(netnstest.Tool(t, "nft"), args...)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(text), &out, &out
+			require.NoError(t, ns.Start(cmd))
+			require.NoError(t, cmd.Wait(), out.String())
+		}
+		require.Contains(t, out.String(), "asks the server where it stands")
 	}
 }
 

@@ -69,7 +69,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 	}
 	for _, db := range p.Databases() {
 		if c.gated[db.Name()] {
-			c.declare(expectedSet(db.Name()))
+			c.declare(expectedSet(db.Name(), c.memory))
 		}
 	}
 	if c.dedicated {

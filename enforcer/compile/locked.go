@@ -46,10 +46,10 @@ const (
 
 func setExpected(database string) string { return "expected_" + database }
 
-func expectedSet(database string) ruleset.Set {
+func expectedSet(database string, size uint32) ruleset.Set {
 	return ruleset.Set{
 		Name: setExpected(database), Key: []ruleset.DataType{ruleset.TypeMark, ruleset.TypeMark},
-		Dynamic: true, Timeout: synTimeout, Size: expectedSize,
+		Dynamic: true, Timeout: synTimeout, Size: size,
 	}
 }
 

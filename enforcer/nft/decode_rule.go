@@ -374,12 +374,11 @@ func (d *ruleDecoder) setTCPFlags(p *expr.Payload) error {
 	if err != nil {
 		return err
 	}
-	want := expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: p.SourceRegister, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1}
-	if *p != want || len(l.constant) != 1 {
+	if *p != tcpFlagsWrite(p.SourceRegister) || len(l.constant) != 2 || l.constant[0] != tcpNoOptions {
 		return foreign("writes something other than constant TCP flags")
 	}
 	d.registers[index] = nil
-	d.emit(ruleset.SetTCPFlags{Flags: l.constant[0]})
+	d.emit(ruleset.SetTCPFlags{Flags: l.constant[1]})
 	return nil
 }
 

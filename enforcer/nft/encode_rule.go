@@ -91,8 +91,8 @@ func (e *ruleEncoder) action(s ruleset.Statement) error {
 	case ruleset.ResetTCPOption:
 		e.add(resetTCPOption{kind: s.Kind})
 	case ruleset.SetTCPFlags:
-		e.add(&expr.Immediate{Register: register(0), Data: []byte{s.Flags}},
-			&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: register(0), Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1})
+		write := tcpFlagsWrite(register(0))
+		e.add(&expr.Immediate{Register: register(0), Data: []byte{tcpNoOptions, s.Flags}}, &write)
 	case ruleset.Duplicate:
 		return e.duplicate(s)
 	case ruleset.NoTrack:
@@ -323,6 +323,14 @@ func reject(r ruleset.Reject) operation {
 		return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
 	}
 	return &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}
+}
+
+// tcpFlagsWrite writes data offset and flags, and mends the checksum.
+func tcpFlagsWrite(source uint32) expr.Payload {
+	return expr.Payload{
+		OperationType: expr.PayloadWrite, SourceRegister: source, Base: expr.PayloadBaseTransportHeader,
+		Offset: tcpFlagsOffset - 1, Len: 2, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksumOffset,
+	}
 }
 
 // duplicate loads the address to which the copy goes.

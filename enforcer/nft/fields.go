@@ -12,17 +12,19 @@ import (
 
 // Header offsets and lengths in bytes.
 const (
-	ipFragOffOffset = 6  // RFC 791 section 3.1: flags and fragment offset
-	ipSaddrOffset   = 12 // RFC 791 section 3.1
-	ipDaddrOffset   = 16
-	ip6SaddrOffset  = 8 // RFC 8200 section 3
-	ip6DaddrOffset  = 24
-	thSportOffset   = 0 // RFC 9293 section 3.1; the same in UDP and SCTP
-	thDportOffset   = 2
-	tcpSeqOffset    = 4
-	tcpAckOffset    = 8
-	tcpFlagsOffset  = 13
-	icmpTypeOffset  = 0 // RFC 792, RFC 4443 section 2.1
+	ipFragOffOffset   = 6  // RFC 791 section 3.1: flags and fragment offset
+	ipSaddrOffset     = 12 // RFC 791 section 3.1
+	ipDaddrOffset     = 16
+	ip6SaddrOffset    = 8 // RFC 8200 section 3
+	ip6DaddrOffset    = 24
+	thSportOffset     = 0 // RFC 9293 section 3.1; the same in UDP and SCTP
+	thDportOffset     = 2
+	tcpSeqOffset      = 4
+	tcpAckOffset      = 8
+	tcpFlagsOffset    = 13
+	tcpNoOptions      = 5 << 4 // the byte before the flags, of a header without options
+	tcpChecksumOffset = 16
+	icmpTypeOffset    = 0 // RFC 792, RFC 4443 section 2.1
 
 	ipv4Len   = 4
 	ipv6Len   = 16

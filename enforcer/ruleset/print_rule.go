@@ -41,7 +41,7 @@ func printAction(s Statement) string {
 	case ResetTCPOption:
 		return fmt.Sprintf("reset tcp option %d", s.Kind)
 	case SetTCPFlags:
-		return "tcp flags set " + printTCPFlags([]byte{s.Flags})
+		return fmt.Sprintf("@th,96,16 set 0x50%02x", s.Flags)
 	case Duplicate:
 		return "dup to " + s.To.String()
 	case NoTrack:

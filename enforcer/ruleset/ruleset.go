@@ -247,8 +247,8 @@ type Log struct {
 // ResetTCPOption overwrites a TCP option with NOPs (nft: reset tcp option).
 type ResetTCPOption struct{ Kind uint8 }
 
-// SetTCPFlags overwrites the TCP flags. It leaves the checksum alone and is for segments that this host makes, whose checksum
-// is not computed yet.
+// SetTCPFlags overwrites the TCP flags, and with them the data offset in the same word, since a checksum is summed up of
+// words: it is for segments without options, such as resets that this host makes.
 type SetTCPFlags struct{ Flags byte }
 
 // Duplicate sends a copy of the packet to the address that a field holds, untracked; the packet itself goes on (families

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/ruleset"
+	"drawbridge/features/driver"
+	"drawbridge/features/platform"
+	"drawbridge/sim"
+	"drawbridge/sim/client"
+	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns"
+	"drawbridge/sim/netns/netnstest"
+	"drawbridge/topology"
+)
+
+// forced is a lab in which the reference enforcer forces TLS on every database, and lets everybody in.
+type forced struct {
+	*sim.Lab
+	office  *netns.Handle
+	sources map[bool]netip.Addr // by: is IPv6
+}
+
+func newForced(t *testing.T, options compile.Options) *forced {
+	t.Helper()
+	netnstest.Require(t)
+	lab, err := sim.Up(t.Context(), topology.Default(), sim.Options{AllowForged: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, lab.Close()) })
+	require.NoError(t, lab.StartServers(t.Context()))
+	f := &forced{Lab: lab, sources: map[bool]netip.Addr{}}
+	vantage, ok := lab.World().Vantage("office")
+	require.True(t, ok)
+	for _, a := range vantage.Addresses {
+		f.sources[a.Is6()] = a
+	}
+	f.office, ok = lab.Node("office")
+	require.True(t, ok)
+	f.openToAll(t, options)
+	return f
+}
+
+// openToAll brings the policy into force at every point.
+func (f *forced) openToAll(t *testing.T, options compile.Options) {
+	t.Helper()
+	state := platform.Start(f.World())
+	for _, d := range f.World().Databases() {
+		settings := platform.Settings{ForceTLS: platform.On, InternetAccessibility: platform.On}
+		if d.Model == topology.Dedicated {
+			settings = platform.Settings{Rules: []platform.Rule{{CIDR: netip.MustParsePrefix("0.0.0.0/0")}, {CIDR: netip.MustParsePrefix("::/0")}}}
+		}
+		state.Set(d.Name, settings)
+	}
+	for _, p := range f.World().Points() {
+		document, err := driver.Build(state, p.Name)
+		require.NoError(t, err)
+		text, err := json.Marshal(document)
+		require.NoError(t, err)
+		node, ok := f.Node(p.Name)
+		require.True(t, ok)
+		require.NoError(t, node.Do(func() error {
+			_, err := enforcer.Apply(t.Context(), text, enforcer.Options{Name: p.Name, Compile: options})
+			return err
+		}))
+	}
+}
+
+// gated lists the public endpoints that can speak TLS.
+func (f *forced) gated() (out []topology.Endpoint) {
+	for _, e := range f.World().Endpoints() {
+		if e.TLS != topology.TLSNone && e.Kind == topology.PublicRW {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// dial connects from the office, from a port that no other connection has.
+func (f *forced) dial(ctx context.Context, to netip.AddrPort, port uint16) (net.Conn, error) {
+	return f.office.Dial(ctx, netip.AddrPortFrom(f.sources[to.Addr().Is6()], port), to)
+}
+
+// Bounds of SPEC X-08 and of the refusals that people notice.
+const (
+	clientLearns = 300 * time.Millisecond
+	serverLearns = 5 * time.Second
+)
+
+// TestBothHalvesOfARefusalEnd: whoever speaks plaintext under Force TLS learns of it at once, and no server goes on
+// waiting for it, on the database's host and behind a gateway, over IPv4 and IPv6 (SPEC X-08).
+func TestBothHalvesOfARefusalEnd(t *testing.T) {
+	f := newForced(t, compile.Options{})
+	var slowest time.Duration
+	for i, e := range f.gated() {
+		port := uint16(24000 + i)
+		ctx, cancel := context.WithTimeout(t.Context(), serverLearns)
+		c, err := f.dial(ctx, e.Addr, port)
+		require.NoError(t, err, "%s", e.Addr)
+		if e.Engine == topology.MySQL {
+			_, err := io.ReadFull(c, make([]byte, 4)) // it greets first
+			require.NoError(t, err)
+		}
+		_, err = f.Journal().Wait(ctx, port, func(e endpoint.Event) bool { return e.Kind == endpoint.Accepted })
+		require.NoError(t, err)
+		said := time.Now()
+		_, err = io.WriteString(c, "drawbridge plaintext\n")
+		require.NoError(t, err)
+		require.NoError(t, c.SetReadDeadline(said.Add(serverLearns)))
+		_, err = io.Copy(io.Discard, c)
+		require.ErrorIs(t, err, syscall.ECONNRESET, "%s at %s", e.Database, e.Addr)
+		slowest = max(slowest, time.Since(said))
+		_, err = f.Journal().Wait(ctx, port, func(e endpoint.Event) bool { return e.Kind == endpoint.Closed })
+		require.NoError(t, err, "%s at %s: the server still waits", e.Database, e.Addr)
+		require.Zero(t, f.Journal().Received(port), "%s at %s", e.Database, e.Addr)
+		require.NoError(t, c.Close())
+		cancel()
+	}
+	require.Less(t, slowest, clientLearns)
+	t.Logf("%d endpoints, the slowest refusal after %v", len(f.gated()), slowest)
+}
+
+// A flood of more SYNs than a database remembers, which is 2^18 outside of this test. With 400,000 SYNs and the kernel's
+// tracking table full, the others are served as well; that takes a minute on two processors.
+const (
+	floodSize = 20_000
+	memory    = 4096
+)
+
+// flood sends SYNs that nobody completes to an endpoint, each from another source.
+func (f *forced) flood(to netip.AddrPort, n int) error {
+	fd, err := f.office.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	buf := gopacket.NewSerializeBuffer()
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IP{11, 0, 0, 0}, DstIP: to.Addr().AsSlice()}
+	tcp := &layers.TCP{SrcPort: 40000, DstPort: layers.TCPPort(to.Port()), SYN: true, Window: 65535}
+	if err := errors.Join(tcp.SetNetworkLayerForChecksum(ip), gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, tcp)); err != nil {
+		return err
+	}
+	packet := buf.Bytes()
+	for i := range n {
+		// The kernel fills in the IP checksum (raw(7)). What the source's lower half adds to the TCP checksum, the sequence
+		// number's takes away again.
+		packet[13], packet[14], packet[15] = byte(i>>16), byte(i>>8), byte(i)
+		packet[24], packet[25] = ^byte(0), ^byte(i>>16)
+		packet[26], packet[27] = ^byte(i>>8), ^byte(i)
+		if err := unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()}); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+	}
+	return nil
+}
+
+// query asks a database one question over TLS.
+func (f *forced) query(ctx context.Context, e topology.Endpoint, port uint16) error {
+	session, err := client.Open(ctx, func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, e.Addr, port) },
+		client.Target{Engine: e.Engine, Addr: e.Addr, TLS: true, RootCAs: f.CA(), ServerName: e.Database})
+	if err != nil {
+		return err
+	}
+	return errors.Join(session.Query(ctx, fmt.Sprintf("marker%d", port)), session.Close())
+}
+
+// TestAFloodAtOneDatabase: SYNs from allowed sources at one database, more than its memory holds, change no other
+// database's connect success (SPEC X-10), on a shared host and at a gateway.
+func TestAFloodAtOneDatabase(t *testing.T) {
+	f := newForced(t, compile.Options{Memory: memory})
+	for _, tt := range []struct{ flooded, other string }{{"pg-shared", "my-shared"}, {"pg-dedicated", "mongo-dedicated"}} {
+		t.Run(tt.flooded, func(t *testing.T) {
+			target, other := f.endpointOf(t, tt.flooded), f.endpointOf(t, tt.other)
+			var done atomic.Bool
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				defer done.Store(true)
+				if err := f.flood(target.Addr, floodSize); err != nil {
+					t.Error(err)
+				}
+			})
+			asked := 0
+			for ; !done.Load(); asked++ {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				require.NoError(t, f.query(ctx, other, uint16(30000+asked%20000)), "question %d", asked)
+				cancel()
+			}
+			wg.Wait()
+			require.Greater(t, asked, 10)
+			require.GreaterOrEqual(t, f.remembered(t, tt.flooded), memory*9/10, "the flood filled nothing")
+			t.Logf("%d questions answered during %d SYNs", asked, floodSize)
+		})
+	}
+}
+
+func (f *forced) endpointOf(t *testing.T, database string) topology.Endpoint {
+	t.Helper()
+	for _, e := range f.gated() {
+		if e.Database == database && e.Addr.Addr().Is4() {
+			return e
+		}
+	}
+	require.Fail(t, "no endpoint", database)
+	return topology.Endpoint{}
+}
+
+// remembered is how many elements the point in front of a database holds for its connections that begin.
+func (f *forced) remembered(t *testing.T, database string) (n int) {
+	t.Helper()
+	for _, p := range f.World().Points() {
+		if !slices.Contains(p.Databases, database) {
+			continue
+		}
+		node, _ := f.Node(p.Name)
+		require.NoError(t, node.Do(func() error {
+			kernel, err := nft.Open(compile.TableName)
+			if err != nil {
+				return err
+			}
+			set := ruleset.Set{Name: "expected_" + database, Key: []ruleset.DataType{ruleset.TypeMark, ruleset.TypeMark}}
+			elements, err := kernel.ReadCounted(t.Context(), set)
+			n = len(elements)
+			return errors.Join(err, kernel.Close())
+		}))
+	}
+	return n
+}
