@@ -67,16 +67,18 @@ func (c *compiler) declareSets(p *policy.Policy) {
 		}
 		c.declareTally(f)
 	}
-	for _, db := range p.Databases() {
-		if c.gated[db.Name()] {
-			c.declare(expectedSet(db.Name(), c.memory))
-		}
-	}
 	if c.dedicated {
 		for _, db := range p.Databases() {
 			for _, f := range families {
 				c.declare(f.rangeSet(setCustom(f, db.Name())))
 			}
+		}
+	}
+	// Last: the kernel finds a set by walking their list in the order of creation (net/netfilter/nf_tables_api.c:
+	// nft_set_lookup), and nobody asks it for the elements of these.
+	for _, db := range p.Databases() {
+		if c.gated[db.Name()] {
+			c.declare(expectedSet(db.Name(), c.memory))
 		}
 	}
 }

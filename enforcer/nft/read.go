@@ -286,13 +286,17 @@ func (c *Conn) readRules(ctx context.Context, d *tableDump) error {
 	if err != nil {
 		return fmt.Errorf("read rules: %w", err)
 	}
+	index := make(map[string]int, len(d.table.Chains))
+	for i, chain := range d.table.Chains {
+		index[chain.Name] = i
+	}
 	for _, r := range replies {
 		chain, rule, err := unmarshalRule(payload(r), d.anonymous)
 		if err != nil {
 			return fmt.Errorf("chain %q: %w", chain, err)
 		}
-		i := slices.IndexFunc(d.table.Chains, func(c ruleset.Chain) bool { return c.Name == chain })
-		if i < 0 {
+		i, listed := index[chain]
+		if !listed {
 			return foreign("a rule in chain %q, which was not listed", chain)
 		}
 		d.table.Chains[i].Rules = append(d.table.Chains[i].Rules, rule)
