@@ -60,16 +60,25 @@ func newForced(t *testing.T, options compile.Options) *forced {
 	return f
 }
 
-// openToAll brings the policy into force at every point.
+// openToAll forces TLS on every database and lets everybody in.
 func (f *forced) openToAll(t *testing.T, options compile.Options) {
+	t.Helper()
+	f.apply(t, options, func(d topology.Database) platform.Settings {
+		if d.Model == topology.Dedicated {
+			return platform.Settings{Rules: everybody}
+		}
+		return platform.Settings{ForceTLS: platform.On, InternetAccessibility: platform.On}
+	})
+}
+
+var everybody = []platform.Rule{{CIDR: netip.MustParsePrefix("0.0.0.0/0")}, {CIDR: netip.MustParsePrefix("::/0")}}
+
+// apply brings settings into force at every point, and returns how many connections that ended.
+func (f *forced) apply(t *testing.T, options compile.Options, of func(topology.Database) platform.Settings) (ended int) {
 	t.Helper()
 	state := platform.Start(f.World())
 	for _, d := range f.World().Databases() {
-		settings := platform.Settings{ForceTLS: platform.On, InternetAccessibility: platform.On}
-		if d.Model == topology.Dedicated {
-			settings = platform.Settings{Rules: []platform.Rule{{CIDR: netip.MustParsePrefix("0.0.0.0/0")}, {CIDR: netip.MustParsePrefix("::/0")}}}
-		}
-		state.Set(d.Name, settings)
+		state.Set(d.Name, of(d))
 	}
 	for _, p := range f.World().Points() {
 		document, err := driver.Build(state, p.Name)
@@ -79,10 +88,12 @@ func (f *forced) openToAll(t *testing.T, options compile.Options) {
 		node, ok := f.Node(p.Name)
 		require.True(t, ok)
 		require.NoError(t, node.Do(func() error {
-			_, err := enforcer.Apply(t.Context(), text, enforcer.Options{Name: p.Name, Compile: options})
+			receipt, err := enforcer.Apply(t.Context(), text, enforcer.Options{Name: p.Name, Compile: options})
+			ended += receipt.Cut.Cut()
 			return err
 		}))
 	}
+	return ended
 }
 
 // gated lists the public endpoints that can speak TLS.
@@ -173,14 +184,84 @@ func (f *forced) flood(to netip.AddrPort, n int) error {
 	return nil
 }
 
+// session is a driver's connection to a database.
+func (f *forced) session(ctx context.Context, dial client.Dial, e topology.Endpoint, tls bool) (client.Session, error) {
+	return client.Open(ctx, dial, client.Target{Engine: e.Engine, Addr: e.Addr, TLS: tls, RootCAs: f.CA(), ServerName: e.Database})
+}
+
 // query asks a database one question over TLS.
 func (f *forced) query(ctx context.Context, e topology.Endpoint, port uint16) error {
-	session, err := client.Open(ctx, func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, e.Addr, port) },
-		client.Target{Engine: e.Engine, Addr: e.Addr, TLS: true, RootCAs: f.CA(), ServerName: e.Database})
+	session, err := f.session(ctx, func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, e.Addr, port) }, e, true)
 	if err != nil {
 		return err
 	}
 	return errors.Join(session.Query(ctx, fmt.Sprintf("marker%d", port)), session.Close())
+}
+
+// turns is how often Force TLS is turned on and off again under load.
+const turns = 4
+
+// TestForceTLSUnderLoad: turning Force TLS on cuts the connections that speak plaintext and no others; those that speak
+// TLS and ask without pause lose not one query, at both placements (SPEC X-05).
+func TestForceTLSUnderLoad(t *testing.T) {
+	f := newForced(t, compile.Options{})
+	force := func(to platform.Toggle) int {
+		return f.apply(t, compile.Options{}, func(d topology.Database) platform.Settings {
+			if d.Model == topology.Dedicated {
+				return platform.Settings{ForceTLS: to, Rules: everybody}
+			}
+			return platform.Settings{ForceTLS: to}
+		})
+	}
+	force(platform.Off)
+	app, ok := f.World().Vantage("osc-fr1/web")
+	require.True(t, ok)
+	node, _ := f.Node("osc-fr1/web")
+	port := uint16(26000)
+	open := func(e topology.Endpoint, tls bool) client.Session {
+		port++
+		local := netip.AddrPortFrom(app.Addresses[slices.IndexFunc(app.Addresses, netip.Addr.Is4)], port)
+		s, err := f.session(t.Context(), func(ctx context.Context) (net.Conn, error) { return node.Dial(ctx, local, e.Addr) }, e, tls)
+		require.NoError(t, err, "%s, TLS %v", e.Database, tls)
+		return s
+	}
+	var databases []topology.Endpoint
+	for _, name := range []string{"pg-shared", "my-shared", "pg-dedicated", "mongo-dedicated"} {
+		databases = append(databases, f.endpointOf(t, name))
+	}
+	var stop atomic.Bool
+	var asked atomic.Int64
+	var wg sync.WaitGroup
+	for _, e := range databases {
+		s := open(e, true)
+		wg.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if err := s.Query(t.Context(), "marker"); err != nil {
+					t.Errorf("%s, query %d: %v", e.Database, n, err)
+					return
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	for turn := range turns {
+		var plain []client.Session
+		for _, e := range databases {
+			s := open(e, false)
+			require.NoError(t, s.Query(t.Context(), "marker"), e.Database)
+			plain = append(plain, s)
+		}
+		// A late acknowledgement that meets the new rules before the cut does is refused by the gate, which ends both halves.
+		require.LessOrEqual(t, force(platform.On), len(plain), "turn %d", turn)
+		for i, s := range plain {
+			require.Error(t, s.Query(t.Context(), "marker"), "turn %d, %s", turn, databases[i].Database)
+		}
+		force(platform.Off)
+	}
+	stop.Store(true)
+	wg.Wait()
+	require.Greater(t, asked.Load(), int64(turns))
+	t.Logf("%d queries over TLS while Force TLS was turned on and off %d times", asked.Load(), turns)
 }
 
 // TestAFloodAtOneDatabase: SYNs from allowed sources at one database, more than its memory holds, change no other
