@@ -31,6 +31,7 @@ type batch struct {
 	table    string
 	messages []netlink.Message
 	lastID   uint32
+	owned    bool // the table is created as one that belongs to the socket
 	err      error
 }
 
@@ -77,6 +78,9 @@ func (b *batch) encode(msg int, flags netlink.HeaderFlags, fn func(*netlink.Attr
 func (b *batch) addTable() {
 	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_TABLE_NAME, b.table)
+		if b.owned {
+			ae.Uint32(unix.NFTA_TABLE_FLAGS, tableFlagOwner|tableFlagPersist)
+		}
 	})
 }
 

@@ -18,7 +18,7 @@ func (c *Conn) Commit(ctx context.Context, change ruleset.Change, generation uin
 	if change.Table != c.table || change.Family != c.family {
 		return fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, change.Family, change.Table, c.family, c.table)
 	}
-	messages, err := encodeChange(change, generation)
+	messages, err := encodeChange(change, generation, c.owns)
 	if err != nil {
 		return err
 	}
@@ -26,8 +26,9 @@ func (c *Conn) Commit(ctx context.Context, change ruleset.Change, generation uin
 }
 
 // encodeChange writes a change in the order of its fields, which is the one that references need.
-func encodeChange(change ruleset.Change, generation uint32) ([]netlink.Message, error) {
+func encodeChange(change ruleset.Change, generation uint32, owned bool) ([]netlink.Message, error) {
 	b := newBatch(change.Family, change.Table)
+	b.owned = owned
 	if change.CreateTable {
 		b.addTable()
 	}
@@ -65,7 +66,7 @@ func (c *Conn) Replace(ctx context.Context, want ruleset.Table, exists bool, gen
 	if want.Name != c.table || want.Family != c.family {
 		return fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, want.Family, want.Name, c.family, c.table)
 	}
-	messages, err := encodeReplace(want, exists, generation)
+	messages, err := encodeReplace(want, exists, generation, c.owns)
 	if err != nil {
 		return err
 	}
@@ -84,8 +85,8 @@ func (c *Conn) Delete(ctx context.Context, generation uint32) error {
 }
 
 // encodeReplace writes a table from nothing.
-func encodeReplace(want ruleset.Table, exists bool, generation uint32) ([]netlink.Message, error) {
-	messages, err := encodeChange(ruleset.Diff(ruleset.Table{}, want), generation)
+func encodeReplace(want ruleset.Table, exists bool, generation uint32, owned bool) ([]netlink.Message, error) {
+	messages, err := encodeChange(ruleset.Diff(ruleset.Table{}, want), generation, owned)
 	if err != nil || !exists {
 		return messages, err
 	}

@@ -21,6 +21,7 @@ type Conn struct {
 	socket *nlsocket.Socket
 	family ruleset.Family
 	table  string
+	owns   bool
 }
 
 // Open opens a Conn for the table with this name, of family inet, in the network namespace of the calling thread; it
@@ -42,7 +43,7 @@ func OpenFamily(family ruleset.Family, table string) (*Conn, error) {
 	return &Conn{socket: socket, family: family, table: table}, nil
 }
 
-// Close closes the socket. Tables that it owns without the persist flag go with it.
+// Close closes the socket. A table that it owned stays, an orphan that anybody may change or adopt.
 func (c *Conn) Close() error { return c.socket.Close() }
 
 // request is a message outside of a batch, about tables of the Conn's family.

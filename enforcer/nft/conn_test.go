@@ -105,7 +105,7 @@ func TestManyElementsCrossMessages(t *testing.T) {
 		table.Sets[0].Elements = append(table.Sets[0].Elements, ruleset.Element{Key: ruleset.Key(a), End: ruleset.Key(a)})
 		table.Sets[1].Elements = append(table.Sets[1].Elements, ruleset.Element{Key: ruleset.Key(a) + ruleset.Key(port(5432)), Comment: strings.Repeat("x", maxComment-1)})
 	}
-	messages, err := encodeReplace(table, false, 0)
+	messages, err := encodeReplace(table, false, 0, false)
 	require.NoError(t, err)
 	require.Greater(t, len(messages), 30, "the elements must be spread over messages")
 	got := install(t, c, table)
@@ -209,13 +209,13 @@ func TestInvalidTablesAreNotSent(t *testing.T) {
 		"policy without a hook":      func(t *ruleset.Table) { t.Chains[7].Policy = accept },
 		"another family":             func(t *ruleset.Table) { t.Family = "bridge" },
 	}
-	_, err := encodeReplace(sampleTable(), false, 0)
+	_, err := encodeReplace(sampleTable(), false, 0, false)
 	require.NoError(t, err)
 	for name, breakIt := range broken {
 		t.Run(name, func(t *testing.T) {
 			table := sampleTable()
 			breakIt(&table)
-			_, err := encodeReplace(table, false, 0)
+			_, err := encodeReplace(table, false, 0, false)
 			require.ErrorIs(t, err, ErrInvalid)
 		})
 	}

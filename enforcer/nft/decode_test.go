@@ -14,7 +14,7 @@ import (
 
 // sampleMessages are the attributes of everything that the sample table sends.
 func sampleMessages(f testing.TB) map[netlink.HeaderType][][]byte {
-	messages, err := encodeReplace(sampleTable(), true, 1)
+	messages, err := encodeReplace(sampleTable(), true, 1, false)
 	require.NoError(f, err)
 	out := map[netlink.HeaderType][][]byte{}
 	for _, m := range messages {

@@ -93,13 +93,10 @@ func (c *Conn) encodeProbes() ([]netlink.Message, map[int]Feature, error) {
 	return messages[:len(messages)-1], features, nil
 }
 
-// tableFlagsOwned are NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST.
-const tableFlagsOwned = 0x2 | 0x4
-
 // addOwnedTable creates a table that belongs to the socket and outlives it.
 func (b *batch) addOwnedTable(name string) {
 	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_TABLE_NAME, name)
-		ae.Uint32(unix.NFTA_TABLE_FLAGS, tableFlagsOwned)
+		ae.Uint32(unix.NFTA_TABLE_FLAGS, tableFlagOwner|tableFlagPersist)
 	})
 }

@@ -115,38 +115,18 @@ type tableDump struct {
 	anonymous map[string][][]byte
 }
 
-// tableFlagsKnown may be set on a table that does its work: an owner, and to outlive it. A dormant table does not.
-const tableFlagsKnown = 0x2 | 0x4 // NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST
-
-// readTable looks whether the table is there and awake.
+// readTable looks whether the table is there and awake, and belongs to whom it must.
 func (c *Conn) readTable(ctx context.Context) (exists bool, foreignErr, err error) {
-	ae := newEncoder()
-	ae.String(unix.NFTA_TABLE_NAME, c.table)
-	attributes, err := ae.Encode()
-	if err != nil {
+	head, err := c.head(ctx)
+	switch {
+	case err != nil || !head.exists:
 		return false, nil, err
+	case head.flags&^uint32(tableFlagOwner|tableFlagPersist) != 0:
+		return true, foreign("table %q has flags %#x (1: dormant)", c.table, head.flags), nil
+	case c.owns && head.flags&tableFlagOwner == 0:
+		return true, foreign("table %q belongs to nobody", c.table), nil
 	}
-	replies, err := c.socket.Ask(ctx, c.request(unix.NFT_MSG_GETTABLE, 0, attributes))
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil, nil
-	}
-	if err != nil {
-		return false, nil, fmt.Errorf("read table %q: %w", c.table, err)
-	}
-	for _, r := range replies {
-		ad, err := newDecoder(payload(r))
-		if err != nil {
-			return true, err, nil
-		}
-		for ad.Next() {
-			if flags := uint32(0); ad.Type() == unix.NFTA_TABLE_FLAGS {
-				if flags = ad.Uint32(); flags&^uint32(tableFlagsKnown) != 0 {
-					foreignErr = foreign("table %q has flags %#x (1: dormant)", c.table, flags)
-				}
-			}
-		}
-	}
-	return true, foreignErr, nil
+	return true, nil, nil
 }
 
 // dumpOf asks for all objects of a kind, narrowed by attributes.
