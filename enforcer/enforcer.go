@@ -67,54 +67,17 @@ func (o Options) withDefaults() Options {
 // the new rules and the connections that they no longer allow have ended. On ErrRefused and ErrUnsupported nothing has
 // changed; with ErrNotCut and ErrBlind the receipt is valid.
 func Apply(ctx context.Context, document []byte, options Options) (receipt Receipt, err error) {
-	options = options.withDefaults()
-	p, err := policy.Parse(options.Name, document)
-	if err != nil {
-		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	mark, err := compile.NewMark(options.Compile.MarkMask)
+	s, err := Open(options)
 	if err != nil {
 		return Receipt{}, err
 	}
-	want, err := options.Compile.Compile(p)
-	if err != nil {
-		return Receipt{}, err
-	}
-	kernel, err := nft.Open(want.Name)
-	if err != nil {
-		return Receipt{}, err
-	}
-	// Closed last: the kernel makes whoever closes a netfilter socket wait until it has freed what was deleted (net/
-	// netfilter/nf_tables_api.c: nft_rcv_nl_event), and until then there is something to do.
-	defer func() { err = errors.Join(err, kernel.Close()) }()
-	done, blind, err := enforceOrDeny(ctx, kernel, p, want, options)
-	if err != nil {
-		return Receipt{}, err
-	}
-	defer func() { err = errors.Join(err, blind) }()
-	receipt = newReceipt(done, p, options.Clock())
-	warnings, err := applyEndings(ctx, mark)
-	receipt.Warnings = append(receipt.Warnings, warnings...)
-	if err != nil {
-		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
-	}
-	if compile.OnlyOpens(done.Change) {
-		return receipt, nil
-	}
-	fresh := done.Change.CreateTable || done.Repaired != nil || blind != nil
-	receipt.Cut, err = cut.Run(ctx, newJudge(p, mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: options.CutLimit})
-	if err != nil {
-		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
-	}
-	if receipt.Cut.Unanswered == 0 {
-		receipt.ConnectionsEndedAt = options.Clock()
-	}
-	return receipt, nil
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return s.Apply(ctx, document)
 }
 
 // enforceOrDeny brings the table into force, or where the kernel lacks what tells TLS from plaintext, one that needs no such
 // thing: then blind says so.
-func enforceOrDeny(ctx context.Context, kernel *nft.Conn, p *policy.Policy, want ruleset.Table, options Options) (done reconcile.Receipt, blind, err error) {
+func enforceOrDeny(ctx context.Context, kernel *remembering, p *policy.Policy, want ruleset.Table, options Options) (done reconcile.Receipt, blind, err error) {
 	done, err = enforce(ctx, kernel, want, options)
 	if !errors.Is(err, ErrUnsupported) {
 		return done, nil, err
@@ -138,13 +101,13 @@ func enforceOrDeny(ctx context.Context, kernel *nft.Conn, p *policy.Policy, want
 }
 
 // enforce brings the table into force.
-func enforce(ctx context.Context, kernel *nft.Conn, want ruleset.Table, options Options) (reconcile.Receipt, error) {
+func enforce(ctx context.Context, kernel *remembering, want ruleset.Table, options Options) (reconcile.Receipt, error) {
 	if len(options.lacking) > 0 {
 		return reconcile.Receipt{}, lacks(options.lacking, nft.ErrRejected)
 	}
 	receipt, err := reconcile.Reconciler{Kernel: kernel, Clock: options.Clock}.Apply(ctx, want)
 	if errors.Is(err, nft.ErrRejected) {
-		return receipt, unsupported(ctx, kernel, err)
+		return receipt, unsupported(ctx, kernel.Conn, err)
 	}
 	return receipt, err
 }
