@@ -75,6 +75,20 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 	return s.Apply(ctx, document)
 }
 
+// Boot is Apply for a machine that starts: the tables outlive their owner as those of a daemon do, so that a daemon that comes
+// later takes them over as they are. Where the kernel has no owned tables it is Apply.
+func Boot(ctx context.Context, document []byte, options Options) (receipt Receipt, err error) {
+	s, err := Open(options)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.Own(ctx); err != nil && !errors.Is(err, ErrUnsupported) {
+		return Receipt{}, err
+	}
+	return s.Apply(ctx, document)
+}
+
 // enforceOrDeny brings the table into force, or where the kernel lacks what tells TLS from plaintext, one that needs no such
 // thing: then blind says so.
 func enforceOrDeny(ctx context.Context, kernel *remembering, p *policy.Policy, want ruleset.Table, options Options) (done reconcile.Receipt, blind, err error) {

@@ -155,6 +155,21 @@ type remembering struct {
 	*nft.Conn
 	last  nft.State
 	known bool
+	wrote map[uint32]bool // generations that came of a commit here
+}
+
+// maxWrote bounds what is remembered of generations: events about them come within milliseconds.
+const maxWrote = 4096
+
+// committed notes the generation that a commit made, which its condition makes the next one.
+func (r *remembering) committed(before uint32, err error) error {
+	if err == nil {
+		if r.wrote == nil || len(r.wrote) >= maxWrote {
+			r.wrote = map[uint32]bool{}
+		}
+		r.wrote[before+1] = true
+	}
+	return err
 }
 
 func (r *remembering) forget() { r.known = false }
@@ -189,11 +204,24 @@ func (r *remembering) ReadAfter(ctx context.Context, before nft.State, change ru
 // Commit writes a change. What stands afterwards is not known before it was read back.
 func (r *remembering) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
 	r.forget()
-	return r.Conn.Commit(ctx, change, generation)
+	return r.committed(generation, r.Conn.Commit(ctx, change, generation))
 }
 
 // Replace writes a whole table.
 func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bool, generation uint32) error {
 	r.forget()
-	return r.Conn.Replace(ctx, want, exists, generation)
+	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
 }
+
+// Wrote tells whether a generation of the ruleset came from this session.
+func (s *Session) Wrote(generation uint32) bool {
+	for _, t := range append([]*remembering{s.main}, s.endings...) {
+		if t.wrote[generation] {
+			return true
+		}
+	}
+	return false
+}
+
+// Owns tells whether nobody else can change the session's tables.
+func (s *Session) Owns() bool { return s.main.Owns() }

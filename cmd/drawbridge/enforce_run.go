@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/daemon"
+	"drawbridge/enforcer/nft"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+)
+
+// runFlags are the flags of enforce run and enforce boot.
+type runFlags struct {
+	enforceFlags
+	state, socket, audit string
+	noOwner, jsonLog     bool
+}
+
+func (p *program) enforceRunCommand() *cobra.Command {
+	var o runFlags
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Keep a policy in force: follow its file, and let nobody else change the rules",
+		Long: `Brings the policy into force and follows its file: whenever that is replaced or written to, and on SIGHUP, the change comes
+into force within milliseconds, as one transaction. A policy that is refused changes nothing; the last good one stays, and
+the log and the status say why.
+
+The tables belong to this process (kernel 6.9): other programs cannot change them, and "nft flush ruleset" passes them
+over. On older kernels and with --no-owner, what others change is mended at once and logged with the culprit's name. When
+this process ends, by whatever means, everything stays in force, and the next start takes it over.
+
+A directory as --policy holds parts of one document in *.json files, whose lists of databases are put together.`,
+		Example: `  drawbridge enforce run --policy /etc/drawbridge/policy.json --state /var/lib/drawbridge
+  drawbridge enforce run --policy /etc/drawbridge/policy.d --socket /run/drawbridge.sock
+  curl --unix-socket /run/drawbridge.sock http://localhost/metrics`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceRun(c.Context(), o) },
+	}
+	c.Flags().StringVar(&o.file, "policy", "", "policy `path`, a file or a directory (required)")
+	o.addMask(c)
+	c.Flags().StringVar(&o.state, "state", "", "`directory` for the last good policy (default: it is not kept)")
+	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP")
+	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines")
+	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
+	c.Flags().BoolVar(&o.jsonLog, "log-json", false, "log JSON to standard error")
+	return c
+}
+
+func (p *program) enforceRun(ctx context.Context, o runFlags) error {
+	const verb = "enforce run"
+	options, err := o.options(verb)
+	if err != nil {
+		return err
+	}
+	if o.file == "" {
+		return misusef(verb+": --policy", "name the policy's file or directory")
+	}
+	reload := make(chan struct{}, 1)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for range hup {
+			select {
+			case reload <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
+	}()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err = daemon.Run(ctx, daemon.Options{
+		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Audit: o.audit, NoOwner: o.noOwner,
+		Enforcer: options, Reload: reload, Log: p.logger(o.jsonLog), Ready: func() {
+			fmt.Fprintln(p.std.out, "ready")
+			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this
+		},
+	})
+	switch {
+	case errors.Is(err, nft.ErrOwned):
+		return unable(verb, fmt.Errorf("%w; is another `drawbridge enforce run` at work here?", err))
+	case err != nil:
+		return unable(verb, err)
+	}
+	return nil
+}
+
+func (p *program) logger(asJSON bool) *slog.Logger {
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(p.std.err, nil))
+	}
+	return slog.New(slog.NewTextHandler(p.std.err, nil))
+}
+
+func (p *program) enforceBootCommand() *cobra.Command {
+	var o runFlags
+	c := &cobra.Command{
+		Use:   "boot",
+		Short: "Bring the last good policy into force, before the network is up",
+		Long: `Reads the snapshot that enforce run keeps, brings it into force and ends. If the snapshot is missing or not whole, the one
+before it is taken. Exit code 3 if there is none: then nothing is in force, and the network should not come up.`,
+		Example: `  drawbridge enforce boot --state /var/lib/drawbridge`,
+		Args:    exactly(),
+		RunE:    func(c *cobra.Command, _ []string) error { return p.enforceBoot(c.Context(), o) },
+	}
+	o.addMask(c)
+	c.Flags().StringVar(&o.state, "state", "", "`directory` of the last good policy (required)")
+	return c
+}
+
+func (p *program) enforceBoot(ctx context.Context, o runFlags) error {
+	const verb = "enforce boot"
+	options, err := o.options(verb)
+	if err != nil {
+		return err
+	}
+	if o.state == "" {
+		return misusef(verb+": --state", "name the directory")
+	}
+	document, err := daemon.Snapshots{Dir: o.state}.Load()
+	if err != nil {
+		return unable(verb, err)
+	}
+	options.Name = o.state
+	if _, err := enforcer.Boot(ctx, document, options); err != nil {
+		return unable(verb, err)
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"drawbridge/enforcer/daemon"
+	"drawbridge/sim/netns"
+	"drawbridge/sim/netns/netnstest"
+)
+
+// keeper is an enforce run in a namespace of its own.
+type keeper struct {
+	t             *testing.T
+	ns            *netns.Handle
+	dir           string
+	cmd           *exec.Cmd
+	ready         chan struct{}
+	log           lockedBuffer
+	policy, audit string
+}
+
+// lockedBuffer is written by one goroutine and read by another.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// hostPolicy is a shared host's policy whose region is one network.
+func hostPolicy(region string) string {
+	return `{"version": 1, "point": {"name": "h", "model": "shared"}, "region": {"name": "r", "networks": ["` + region + `"]}, "managed_ranges": {},
+		"databases": [{"name": "docs", "model": "shared", "engine": "mongodb",
+			"endpoints": [{"kind": "public-rw", "address": "10.10.0.1", "port": 27017, "family": "ipv4", "tls": "either"}],
+			"nodes": [{"name": "docs-1", "here": true, "addresses": ["10.10.0.1"], "ports": [{"port": 27017, "tls": "either"}]}]}]}`
+}
+
+func newKeeper(t *testing.T) *keeper {
+	k := &keeper{t: t, ns: netnstest.New(t), dir: t.TempDir()}
+	k.policy, k.audit = filepath.Join(k.dir, "policy.json"), filepath.Join(k.dir, "audit.log")
+	k.replace(hostPolicy("10.10.0.0/16"))
+	return k
+}
+
+// replace renames a new file into the place of the policy.
+func (k *keeper) replace(text string) {
+	k.t.Helper()
+	next := k.policy + ".new"
+	require.NoError(k.t, os.WriteFile(next, []byte(text), 0o600))
+	require.NoError(k.t, os.Rename(next, k.policy))
+}
+
+// start starts the program and waits until it says that it is ready.
+func (k *keeper) start(args ...string) {
+	k.t.Helper()
+	self, err := os.Executable()
+	require.NoError(k.t, err)
+	k.cmd = exec.Command(self, append([]string{
+		"enforce", "run", "--policy", k.policy, "--state", filepath.Join(k.dir, "state"), "--socket", k.socket(), "--audit", k.audit,
+	}, args...)...)
+	k.cmd.Env = append(os.Environ(), asProgram+"=1")
+	out, err := k.cmd.StdoutPipe()
+	require.NoError(k.t, err)
+	k.cmd.Stderr = &k.log
+	require.NoError(k.t, k.ns.Start(k.cmd))
+	cmd := k.cmd
+	k.t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(k.t, err, "%s", &k.log)
+	require.Equal(k.t, "ready\n", line)
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+}
+
+func (k *keeper) socket() string { return filepath.Join(k.dir, "socket") }
+
+// kill ends the program like a crash.
+func (k *keeper) kill() {
+	k.t.Helper()
+	require.NoError(k.t, k.cmd.Process.Signal(syscall.SIGKILL))
+	_ = k.cmd.Wait()
+}
+
+func (k *keeper) get(path string) (int, string) {
+	k.t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", k.socket())
+	}}}
+	r, err := client.Get("http://drawbridge" + path)
+	require.NoError(k.t, err)
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	require.NoError(k.t, err)
+	return r.StatusCode, string(text)
+}
+
+func (k *keeper) status() (s daemon.Status) {
+	k.t.Helper()
+	_, text := k.get("/status")
+	require.NoError(k.t, json.Unmarshal([]byte(text), &s), text)
+	return s
+}
+
+// until asks for the status until it fits.
+func (k *keeper) until(fits func(daemon.Status) bool) daemon.Status {
+	k.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if s := k.status(); fits(s) {
+			return s
+		}
+	}
+	require.Fail(k.t, "it did not happen", "%+v\n%s", k.status(), &k.log)
+	return daemon.Status{}
+}
+
+// nft runs nft(8) beside the daemon.
+func (k *keeper) nft(args ...string) (string, error) {
+	k.t.Helper()
+	cmd := exec.Command(netnstest.Tool(k.t, "nft"), args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(k.t, k.ns.Start(cmd))
+	err := cmd.Wait()
+	return out.String(), err
+}
+
+func (k *keeper) region() string {
+	k.t.Helper()
+	text, err := k.nft("list", "set", "inet", "drawbridge", "region4")
+	require.NoError(k.t, err, text)
+	return text
+}
+
+// TestRunFollowsItsFile: a renamed file comes into force, a bad one changes nothing and is named, and what is in force
+// outlives the program.
+func TestRunFollowsItsFile(t *testing.T) {
+	k := newKeeper(t)
+	k.start()
+	require.Contains(t, k.region(), "10.10.0.0/16")
+	first := k.status()
+	require.True(t, first.Ready)
+
+	k.replace(hostPolicy("10.20.0.0/16"))
+	second := k.until(func(s daemon.Status) bool { return s.PolicySHA256 != first.PolicySHA256 })
+	require.Contains(t, k.region(), "10.20.0.0/16")
+	require.NotContains(t, k.region(), "10.10.0.0/16")
+	require.Equal(t, 1, second.Receipt.Changed.ElementsAdded)
+
+	k.replace(strings.Replace(hostPolicy("10.40.0.0/16"), `"version": 1`, `"version": 1, "nonsense": true`, 1))
+	refused := k.until(func(s daemon.Status) bool { return s.Refused != "" })
+	require.Contains(t, refused.Refused, "nonsense")
+	require.Equal(t, second.PolicySHA256, refused.PolicySHA256)
+	require.Contains(t, k.region(), "10.20.0.0/16")
+	code, _ := k.get("/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	_, metrics := k.get("/metrics")
+	require.Contains(t, metrics, "drawbridge_policies_refused_total 1")
+	require.Contains(t, metrics, "drawbridge_policies_applied_total 2")
+
+	k.kill()
+	require.Contains(t, k.region(), "10.20.0.0/16", "it stays in force")
+	k.start() // with a bad file: the last good policy holds
+	require.Contains(t, k.region(), "10.20.0.0/16")
+	require.Zero(t, k.status().Receipt.Changed, "the orphan was adopted as it was")
+	k.replace(hostPolicy("10.30.0.0/16"))
+	k.until(func(s daemon.Status) bool { return s.Refused == "" })
+	require.NoError(t, k.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, k.cmd.Wait(), "%s", &k.log)
+	require.Contains(t, k.region(), "10.30.0.0/16")
+	log, err := os.ReadFile(k.audit)
+	require.NoError(t, err)
+	require.Equal(t, 2, strings.Count(string(log), `"what":"refused"`))
+}
+
+// TestOthersCannotChangeTheRules, or not for long (SPEC X-09).
+func TestOthersCannotChangeTheRules(t *testing.T) {
+	t.Run("owned", func(t *testing.T) {
+		k := newKeeper(t)
+		k.start()
+		_, err := k.nft("flush", "ruleset")
+		require.NoError(t, err)
+		require.Contains(t, k.region(), "10.10.0.0/16")
+		_, err = k.nft("delete", "table", "inet", "drawbridge")
+		require.Error(t, err)
+		require.Zero(t, k.status().Tampered)
+	})
+	t.Run("not owned", func(t *testing.T) {
+		k := newKeeper(t)
+		k.start("--no-owner")
+		_, err := k.nft("flush", "ruleset")
+		require.NoError(t, err)
+		s := k.until(func(s daemon.Status) bool { return s.Tampered > 0 })
+		require.Contains(t, k.region(), "10.10.0.0/16")
+		t.Logf("mended within %v", s.Took)
+		log, err := os.ReadFile(k.audit)
+		require.NoError(t, err)
+		require.Contains(t, string(log), `"program":"nft"`)
+		_, err = k.nft("add", "element", "inet", "drawbridge", "region4", "{ 192.168.0.0/16 }")
+		require.NoError(t, err)
+		k.until(func(s daemon.Status) bool { return s.Tampered > 1 })
+		require.NotContains(t, k.region(), "192.168.0.0/16")
+	})
+}
+
+// TestBootBringsBackTheLastPolicy, also from half a file.
+func TestBootBringsBackTheLastPolicy(t *testing.T) {
+	k := newKeeper(t)
+	state := filepath.Join(k.dir, "state")
+	k.start()
+	first := k.status()
+	k.replace(hostPolicy("10.20.0.0/16"))
+	k.until(func(s daemon.Status) bool { return s.PolicySHA256 != first.PolicySHA256 })
+	k.kill()
+	boot := func() string {
+		ns := netnstest.New(t)
+		k.ns = ns
+		self, err := os.Executable()
+		require.NoError(t, err)
+		cmd := exec.Command(self, "enforce", "boot", "--state", state)
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		var out bytes.Buffer
+		cmd.Stderr = &out
+		require.NoError(t, ns.Start(cmd))
+		if err := cmd.Wait(); err != nil {
+			return out.String()
+		}
+		return k.region()
+	}
+	require.Contains(t, boot(), "10.20.0.0/16")
+	k.start()
+	require.Zero(t, k.status().Receipt.Changed, "what boot brought into force is taken over as it is")
+	k.kill()
+	require.NoError(t, os.Truncate(filepath.Join(state, "policy.json"), 100))
+	require.Contains(t, boot(), "10.20.0.0/16", "the one before it: the start above saved the same policy again")
+	require.NoError(t, os.Truncate(filepath.Join(state, "policy.previous.json"), 100))
+	require.Contains(t, boot(), "truncated")
+}

@@ -1,0 +1,165 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"drawbridge/enforcer"
+)
+
+// Status is what a daemon says of itself.
+type Status struct {
+	// Ready: a policy is in force.
+	Ready bool `json:"ready"`
+	// PolicySHA256 is the checksum of the document in force.
+	PolicySHA256 string `json:"policy_sha256,omitempty"`
+	// AppliedAt and Took are of the change that brought it into force.
+	AppliedAt time.Time     `json:"applied_at,omitzero"`
+	Took      time.Duration `json:"took_ns,omitempty"`
+	// Receipt of that change.
+	Receipt *enforcer.Receipt `json:"receipt,omitempty"`
+	// Refused is why the policy that was read last is not in force; empty if it is.
+	Refused string `json:"refused,omitempty"`
+	// Tampered counts the times that somebody else changed the tables.
+	Tampered uint64 `json:"tampered"`
+}
+
+// state is a Status that the loop writes and others read, with the metrics of the same facts.
+type state struct {
+	mu       sync.Mutex
+	status   Status
+	registry *prometheus.Registry
+	changes  prometheus.Counter
+	refusals prometheus.Counter
+	repairs  prometheus.Counter
+	ended    prometheus.Counter
+	seconds  prometheus.Histogram
+	ready    prometheus.Gauge
+}
+
+func newState() *state {
+	s := &state{registry: prometheus.NewRegistry()}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "drawbridge", Name: name, Help: help})
+		s.registry.MustRegister(c)
+		return c
+	}
+	s.changes = counter("policies_applied_total", "Policies that came into force.")
+	s.refusals = counter("policies_refused_total", "Policies that were refused; what was in force stayed.")
+	s.repairs = counter("tampering_repaired_total", "Times that somebody else's change to the tables was undone.")
+	s.ended = counter("connections_ended_total", "Connections that a change ended.")
+	s.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "drawbridge", Name: "apply_seconds", Help: "From reading a policy to its being in force, read back.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+	})
+	s.ready = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "ready", Help: "1 while a policy is in force and the last one read is it."})
+	s.registry.MustRegister(s.seconds, s.ready)
+	return s
+}
+
+func (s *state) change(fn func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fn(&s.status)
+	ready := 0.0
+	if s.status.Ready && s.status.Refused == "" {
+		ready = 1
+	}
+	s.ready.Set(ready)
+}
+
+func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration) {
+	sum := sha256.Sum256(document)
+	s.change(func(st *Status) {
+		tampered := st.Tampered
+		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r, Tampered: tampered}
+	})
+	s.changes.Inc()
+	s.ended.Add(float64(r.Cut.Cut()))
+	s.seconds.Observe(took.Seconds())
+}
+
+func (s *state) refused(err error) {
+	s.change(func(st *Status) { st.Refused = err.Error() })
+	s.refusals.Inc()
+}
+
+func (s *state) refusal() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.Refused
+}
+
+func (s *state) tampered(r enforcer.Receipt, took time.Duration) {
+	s.change(func(st *Status) {
+		st.Tampered++
+		st.Receipt, st.Took = &r, took
+	})
+	s.repairs.Inc()
+	s.ended.Add(float64(r.Cut.Cut()))
+}
+
+func (s *state) now() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// listen opens the local socket; nil for none.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a daemon that was killed
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	return l, nil
+}
+
+// serve answers on a local socket until ctx ends: /status, /healthz, /readyz and /metrics.
+func (s *state) serve(ctx context.Context, l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("socket: %w", err)
+	}
+	return nil
+}
+
+func (s *state) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if st := s.now(); !st.Ready || st.Refused != "" {
+			http.Error(w, st.Refused, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s.now()) // the reader may be gone
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	return mux
+}
