@@ -154,9 +154,11 @@ func (d *daemon) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNoPolicy, d.state.refusal(), err)
 	}
+	refusal := d.state.refusal()
 	if !d.enforce(ctx, document, time.Now(), "snapshot") {
 		return fmt.Errorf("%w: %s", ErrNoPolicy, d.state.refusal())
 	}
+	d.state.change(func(s *Status) { s.Refused = refusal }) // still true of what the file holds
 	d.Log.Warn("the last good policy is in force, not the one in the file")
 	return nil
 }
