@@ -86,6 +86,15 @@ func (m Mark) not(c Class) ruleset.Statement {
 // stage matches connections at one of the stages, however they got there.
 func (m Mark) stage(classes ...Class) ruleset.Statement { return m.masked(stages, classes) }
 
+// notStage matches connections at any other stage.
+func (m Mark) notStage(classes ...Class) ruleset.Statement {
+	s := ruleset.InAnonymous{Field: ruleset.F(ruleset.CTMark), Mask: native(m.bits(stages)), Negate: true}
+	for _, c := range classes {
+		s.Values = append(s.Values, native(m.bits(c)))
+	}
+	return s
+}
+
 func (m Mark) masked(of Class, classes []Class) ruleset.Statement {
 	f, mask := ruleset.F(ruleset.CTMark), native(m.bits(of))
 	if len(classes) == 1 {

@@ -62,7 +62,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 			c.declare(f.endpointSet(name + f.suffix))
 		}
 		c.declare(f.pairSet(setForcePair))
-		for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
+		for _, chain := range memoryChains {
 			c.declare(f.endpointMap(chain))
 		}
 		c.declareTally(f)
@@ -78,7 +78,9 @@ func (c *compiler) declareSets(p *policy.Policy) {
 	// nft_set_lookup), and nobody asks it for the elements of these.
 	for _, db := range p.Databases() {
 		if c.gated[db.Name()] {
-			c.declare(expectedSet(db.Name(), c.memory))
+			for _, s := range memorySets(db.Name(), c.memory) {
+				c.declare(s)
+			}
 		}
 	}
 }
@@ -253,7 +255,7 @@ func (c *compiler) protect(db policy.Database, a netip.AddrPort, tls policy.TLS)
 		return
 	}
 	c.endpoint(set, a)
-	for _, chain := range []string{chainPlace, chainAnswer, chainLock} {
+	for _, chain := range memoryChains {
 		c.put(chain+f.suffix, ruleset.Element{Key: endpointKey(a), Verdict: jump(chain + "_" + db.Name())})
 	}
 	if db.ForceTLS() {

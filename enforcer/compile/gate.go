@@ -92,6 +92,7 @@ func (c *compiler) forced() {
 	c.regular(chainForcedSYN, append([]ruleset.Rule{
 		because("no SYN of a client", anyFlag(ack|rst|fin), drop),
 		because("bytes before the handshake (RFC 7413)", payload, drop),
+		rule(jump(chainForget)),
 	}, stripOptions()...)...)
 	c.regular(chainBare, rule(payload, drop), rule(accept))
 }
@@ -101,6 +102,7 @@ func (c *compiler) forced() {
 func stripOptions() []ruleset.Rule {
 	return []ruleset.Rule{
 		rule(ruleset.ResetTCPOption{Kind: optionMPTCP}),
+		because("a second one of the kind", match(ruleset.TCPOptionMPTCP, ruleset.Eq, 1), drop),
 		rule(ruleset.ResetTCPOption{Kind: optionFastOpen}),
 		rule(ruleset.ResetTCPOption{Kind: optionExperimental}),
 		rule(accept),
@@ -116,8 +118,10 @@ func (c *compiler) watched() {
 		rule(anyFlag(syn), goTo(chainStrip)),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated, ClassTLS), accept),
 		rule(jump(chainPlace)),
+		because("the server may keep what comes out of place for later", payload,
+			m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()),
 		rule(accept))
-	c.regular(chainStrip, stripOptions()...)
+	c.regular(chainStrip, append([]ruleset.Rule{rule(flags(syn|ack, syn), jump(chainForget))}, stripOptions()...)...)
 }
 
 // tests tell TLS from plaintext. Each takes a packet with payload at the locked sequence number, and ends it. A packet
@@ -185,13 +189,13 @@ func (c *compiler) testPG() {
 		rule(goTo(chainTestHello)))
 	c.regular(chainTestPG+"_ssl",
 		because("a ninth byte", reaches(len(pgSSLRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun, ClassGSS), m.setStage(ClassRequested), accept),
-		because("sent again", m.stage(ClassRequested), accept),
+		rule(m.stage(ClassBegun, ClassGSS), m.setStage(ClassRequested), jump(chainAsked)),
+		because("sent again", m.stage(ClassRequested), jump(chainAsked)),
 		rule(goTo(chainLate)))
 	c.regular(chainTestPG+"_gss",
 		because("a ninth byte", reaches(len(pgGSSENCRequest)), goTo(chainFailed)),
-		rule(m.stage(ClassBegun), m.setStage(ClassGSS), accept),
-		because("sent again", m.stage(ClassGSS), accept),
+		rule(m.stage(ClassBegun), m.setStage(ClassGSS), jump(chainAsked)),
+		because("sent again", m.stage(ClassGSS), jump(chainAsked)),
 		rule(goTo(chainLate)))
 }
 
@@ -221,8 +225,9 @@ func (c *compiler) testMySQL() {
 		rule(records(mysqlSSLRequestSize, recordHandshake), bytesAt(mysqlSSLRequestSize+5, helloClient, 0), goTo(chainSent)),
 		because("too little of a ClientHello: wait for more", records(mysqlSSLRequestSize, recordHandshake), goTo(chainLate)),
 		because("a byte that is no ClientHello", reaches(mysqlSSLRequestSize), goTo(chainFailed)),
-		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), m.setStage(ClassRequested), accept),
-		because("sent again", reaches(mysqlSSLRequestSize-1), accept),
+		rule(reaches(mysqlSSLRequestSize-1), m.stage(ClassBegun), m.setStage(ClassRequested), jump(chainAsked)),
+		because("sent again", reaches(mysqlSSLRequestSize-1), m.stage(ClassRequested), jump(chainAsked)),
+		because("the server has taken it since place was asked", reaches(mysqlSSLRequestSize-1), accept),
 		rule(goTo(chainFailed)))
 }
 

@@ -39,15 +39,15 @@ type walker struct {
 	sets    map[string]ruleset.Set
 	index   map[string]map[ruleset.Key]ruleset.Element
 	chains  map[string]ruleset.Chain
-	dynamic map[string]map[string]bool
-	mark    uint32 // of the one connection
+	dynamic map[string]map[string][]byte // by set and key: a map's value
+	mark    uint32                       // of the one connection
 	steps   int
 }
 
 func walk(t ruleset.Table) *walker {
-	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string]bool{}}
+	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}}
 	for _, s := range t.Sets {
-		w.sets[s.Name], w.index[s.Name], w.dynamic[s.Name] = s, map[ruleset.Key]ruleset.Element{}, map[string]bool{}
+		w.sets[s.Name], w.index[s.Name], w.dynamic[s.Name] = s, map[ruleset.Key]ruleset.Element{}, map[string][]byte{}
 		for _, e := range s.Elements {
 			w.index[s.Name][e.Key] = e
 		}
@@ -166,7 +166,25 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 				delete(w.dynamic[s.Set], string(key))
 				continue
 			}
-			w.dynamic[s.Set][string(key)] = true
+			if _, there := w.dynamic[s.Set][string(key)]; there {
+				continue // an update leaves the value alone
+			}
+			value := []byte{}
+			if s.Data.Kind != ruleset.FieldInvalid {
+				if value, ok = w.field(s.Data, p); !ok {
+					return verdict{}, false
+				}
+			}
+			w.dynamic[s.Set][string(key)] = value
+		case ruleset.SetTCPAckSeq:
+			p.ack = 0
+			if s.From.Kind != ruleset.FieldInvalid {
+				v, ok := w.key([]ruleset.Field{s.From}, p)
+				if !ok {
+					return verdict{}, false
+				}
+				p.ack = binary.BigEndian.Uint32(v)
+			}
 		case ruleset.Counter, ruleset.ResetTCPOption:
 		default:
 			if !w.matches(s, p) {
@@ -199,7 +217,8 @@ func (w *walker) contains(name string, key []byte) bool {
 	case !ok:
 		panic("no set " + name)
 	case s.Dynamic:
-		return w.dynamic[name][string(key)]
+		_, there := w.dynamic[name][string(key)]
+		return there
 	case !s.Interval:
 		_, ok := w.index[name][ruleset.Key(key)]
 		return ok
@@ -212,7 +231,10 @@ func (w *walker) contains(name string, key []byte) bool {
 func (w *walker) key(fields []ruleset.Field, p packet) ([]byte, bool) {
 	var key []byte
 	for _, f := range fields {
-		v, ok := w.field(f, p)
+		v, ok := w.field(ruleset.Field{Kind: f.Kind, OffsetBits: f.OffsetBits, LengthBits: f.LengthBits}, p)
+		if ok && f.Map != "" {
+			v, ok = w.dynamic[f.Map][string(v)]
+		}
 		if !ok {
 			return nil, false
 		}
@@ -307,6 +329,8 @@ func (w *walker) field(f ruleset.Field, p packet) ([]byte, bool) {
 			return []byte{1}, tracked
 		}
 		return []byte{0}, tracked
+	case ruleset.TCPOptionMPTCP:
+		return []byte{0}, tcp
 	case ruleset.ICMPv6Type:
 		return []byte{p.icmp}, p.proto == 58
 	case ruleset.FibSaddrIIFOIF:

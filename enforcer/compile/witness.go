@@ -101,10 +101,7 @@ func (c *compiler) judges() {
 	// OP_MSG). Other engines' plaintext never begins like a record.
 	plaintext := oneOf(12, []byte{1, 0, 0, 0}, []byte{0xdc, 7, 0, 0}, []byte{0xdd, 7, 0, 0})
 	plaintext.Negate = true
-	untested := ruleset.InAnonymous{
-		Field: ruleset.F(ruleset.CTMark), Mask: native(m.bits(stages)), Negate: true,
-		Values: [][]byte{native(m.bits(ClassAcknowledged)), native(m.bits(ClassTLS))},
-	}
+	untested := m.notStage(ClassAcknowledged, ClassTLS)
 	c.regular(chainJudge,
 		because("the server took the ClientHello", m.stage(ClassHello), m.setStage(ClassAcknowledged)),
 		because("the server took what nobody tested", untested, back),

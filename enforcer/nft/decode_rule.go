@@ -90,7 +90,7 @@ func (d *ruleDecoder) operation(op operation) error {
 	switch op := op.(type) {
 	case *expr.Payload:
 		if op.OperationType == expr.PayloadWrite {
-			return d.setTCPFlags(op)
+			return d.write(op)
 		}
 		return d.load(op)
 	case *expr.Meta, *expr.Exthdr, *expr.Fib:
@@ -297,6 +297,9 @@ func (d *ruleDecoder) lookup(l *expr.Lookup) error {
 	if values, ok := d.anonymous(l.SetName, l.SetID); ok {
 		return d.inAnonymous(l, values)
 	}
+	if l.IsDestRegSet && l.DestRegister != unix.NFT_REG_VERDICT {
+		return d.mapped(l)
+	}
 	key, err := d.key(l.SourceRegister)
 	if err != nil {
 		return err
@@ -305,10 +308,24 @@ func (d *ruleDecoder) lookup(l *expr.Lookup) error {
 		d.emit(ruleset.InSet{Key: key, Set: l.SetName, Negate: l.Invert})
 		return nil
 	}
-	if l.DestRegister != unix.NFT_REG_VERDICT || l.Invert {
-		return foreign("looks up data in a map")
+	if l.Invert {
+		return foreign("a verdict map that is negated")
 	}
 	d.emit(ruleset.VerdictMap{Key: key, Map: l.SetName})
+	return nil
+}
+
+// mapped puts the value that a map holds for a field in its place.
+func (d *ruleDecoder) mapped(l *expr.Lookup) error {
+	from, index, err := d.at(l.SourceRegister)
+	if err != nil {
+		return err
+	}
+	to, err := registerIndex(l.DestRegister)
+	if err != nil || to != index || l.Invert || from.mask != nil || from.constant != nil || from.field != ruleset.F(ruleset.CTID) {
+		return foreign("looks up data in a map")
+	}
+	from.field.Map = l.SetName
 	return nil
 }
 
@@ -330,8 +347,19 @@ func (d *ruleDecoder) inAnonymous(l *expr.Lookup, values [][]byte) error {
 }
 
 func (d *ruleDecoder) dynset(s *expr.Dynset) error {
-	if s.SrcRegData != 0 || s.Invert || len(s.Exprs) > 0 {
-		return foreign("a dynset with data or expressions")
+	if s.Invert || len(s.Exprs) > 0 {
+		return foreign("a dynset with expressions")
+	}
+	var data ruleset.Field
+	if s.SrcRegData != 0 {
+		value, err := d.take(s.SrcRegData)
+		if err != nil {
+			return err
+		}
+		if value.mask != nil {
+			return foreign("a masked value in a map")
+		}
+		data = value.field
 	}
 	key, err := d.key(s.SrcRegKey)
 	if err != nil {
@@ -339,7 +367,7 @@ func (d *ruleDecoder) dynset(s *expr.Dynset) error {
 	}
 	for op, code := range setOps {
 		if code == s.Operation {
-			d.emit(ruleset.Dynset{Op: op, Key: key, Set: s.SetName, Timeout: s.Timeout})
+			d.emit(ruleset.Dynset{Op: op, Key: key, Set: s.SetName, Timeout: s.Timeout, Data: data})
 			return nil
 		}
 	}
@@ -369,10 +397,16 @@ func (d *ruleDecoder) constant(i *expr.Immediate) error {
 	return nil
 }
 
-func (d *ruleDecoder) setTCPFlags(p *expr.Payload) error {
+// write decodes what changes a header.
+func (d *ruleDecoder) write(p *expr.Payload) error {
 	l, index, err := d.at(p.SourceRegister)
 	if err != nil {
 		return err
+	}
+	if *p == tcpAckWrite(p.SourceRegister) && (l.constant != nil && isZero(l.constant) && len(l.constant) == 4 || l.field.Map != "") {
+		d.registers[index] = nil
+		d.emit(ruleset.SetTCPAckSeq{From: l.field})
+		return nil
 	}
 	if *p != tcpFlagsWrite(p.SourceRegister) || len(l.constant) != 2 || l.constant[0] != tcpNoOptions {
 		return foreign("writes something other than constant TCP flags")

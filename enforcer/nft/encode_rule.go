@@ -93,6 +93,8 @@ func (e *ruleEncoder) action(s ruleset.Statement) error {
 	case ruleset.SetTCPFlags:
 		write := tcpFlagsWrite(register(0))
 		e.add(&expr.Immediate{Register: register(0), Data: []byte{tcpNoOptions, s.Flags}}, &write)
+	case ruleset.SetTCPAckSeq:
+		return e.setAckSeq(s)
 	case ruleset.Duplicate:
 		return e.duplicate(s)
 	case ruleset.NoTrack:
@@ -171,6 +173,9 @@ func (e *ruleEncoder) key(fields []ruleset.Field) error {
 			return err
 		}
 		e.add(op)
+		if f.Map != "" {
+			e.add(&expr.Lookup{SourceRegister: register(index), SetName: f.Map, IsDestRegSet: true, DestRegister: register(index)})
+		}
 		index += registersFor(length)
 	}
 	return nil
@@ -238,9 +243,21 @@ func (e *ruleEncoder) dynset(d ruleset.Dynset) error {
 	if err := e.key(d.Key); err != nil {
 		return fmt.Errorf("set %q: %w", d.Set, err)
 	}
-	e.add(&expr.Dynset{SrcRegKey: register(0), SetName: d.Set, Operation: op, Timeout: d.Timeout})
+	encoded := &expr.Dynset{SrcRegKey: register(0), SetName: d.Set, Operation: op, Timeout: d.Timeout}
+	if d.Data.Kind != ruleset.FieldInvalid {
+		data, err := loadField(d.Data, dataIndex)
+		if err != nil {
+			return fmt.Errorf("map %q: %w", d.Set, err)
+		}
+		e.add(data)
+		encoded.SrcRegData = register(dataIndex)
+	}
+	e.add(encoded)
 	return nil
 }
+
+// dataIndex is the register for the value of a map's element, away from those for its key.
+const dataIndex = 12
 
 // wholeSeconds refuses what the kernel would round: it keeps timeouts in ticks of its own clock, and only whole seconds
 // are a whole number of ticks at every configured rate.
@@ -331,6 +348,27 @@ func tcpFlagsWrite(source uint32) expr.Payload {
 		OperationType: expr.PayloadWrite, SourceRegister: source, Base: expr.PayloadBaseTransportHeader,
 		Offset: tcpFlagsOffset - 1, Len: 2, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksumOffset,
 	}
+}
+
+// tcpAckWrite writes the acknowledgement number, and mends the checksum.
+func tcpAckWrite(source uint32) expr.Payload {
+	return expr.Payload{
+		OperationType: expr.PayloadWrite, SourceRegister: source, Base: expr.PayloadBaseTransportHeader,
+		Offset: tcpAckOffset, Len: 4, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksumOffset,
+	}
+}
+
+func (e *ruleEncoder) setAckSeq(s ruleset.SetTCPAckSeq) error {
+	if s.From.Kind == ruleset.FieldInvalid {
+		e.add(&expr.Immediate{Register: register(0), Data: make([]byte, 4)})
+	} else if s.From.Map == "" {
+		return fmt.Errorf("acknowledgement number set to a field that is not looked up in a map")
+	} else if err := e.key([]ruleset.Field{s.From}); err != nil {
+		return err
+	}
+	write := tcpAckWrite(register(0))
+	e.add(&write)
+	return nil
 }
 
 // duplicate loads the address to which the copy goes.

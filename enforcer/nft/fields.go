@@ -137,6 +137,9 @@ func fieldLen(f ruleset.Field) (int, error) {
 	if f.Kind == ruleset.Inner {
 		return innerLen(f)
 	}
+	if f.Map != "" && f.Kind != ruleset.CTID {
+		return 0, fmt.Errorf("field kind %d through map %q: only ct id, whose values are as long", f.Kind, f.Map)
+	}
 	if f.OffsetBits != 0 || f.LengthBits != 0 {
 		return 0, fmt.Errorf("field kind %d has an offset, which only a payload field has", f.Kind)
 	}

@@ -61,6 +61,8 @@ func checkSet(s ruleset.Set) error {
 		return fmt.Errorf("an interval set has a key of one part")
 	case s.Interval && s.Dynamic:
 		return fmt.Errorf("a dynamic set has no intervals")
+	case s.Data != ruleset.TypeInvalid && (!s.Dynamic || s.Verdicts):
+		return fmt.Errorf("only a dynamic map that is no verdict map holds values")
 	case s.Dynamic && s.Size == 0:
 		return fmt.Errorf("a dynamic set needs a size")
 	case s.Dynamic && len(s.Elements) > 0:
@@ -73,7 +75,7 @@ func setFlags(s ruleset.Set) uint32 {
 	var flags uint32
 	for flag, on := range map[uint32]bool{
 		unix.NFT_SET_INTERVAL: s.Interval,
-		unix.NFT_SET_MAP:      s.Verdicts,
+		unix.NFT_SET_MAP:      s.Verdicts || s.Data != ruleset.TypeInvalid,
 		unix.NFT_SET_TIMEOUT:  s.HasTimeout || s.Timeout != 0,
 		unix.NFT_SET_EVAL:     s.Dynamic,
 		setFlagConcat:         len(s.Key) > 1,
@@ -108,6 +110,14 @@ func encodeSet(table string, s ruleset.Set, id uint32) ([]byte, error) {
 	if s.Verdicts {
 		ae.Uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
 		ae.Uint32(unix.NFTA_SET_DATA_LEN, 0)
+	}
+	if s.Data != ruleset.TypeInvalid {
+		value, ok := dataTypes[s.Data]
+		if !ok {
+			return nil, fmt.Errorf("unknown data type %d", s.Data)
+		}
+		ae.Uint32(unix.NFTA_SET_DATA_TYPE, value.GetNFTMagic())
+		ae.Uint32(unix.NFTA_SET_DATA_LEN, value.Bytes)
 	}
 	if s.Timeout != 0 {
 		ae.Uint64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout/timeoutUnit))
@@ -236,11 +246,16 @@ func (r *readSet) finish() error {
 	}
 	s := &r.set
 	s.Interval = r.flags&unix.NFT_SET_INTERVAL != 0
-	s.Verdicts = r.flags&unix.NFT_SET_MAP != 0
+	isMap := r.flags&unix.NFT_SET_MAP != 0
+	s.Verdicts = isMap && r.dataType == unix.NFT_DATA_VERDICT
 	s.Dynamic = r.flags&unix.NFT_SET_EVAL != 0
 	s.HasTimeout = r.flags&unix.NFT_SET_TIMEOUT != 0 && s.Timeout == 0
-	if s.Verdicts && r.dataType != unix.NFT_DATA_VERDICT {
-		return foreign("map %q holds data", s.Name)
+	if isMap && !s.Verdicts {
+		kind, _, ok := dataTypeOf(r.dataType)
+		if !ok || !s.Dynamic {
+			return foreign("map %q holds data", s.Name)
+		}
+		s.Data = kind
 	}
 	var parts []nftables.SetDatatype
 	for magic := r.keyType; magic != 0; magic >>= nftables.SetConcatTypeBits {

@@ -180,7 +180,7 @@ func equalElement(a, b Element) bool {
 }
 
 func equalSetSpec(a, b Set) bool {
-	return a.Name == b.Name && slices.Equal(a.Key, b.Key) && a.Verdicts == b.Verdicts && a.Interval == b.Interval &&
+	return a.Name == b.Name && slices.Equal(a.Key, b.Key) && a.Verdicts == b.Verdicts && a.Data == b.Data && a.Interval == b.Interval &&
 		a.Dynamic == b.Dynamic && a.Timeout == b.Timeout && a.HasTimeout == b.HasTimeout && a.Size == b.Size && a.Counter == b.Counter
 }
 

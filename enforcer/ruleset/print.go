@@ -69,7 +69,7 @@ func (p *printer) line(format string, args ...any) {
 
 func (p *printer) set(s Set) {
 	kind := "set"
-	if s.Verdicts {
+	if s.Verdicts || s.Data != TypeInvalid {
 		kind = "map"
 	}
 	p.line("\t%s %s {", kind, s.Name)
@@ -93,8 +93,10 @@ func (p *printer) set(s Set) {
 // keyType names the key's type. nft(8) cannot name the integers behind a mark, so that a set of those which the kernel
 // fills is written by the fields of the rule that fills it.
 func (p *printer) keyType(s Set) string {
-	if slices.Contains(s.Key, TypeMark) {
-		if fields := p.filledFrom(s.Name); len(fields) > 0 && !s.Verdicts {
+	if slices.Contains(s.Key, TypeMark) && !s.Verdicts {
+		if fields, data := p.filledFrom(s.Name); len(fields) > 0 && s.Data != TypeInvalid {
+			return "typeof " + printFields(fields) + " : " + data.String()
+		} else if len(fields) > 0 {
 			return "typeof " + printFields(fields)
 		}
 	}
@@ -106,21 +108,24 @@ func (p *printer) keyType(s Set) string {
 	if s.Verdicts {
 		out += " : verdict"
 	}
+	if s.Data != TypeInvalid {
+		out += " : " + s.Data.String()
+	}
 	return out
 }
 
-// filledFrom returns the key of the first rule that puts elements into the set, nil if there is none.
-func (p *printer) filledFrom(set string) []Field {
+// filledFrom returns the key, and the value of a map, of the first rule that puts elements into the set, nil if there is none.
+func (p *printer) filledFrom(set string) (key []Field, data Field) {
 	for _, c := range p.table.Chains {
 		for _, r := range c.Rules {
 			for _, s := range r.Statements {
 				if d, ok := s.(Dynset); ok && d.Set == set {
-					return d.Key
+					return d.Key, d.Data
 				}
 			}
 		}
 	}
-	return nil
+	return nil, Field{}
 }
 
 func setFlags(s Set) []string {

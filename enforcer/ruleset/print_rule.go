@@ -42,6 +42,11 @@ func printAction(s Statement) string {
 		return fmt.Sprintf("reset tcp option %d", s.Kind)
 	case SetTCPFlags:
 		return fmt.Sprintf("@th,96,16 set 0x50%02x", s.Flags)
+	case SetTCPAckSeq:
+		if s.From.Kind == FieldInvalid {
+			return "tcp ackseq set 0"
+		}
+		return "tcp ackseq set " + s.From.String()
 	case Duplicate:
 		return "dup to " + s.To.String()
 	case NoTrack:
@@ -67,7 +72,11 @@ func printDynset(s Dynset) string {
 	if s.Timeout > 0 {
 		timeout = " timeout " + printDuration(s.Timeout)
 	}
-	return fmt.Sprintf("%s @%s { %s%s }", s.Op, s.Set, printFields(s.Key), timeout)
+	data := ""
+	if s.Data.Kind != FieldInvalid {
+		data = " : " + s.Data.String()
+	}
+	return fmt.Sprintf("%s @%s { %s%s%s }", s.Op, s.Set, printFields(s.Key), timeout, data)
 }
 
 func printInAnonymous(s InAnonymous) string {

@@ -32,6 +32,8 @@ type Set struct {
 	Key []DataType
 	// Verdicts makes the set a verdict map: every element carries a Verdict.
 	Verdicts bool
+	// Data makes the set a map: every element carries a value of the type. Only for Dynamic sets.
+	Data DataType
 	// Interval elements are closed ranges Key..End (rbtree). Only for keys of one part.
 	Interval bool
 	// Dynamic sets are filled by rules in the kernel: Diff ignores their elements.
@@ -115,6 +117,8 @@ type Field struct {
 	Kind FieldKind
 	// OffsetBits and LengthBits locate an Inner field in the TCP payload; both are multiples of 8. Zero for all others.
 	OffsetBits, LengthBits int
+	// Map, if not empty, puts the value that this map holds for the field in its place; where it holds none, the rule ends.
+	Map string
 }
 
 // FieldKind names a field.
@@ -217,12 +221,14 @@ const (
 	DeleteElement       // delete (kernel 5.x and later)
 )
 
-// Dynset changes a dynamic set with a key taken from the packet. The rule goes on only if the kernel could do it.
+// Dynset changes a dynamic set with a key taken from the packet. The rule goes on only if the kernel could do it. An update of a
+// map's element renews it and leaves its value as it is.
 type Dynset struct {
 	Op      SetOp
 	Key     []Field
 	Set     string
 	Timeout time.Duration // 0: the set's default
+	Data    Field         // of a map: the value; otherwise the zero value
 }
 
 // SetMark sets ct mark to (mark & ^Mask) | Value: other bits stay as they are.
@@ -250,6 +256,10 @@ type ResetTCPOption struct{ Kind uint8 }
 // SetTCPFlags overwrites the TCP flags, and with them the data offset in the same word, since a checksum is summed up of
 // words: it is for segments without options, such as resets that this host makes.
 type SetTCPFlags struct{ Flags byte }
+
+// SetTCPAckSeq overwrites the acknowledgement number with the value of a field, which must be looked up in a map, or with 0.
+// It is for segments that acknowledge nothing.
+type SetTCPAckSeq struct{ From Field }
 
 // Duplicate sends a copy of the packet to the address that a field holds, untracked; the packet itself goes on (families
 // ip and ip6 only).
@@ -290,6 +300,7 @@ func (Limit) statement()          {}
 func (Log) statement()            {}
 func (ResetTCPOption) statement() {}
 func (SetTCPFlags) statement()    {}
+func (SetTCPAckSeq) statement()   {}
 func (Duplicate) statement()      {}
 func (NoTrack) statement()        {}
 func (Reject) statement()         {}

@@ -65,6 +65,9 @@ func (f Field) String() string {
 		return fmt.Sprintf("@ih,%d,%d", f.OffsetBits, f.LengthBits)
 	}
 	if name, ok := fieldNames[f.Kind]; ok {
+		if f.Map != "" {
+			return name + " map @" + f.Map
+		}
 		return name
 	}
 	return "invalid"
