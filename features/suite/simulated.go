@@ -24,6 +24,9 @@ const loopbackLimit = time.Second
 // errBlind says that an observer of the lab does not see what is there.
 var errBlind = errors.New("the lab is broken")
 
+// errRealServer: an enforcer that leaves Force TLS to the database needs servers whose setting depends on the client's address.
+var errRealServer = errors.New("real servers are not set up to refuse plaintext by themselves; judge this enforcer with embedded ones")
+
 // simulated is a Lab made of network namespaces.
 type simulated struct {
 	lab    *sim.Lab
@@ -216,6 +219,9 @@ func (l *simulated) RequireTLS(database string, policy func(client netip.Addr) b
 		return fmt.Errorf("database %q: %w", database, sim.ErrUnknown)
 	}
 	for _, n := range d.Nodes {
+		if l.lab.RealServer(n.Name) != nil {
+			return fmt.Errorf("%s: %w", n.Name, errRealServer)
+		}
 		for _, port := range d.Listeners(n) {
 			server := l.lab.Server(n.Name, port.Port)
 			if server == nil {
