@@ -27,10 +27,11 @@ type postgresLog struct {
 	spoken bool
 	last   string          // the process whose line was the last, for lines that continue it
 	inside map[string]bool // the clients that were let in
+	failed map[string]bool // those whose TLS handshake failed
 }
 
 func newPostgresLog(l *ledger, ready func()) *postgresLog {
-	return &postgresLog{ledger: l, ready: ready, inside: map[string]bool{}}
+	return &postgresLog{ledger: l, ready: ready, inside: map[string]bool{}, failed: map[string]bool{}}
 }
 
 func (p *postgresLog) take(line string) {
@@ -59,6 +60,7 @@ func (p *postgresLog) server(message string) {
 	}
 	if m := postgresExit.FindStringSubmatch(message); m != nil {
 		delete(p.inside, m[1])
+		delete(p.failed, m[1])
 		p.ledger.closed(m[1], "the server's process "+m[2])
 	}
 }
@@ -78,8 +80,15 @@ func (p *postgresLog) client(pid, client, level, message string) {
 	case statement != nil:
 		p.last = pid
 		p.ledger.said(pid, endpoint.Query, statement[1])
-	case strings.HasPrefix(message, "SSL connection from "):
-		p.ledger.secured(pid)
+	case strings.HasPrefix(message, "could not accept SSL connection"):
+		p.failed[pid] = true
+		if notTLS(message) {
+			p.ledger.said(pid, endpoint.Bytes, message)
+		}
+	case strings.HasPrefix(message, "SSL connection from "): // which PostgreSQL 15 says of failed handshakes, too
+		if !p.failed[pid] {
+			p.ledger.secured(pid)
+		}
 	case strings.Contains(message, "connection authorized: "): // "replication connection authorized" too
 		p.inside[pid] = true
 		p.ledger.said(pid, endpoint.Query, message) // a startup packet, carried out
@@ -93,11 +102,16 @@ func (p *postgresLog) client(pid, client, level, message string) {
 	}
 }
 
-// postgresSilent tells messages that say nothing of what a client said before it was let in: that it has gone, or took too long, or that a
-// handshake failed, which begins with TLS.
+// notTLS tells whether a handshake failed because what the client sent was no TLS, in OpenSSL's words.
+func notTLS(message string) bool {
+	return strings.Contains(message, "wrong version number") || strings.Contains(message, "http request") ||
+		strings.Contains(message, "https proxy request")
+}
+
+// postgresSilent tells messages that say nothing of what a client said before it was let in: that it has gone, or took too long.
 func postgresSilent(message string) bool {
 	for _, start := range []string{
-		"could not receive data from client", "could not send data to client", "could not accept SSL connection",
+		"could not receive data from client", "could not send data to client",
 		"connection to client lost", "canceling authentication due to timeout", "terminating connection", "the database system is",
 		"connection authenticated", "disconnection",
 	} {

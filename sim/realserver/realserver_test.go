@@ -130,20 +130,21 @@ func tellsOfGarbage(t *testing.T, l *sim.Lab) {
 		port       uint16
 		bytes      string
 		plaintext  bool
+		more       string // sent after the first byte of an answer
 	}{
-		{"PostgreSQL, an HTTP request", "pg-shared-1", 5432, "GET / HTTP/1.0\r\n\r\n", true},
-		{"PostgreSQL, half a length", "pg-shared-1", 5432, "\x00\x00", true},
-		{"PostgreSQL, a startup packet for nobody", "pg-shared-1", 5432, "\x00\x00\x00\x13\x00\x03\x00\x00user\x00nobody\x00\x00"[:19], true},
-		{"PostgreSQL, plaintext behind a request for TLS", "pg-shared-1", 5432, "\x00\x00\x00\x08\x04\xd2\x16\x2f\x00\x00\x00\x08", true},
-		{"PostgreSQL, nothing", "pg-shared-1", 5432, "", false},
-		{"PostgreSQL, a request for TLS and no more", "pg-shared-1", 5432, "\x00\x00\x00\x08\x04\xd2\x16\x2f", false},
-		{"MariaDB, an HTTP request", "my-shared-1", 3306, "GET / HTTP/1.0\r\n\r\n", true},
-		{"MariaDB, nothing", "my-shared-1", 3306, "", false},
-		{"Redis, a command without a login", "redis-shared-1", 6379, "PING\r\n", true},
-		{"Redis, half a command", "redis-shared-1", 6379, "PIN", true},
-		{"Redis, a disguised command", "redis-shared-1", 6379, "\x16\x03\r\nPING\r\n", true},
-		{"Redis, nothing", "redis-shared-1", 6379, "", false},
-		{"Redis, a command at the TLS port", "redis-shared-1", 6380, "PING\r\n", false},
+		{"PostgreSQL, an HTTP request", "pg-shared-1", 5432, "GET / HTTP/1.0\r\n\r\n", true, ""},
+		{"PostgreSQL, half a length", "pg-shared-1", 5432, "\x00\x00", true, ""},
+		{"PostgreSQL, a startup packet for nobody", "pg-shared-1", 5432, "\x00\x00\x00\x13\x00\x03\x00\x00user\x00nobody\x00\x00"[:19], true, ""},
+		{"PostgreSQL, plaintext after a request for TLS", "pg-shared-1", 5432, "\x00\x00\x00\x08\x04\xd2\x16\x2f", true, "GET / HTTP/1.0\r\n\r\n"},
+		{"PostgreSQL, nothing", "pg-shared-1", 5432, "", false, ""},
+		{"PostgreSQL, a request for TLS and no more", "pg-shared-1", 5432, "\x00\x00\x00\x08\x04\xd2\x16\x2f", false, ""},
+		{"MariaDB, an HTTP request", "my-shared-1", 3306, "GET / HTTP/1.0\r\n\r\n", true, ""},
+		{"MariaDB, nothing", "my-shared-1", 3306, "", false, ""},
+		{"Redis, a command without a login", "redis-shared-1", 6379, "PING\r\n", true, ""},
+		{"Redis, half a command", "redis-shared-1", 6379, "PIN", true, ""},
+		{"Redis, a disguised command", "redis-shared-1", 6379, "\x16\x03\r\nPING\r\n", true, ""},
+		{"Redis, nothing", "redis-shared-1", 6379, "", false, ""},
+		{"Redis, a command at the TLS port", "redis-shared-1", 6380, "PING\r\n", false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -161,6 +162,12 @@ func tellsOfGarbage(t *testing.T, l *sim.Lab) {
 			_, err = conn.Write([]byte(c.bytes))
 			require.NoError(t, err)
 			require.NoError(t, conn.SetReadDeadline(time.Now().Add(limit)))
+			if c.more != "" {
+				_, err = conn.Read(make([]byte, 1))
+				require.NoError(t, err)
+				_, err = conn.Write([]byte(c.more))
+				require.NoError(t, err)
+			}
 			err = conn.(interface{ CloseWrite() error }).CloseWrite()
 			for err == nil {
 				_, err = conn.Read(make([]byte, 512))
