@@ -87,7 +87,7 @@ func (l *ledger) change(key string, apply func(*conversation)) {
 }
 
 // accepted: the server took a connection, whose key may have belonged to another before. It is known at once if the server says
-// all there is to know of the client.
+// all there is to know of the client; otherwise identify has to be called.
 func (l *ledger) accepted(key string, remote netip.AddrPort, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,9 +96,11 @@ func (l *ledger) accepted(key string, remote netip.AddrPort, known bool) {
 		c = &conversation{}
 		l.conns[key] = c
 	}
-	c.remote = remote
 	l.begin(c)
 	if known {
+		c.remote = remote
+	}
+	if known || c.known { // the list of clients may be faster than the log
 		l.release(c)
 	}
 }
@@ -206,8 +208,9 @@ func (l *ledger) add(c *conversation, e endpoint.Event) {
 
 // release writes what was held back. The caller holds the lock.
 func (l *ledger) release(c *conversation) {
-	c.known = true
-	c.id = l.cfg.Journal.NextConn()
+	if !c.known {
+		c.known, c.id = true, l.cfg.Journal.NextConn()
+	}
 	for _, e := range c.held {
 		l.write(c, e)
 	}

@@ -56,8 +56,8 @@ func lab(t *testing.T) *sim.Lab {
 	return l
 }
 
-// office is the address of the vantage from which the tests connect.
-var office = netip.MustParseAddr("198.51.100.1")
+// The addresses of the vantage from which the tests connect.
+var office, office6 = netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:a::1")
 
 // real returns a lab's real server of a node.
 func real(t *testing.T, l *sim.Lab, node string) *realserver.Server {
@@ -82,7 +82,7 @@ func TestServersTellWhatTheySaw(t *testing.T) {
 	l := lab(t)
 	from, _ := l.Node("office")
 	for i, e := range l.World().Endpoints() {
-		if l.RealServer(e.Node) == nil || !e.Addr.Addr().Is4() {
+		if l.RealServer(e.Node) == nil {
 			continue
 		}
 		for j, withTLS := range []bool{false, true} {
@@ -93,6 +93,9 @@ func TestServersTellWhatTheySaw(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
 				local := netip.AddrPortFrom(office, uint16(30000+2*i+j))
+				if e.Addr.Addr().Is6() {
+					local = netip.AddrPortFrom(office6, local.Port())
+				}
 				marker := fmt.Sprintf("marker-%d", local.Port())
 				session, err := client.Open(ctx, func(ctx context.Context) (net.Conn, error) { return from.Dial(ctx, local, e.Addr) },
 					client.Target{Engine: e.Engine, Addr: e.Addr, TLS: withTLS, RootCAs: l.CA(), ServerName: e.Database})

@@ -138,7 +138,7 @@ func (r *redisServer) attend() {
 	for {
 		select {
 		case <-r.nudges:
-			_ = r.reconcile(context.Background()) // the server may be ending; Sync tells who asks
+			_ = r.reconcile(context.Background()) // the server may be ending; whoever relies on it calls Sync
 		case <-r.done:
 			return
 		}

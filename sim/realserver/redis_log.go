@@ -14,7 +14,7 @@ var (
 	redisLine    = regexp.MustCompile(`^\d+:\w \d+ \w+ \d+ [\d:.]+ ([.*#-]) (.*)$`)
 	redisVersion = regexp.MustCompile(`^Redis version=([^,]+),`)
 	// redisMonitor: time, database, client, command.
-	redisMonitor = regexp.MustCompile(`^[\d.]+ \[\d+ ([^\]]+)\] (.*)$`)
+	redisMonitor = regexp.MustCompile(`^[\d.]+ \[\d+ (\S+)\] (.*)$`)
 )
 
 // redisLog reads Redis's log.
