@@ -52,11 +52,20 @@ func (l *Lab) StartServers(ctx context.Context) error { return l.startServers(ct
 
 // StartRealServers is StartServers with the distribution's servers at the client ports of the engines that it has. Embedded remain the
 // other engines, the ports that only a cluster's nodes use, and the canaries, which are the lab's own instruments.
-func (l *Lab) StartRealServers(ctx context.Context, installed *realserver.Installation) error {
-	return l.startServers(ctx, installed)
+//
+// Nodes are servers of their own, as a fail-over in the lab moves an endpoint between them and asks for no data. Those of the replicated
+// databases, which have to be PostgreSQL's, are one cluster instead: all but the first follow the first by streaming replication over
+// TLS, at its own address.
+func (l *Lab) StartRealServers(ctx context.Context, installed *realserver.Installation, replicated ...string) error {
+	for _, name := range replicated {
+		if d, ok := l.world.Database(name); !ok || d.Engine != topology.PostgreSQL {
+			return fmt.Errorf("replicate %s: no such PostgreSQL database: %w", name, ErrUnknown)
+		}
+	}
+	return l.startServers(ctx, installed, replicated...)
 }
 
-func (l *Lab) startServers(ctx context.Context, installed *realserver.Installation) error {
+func (l *Lab) startServers(ctx context.Context, installed *realserver.Installation, replicated ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -73,8 +82,12 @@ func (l *Lab) startServers(ctx context.Context, installed *realserver.Installati
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, d := range l.world.Databases() {
+		if slices.Contains(replicated, d.Name) {
+			g.Go(func() error { return s.startCluster(ctx, l.nodes, d) })
+			continue
+		}
 		for _, n := range d.Nodes {
-			g.Go(func() error { return s.startNode(ctx, l.nodes[n.Listener()], d, n) })
+			g.Go(func() error { return s.startNode(ctx, l.nodes[n.Listener()], d, n, nil) })
 		}
 	}
 	for _, gw := range l.world.Gateways() {
@@ -99,7 +112,21 @@ func newServices(world string) (*services, error) {
 	}, nil
 }
 
-func (s *services) startNode(ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node) error {
+// startCluster starts the nodes of a replicated database one after the other: each copies the first.
+func (s *services) startCluster(ctx context.Context, nodes map[string]*netns.Handle, d topology.Database) error {
+	var primary *realserver.Primary
+	for _, n := range d.Nodes {
+		if err := s.startNode(ctx, nodes[n.Listener()], d, n, primary); err != nil {
+			return err
+		}
+		primary = realserver.PrimaryAt(netip.AddrPortFrom(d.Nodes[0].Addresses[0], d.Nodes[0].Port))
+	}
+	return nil
+}
+
+func (s *services) startNode(
+	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, follow *realserver.Primary,
+) error {
 	cert, err := s.authority.Issue([]string{n.Name, d.Name}, addressesOf(d, n))
 	if err != nil {
 		return err
@@ -107,7 +134,7 @@ func (s *services) startNode(ctx context.Context, h *netns.Handle, d topology.Da
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	real := s.installed != nil && !d.Canary && realserver.Plays(d.Engine)
 	if real {
-		if err := s.startReal(ctx, h, d, n, cert); err != nil {
+		if err := s.startReal(ctx, h, d, n, cert, follow); err != nil {
 			return fmt.Errorf("database %s: %w", d.Name, err)
 		}
 	}
@@ -136,10 +163,12 @@ func (s *services) startNode(ctx context.Context, h *netns.Handle, d topology.Da
 	return nil
 }
 
-func (s *services) startReal(ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, cert tls.Certificate) error {
+func (s *services) startReal(
+	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, cert tls.Certificate, follow *realserver.Primary,
+) error {
 	server, err := s.installed.Start(ctx, realserver.Config{
 		Engine: d.Engine, Node: h, Port: n.Port, PlainPort: n.PlainPort, Certificate: cert,
-		Database: d.Name, Name: n.Name, Journal: s.journal,
+		Database: d.Name, Name: n.Name, Journal: s.journal, Standby: follow,
 	})
 	if err != nil {
 		return err
@@ -271,6 +300,14 @@ func (l *Lab) CA() *x509.CertPool {
 		return s.authority.Pool()
 	}
 	return x509.NewCertPool()
+}
+
+// CAFile returns the same certificate authority for programs that read it from a file, in PEM; nil if the servers were not started.
+func (l *Lab) CAFile() []byte {
+	if s := l.running(); s != nil {
+		return s.authority.PEM()
+	}
+	return nil
 }
 
 // Stray returns the forgotten listeners (SPEC X-02) of a gateway; nil for any other node, or if the servers were not started.

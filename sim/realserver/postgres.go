@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,12 +26,16 @@ const (
 // postgresTemplate is the directory of the data that was initialised once.
 const postgresTemplate = ".postgresql"
 
-// Primary is the server that a standby copies and follows, in libpq's words: "host=... port=5432 sslmode=require". User and password are
-// added.
-type Primary struct{ Conninfo string }
+// Primary is the server that a standby copies and follows.
+type Primary struct{ conninfo string }
 
-func (p *Primary) conninfo() string {
-	return p.Conninfo + " user=" + Replicator + " password=" + endpoint.Password
+// PrimaryAt returns the primary at an address. A standby reaches it over TLS, and not otherwise.
+func PrimaryAt(addr netip.AddrPort) *Primary { return &Primary{Conninfo(addr, "require")} }
+
+// Conninfo says in libpq's words how a standby reaches its primary, with an sslmode of libpq's.
+func Conninfo(addr netip.AddrPort, sslmode string) string {
+	return fmt.Sprintf("host=%s port=%d user=%s password=%s sslmode=%s gssencmode=disable",
+		addr.Addr(), addr.Port(), Replicator, endpoint.Password, sslmode)
 }
 
 // hba lets in anybody with a password over TLS, and anybody without TLS for nothing: see the package's documentation.
@@ -48,7 +53,7 @@ func (i *Installation) initPostgres(ctx context.Context) error {
 		return err
 	}
 	script := fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s';\nCREATE ROLE %s LOGIN REPLICATION PASSWORD '%s';\n"+
-		"ALTER DATABASE postgres RENAME TO %s;\nGRANT CREATE ON SCHEMA public TO PUBLIC;\n",
+		"ALTER DATABASE postgres RENAME TO %s;\nALTER DATABASE %[5]s OWNER TO %[1]s;\n",
 		endpoint.User, endpoint.Password, Replicator, endpoint.Password, endpoint.Schema)
 	if err := run(ctx, script, i.programs["postgres"], "--single", "-D", dir, "template1"); err != nil {
 		return err
@@ -100,7 +105,7 @@ func (i *Installation) postgresData(ctx context.Context, cfg Config) (string, er
 	}
 	dir := filepath.Join(i.dir, cfg.Name)
 	// It connects from the node, as the standby does afterwards; -R leaves the connection's settings for that.
-	cmd := isolated(exec.CommandContext(ctx, i.programs["pg_basebackup"], "-D", dir, "-d", cfg.Standby.conninfo(), "-R", "-X", "stream",
+	cmd := isolated(exec.CommandContext(ctx, i.programs["pg_basebackup"], "-D", dir, "-d", cfg.Standby.conninfo, "-R", "-X", "stream",
 		"-c", "fast", "--no-sync"))
 	cmd.Env = environment()
 	var out strings.Builder
@@ -124,7 +129,7 @@ func postgresSettings(port uint16, dir string) []string {
 		"logging_collector=off", "log_destination=stderr", "log_line_prefix=" + postgresPrefix, "log_min_messages=debug2", "log_timezone=UTC",
 		"log_connections=on", "log_disconnections=on", "log_statement=all", "log_replication_commands=on",
 		"shared_buffers=1MB", "dynamic_shared_memory_type=mmap", "max_connections=100", "huge_pages=off", // many servers on one machine
-		"max_wal_size=32MB", "min_wal_size=2MB", "wal_keep_size=16MB", "autovacuum=off", "jit=off",
+		"max_wal_size=32MB", "min_wal_size=2MB", "wal_keep_size=16MB", "autovacuum=off", "wal_retrieve_retry_interval=200ms", "jit=off",
 		"fsync=off", "synchronous_commit=off", "full_page_writes=off", // the data ends with the lab
 	} {
 		args = append(args, "-c", setting)

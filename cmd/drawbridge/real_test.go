@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"drawbridge/features/driver"
+	"drawbridge/features/platform"
+	"drawbridge/sim"
+	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns/netnstest"
+	"drawbridge/sim/realserver"
+	"drawbridge/topology"
+
+	"github.com/stretchr/testify/require"
+)
+
+// realLimit is for one test with real servers: they start within seconds, and no client of a test waits longer than clientLimit.
+const (
+	realLimit   = 3 * time.Minute
+	clientLimit = 20 * time.Second
+)
+
+// realLab is a lab with the distribution's servers in this very process, so that a test can ask them what they saw; and the
+// reference enforcer at every point, through its door.
+type realLab struct {
+	*sim.Lab
+	state    *platform.State
+	enforcer *driver.Exec
+	ca       string // file
+}
+
+func newRealLab(t *testing.T, replicated ...string) *realLab {
+	t.Helper()
+	for _, name := range []string{"psql", "mariadb", "redis-cli", "initdb", "mariadbd", "redis-server"} {
+		netnstest.Tool(t, name)
+	}
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1") // the reference enforcer is this binary
+	ctx, cancel := context.WithTimeout(t.Context(), realLimit)
+	t.Cleanup(cancel)
+	world, err := topology.Load(filepath.Join("testdata", "real.yaml"))
+	require.NoError(t, err)
+	dir, err := os.MkdirTemp("", "db") // short: sockets lie in it
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	installed, err := realserver.Find(dir)
+	require.NoError(t, err)
+	l, err := sim.Up(ctx, world, sim.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	require.NoError(t, l.StartRealServers(ctx, installed, replicated...))
+	enforcer, err := enforcerOf(l, conformOptions{}, t.TempDir())
+	require.NoError(t, err)
+	r := &realLab{Lab: l, state: platform.Start(world), enforcer: enforcer, ca: filepath.Join(t.TempDir(), "ca.pem")}
+	require.NoError(t, os.WriteFile(r.ca, l.CAFile(), 0o600))
+	return r
+}
+
+// enforce brings the state's policy into force at every point.
+func (r *realLab) enforce(t *testing.T) {
+	t.Helper()
+	for _, p := range r.World().Points() {
+		document, err := driver.Build(r.state, p.Name)
+		require.NoError(t, err)
+		_, err = r.enforcer.Apply(t.Context(), document)
+		require.NoError(t, err)
+	}
+}
+
+// reset takes everything out of force.
+func (r *realLab) reset(t *testing.T) {
+	t.Helper()
+	for _, p := range r.World().Points() {
+		require.NoError(t, r.enforcer.Reset(t.Context(), p.Name))
+	}
+}
+
+// heard is how a client's program ended.
+type heard struct {
+	code     int
+	out, err string
+}
+
+// client runs a client's program at a vantage to its end.
+func (r *realLab) client(t *testing.T, from, path string, args ...string) heard {
+	t.Helper()
+	return r.started(t, from, path, args...)()
+}
+
+func withClientLimit(t *testing.T) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), clientLimit)
+}
+
+// started starts a client's program at a vantage; what it returns waits for its end.
+func (r *realLab) started(t *testing.T, from, path string, args ...string) (wait func() heard) {
+	t.Helper()
+	ctx, cancel := withClientLimit(t)
+	cmd := exec.CommandContext(ctx, path, args...)
+	return r.run(t, from, cmd, cancel)
+}
+
+func (r *realLab) run(t *testing.T, from string, cmd *exec.Cmd, cancel context.CancelFunc) (wait func() heard) {
+	t.Helper()
+	var out, complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	// Nothing of the configuration of whoever runs the tests.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "PGCONNECT_TIMEOUT=10"}
+	v, ok := r.World().Vantage(from)
+	require.True(t, ok, from)
+	node, ok := r.Node(v.Namespace)
+	require.True(t, ok, from)
+	require.NoError(t, node.Start(cmd))
+	return func() heard {
+		defer cancel()
+		err := cmd.Wait()
+		require.NotNil(t, cmd.ProcessState, err)
+		return heard{cmd.ProcessState.ExitCode(), strings.TrimSpace(out.String()), strings.TrimSpace(complaints.String())}
+	}
+}
+
+// connections returns how many connections the servers of a lab have seen.
+func (r *realLab) connections() (n uint64) {
+	for _, e := range r.Journal().All() {
+		n = max(n, e.Conn)
+	}
+	return n
+}
+
+// since returns what a database's servers saw of the connections after the n-th of the lab.
+func (r *realLab) since(t *testing.T, n uint64, database string) (events []endpoint.Event) {
+	t.Helper()
+	require.NoError(t, r.SyncJournal(t.Context(), database))
+	for _, e := range r.Journal().All() {
+		if e.Conn > n && e.Database == database {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// carriedOut tells whether a query with a text was carried out, and whether all such came over TLS.
+func carriedOut(events []endpoint.Event, text string) (carried, overTLS bool) {
+	overTLS = true
+	for _, e := range events {
+		if e.Kind == endpoint.Query && strings.Contains(e.Query, text) {
+			carried, overTLS = true, overTLS && e.TLS
+		}
+	}
+	return carried, carried && overTLS
+}
+
+// endpointOf returns a database's public endpoint of IPv4; plain: that of the port without TLS, if it has one of its own.
+func (r *realLab) endpointOf(t *testing.T, database string, plain bool) topology.Endpoint {
+	t.Helper()
+	d, ok := r.World().Database(database)
+	require.True(t, ok, database)
+	for _, e := range d.Endpoints() {
+		if e.Kind == topology.PublicRW && e.Addr.Addr().Is4() && plain == (e.TLS == topology.TLSNone) {
+			return e
+		}
+	}
+	t.Fatalf("%s has no such endpoint", database)
+	return topology.Endpoint{}
+}
