@@ -14,7 +14,6 @@ import (
 	"drawbridge/sim/realserver"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // clientOutcome is what has to become of a client.
@@ -31,6 +30,7 @@ type clientMode struct {
 	name    string
 	engine  string // first part of the databases' names
 	plain   bool   // it goes to the port without TLS
+	hangs   bool   // where it is denied, or not understood, it waits until it is stopped: redis-cli knows no time-out
 	since   int    // the client's first version with this mode
 	args    func(r *realLab, host, port, marker string) []string
 	off, on clientOutcome
@@ -58,7 +58,7 @@ func redisMode(flags string, plain bool, off, on clientOutcome) clientMode {
 	if plain {
 		port = "plain port"
 	}
-	return clientMode{name: "redis-cli " + flags + " to the " + port, engine: "redis", plain: plain, off: off, on: on,
+	return clientMode{name: "redis-cli " + flags + " to the " + port, engine: "redis", plain: plain, hangs: plain, off: off, on: on,
 		args: func(r *realLab, host, port, marker string) []string {
 			args := []string{"redis-cli", "-h", host, "-p", port, "--user", endpoint.User, "--pass", endpoint.Password, "--no-auth-warning"}
 			args = append(args, strings.Fields(strings.ReplaceAll(flags, "CA", r.ca))...)
@@ -147,15 +147,18 @@ func (r *realLab) drive(t *testing.T, m clientMode, from, database, marker strin
 	if forced {
 		want = m.on
 	}
-	n := r.connections()
-	got := r.client(t, from, path, args[1:]...)
+	n, limit := r.connections(), clientLimit
+	if m.hangs && want == denied {
+		limit = hangLimit
+	}
+	got := r.client(t, limit, from, path, args[1:]...)
 	events := r.since(t, n, database)
 	carried, tls := carriedOut(events, marker)
 	about := fmt.Sprintf("%+v\n%+v", got, events)
 	require.Equal(t, want != denied, got.out == marker, about)
 	require.Equal(t, want != denied, carried, about)
 	require.Equal(t, want == overTLS, tls, about)
-	if want != inPlain {
+	if forced || want == overTLS {
 		require.Empty(t, realserver.Plaintext(events), about)
 	}
 	t.Logf("%s; the client said %q; the server has %d events", want, got.err, len(events))
@@ -192,14 +195,15 @@ func TestCancelRequest(t *testing.T) {
 			t.Run(fmt.Sprintf("Force TLS %s/%s", c.toggle, place.model), func(t *testing.T) {
 				r.forceTLS(t, c.toggle)
 				n := r.connections()
-				got := r.interrupted(t, psql, place.from, "pg-"+place.model, place.server)
+				said := r.interrupted(t, psql, place.from, "pg-"+place.model, place.server)
 				events := r.since(t, n, "pg-"+place.model)
-				about := fmt.Sprintf("%+v\n%+v", got, events)
-				require.Contains(t, got.out, "survived", about)
-				require.Equal(t, !c.cancelled, strings.Contains(got.out, "slept"), about)
-				require.Equal(t, c.cancelled, strings.Contains(got.err, "canceling statement due to user request"), about)
+				about := fmt.Sprintf("%s\n%+v", said, events)
+				require.Contains(t, said, "Cancel request sent", about) // psql does not learn what became of it
+				require.Contains(t, said, "survived:1", about)
+				require.Equal(t, c.cancelled, strings.Contains(said, "canceling statement due to user request"), about)
 				asked, _ := carriedOut(events, "processing cancel request")
 				require.Equal(t, c.cancelled, asked, about)
+				require.Equal(t, connectionOf(t, events, "pg_sleep"), connectionOf(t, events, "survived"), about)
 				if !c.cancelled {
 					require.Empty(t, realserver.Plaintext(events), about)
 				}
@@ -208,20 +212,43 @@ func TestCancelRequest(t *testing.T) {
 	}
 }
 
-// interrupted has psql ask for a sleep and for one thing more, and interrupts it while the server sleeps.
-func (r *realLab) interrupted(t *testing.T, psql, from, database, server string) heard {
+// interrupted has psql ask for a sleep, presses Ctrl-C while the server sleeps, asks for one thing more, and returns what the terminal
+// showed.
+func (r *realLab) interrupted(t *testing.T, psql, from, database, server string) string {
 	t.Helper()
 	to := r.endpointOf(t, database, false)
 	ctx, cancel := withClientLimit(t)
-	cmd := exec.CommandContext(ctx, psql, "-X", "-w", "-A", "-t", "-c", "SELECT 'slept' FROM pg_sleep(2)", "-c", "SELECT 'survived'",
+	defer cancel()
+	cmd := exec.CommandContext(ctx, psql, "-X", "-n", "-w", "-A", "-t", "-P", "pager=off",
 		fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=require",
 			to.Addr.Addr(), to.Addr.Port(), endpoint.User, endpoint.Password, endpoint.Schema))
-	wait := r.run(t, from, cmd, cancel)
+	cmd.Env = clientEnvironment()
+	term := onTerminal(t, cmd, func(cmd *exec.Cmd) error { return r.at(t, from).Start(cmd) })
+	term.press(t, "SELECT 'slept' FROM pg_sleep(2);\n")
 	for asleep := "0"; asleep == "0"; {
 		var err error
 		asleep, err = r.RealServer(server).Ask(ctx, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
 		require.NoError(t, err)
 	}
-	require.NoError(t, cmd.Process.Signal(unix.SIGINT))
-	return wait()
+	term.press(t, ctrlC)
+	for asleep := "1"; asleep != "0"; { // what is typed before psql has dealt with the key may be thrown away with it
+		var err error
+		asleep, err = r.RealServer(server).Ask(ctx, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+		require.NoError(t, err)
+	}
+	term.press(t, "SELECT 'survived:' || 1;\n\\q\n")
+	require.NoError(t, cmd.Wait())
+	return <-term.said
+}
+
+// connectionOf returns the number of the connection whose query holds a text.
+func connectionOf(t *testing.T, events []endpoint.Event, text string) uint64 {
+	t.Helper()
+	for _, e := range events {
+		if e.Kind == endpoint.Query && strings.Contains(e.Query, text) {
+			return e.Conn
+		}
+	}
+	t.Fatalf("no query holds %q: %+v", text, events)
+	return 0
 }

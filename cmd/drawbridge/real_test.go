@@ -14,6 +14,7 @@ import (
 	"drawbridge/features/platform"
 	"drawbridge/sim"
 	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns"
 	"drawbridge/sim/netns/netnstest"
 	"drawbridge/sim/realserver"
 	"drawbridge/topology"
@@ -21,10 +22,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// realLimit is for one test with real servers: they start within seconds, and no client of a test waits longer than clientLimit.
+// Limits: real servers start within seconds; no client of a test waits longer than clientLimit, and those that are expected to hang
+// are stopped after hangLimit: a client that is served needs a tenth of a second. What decides is what the server has seen by then.
 const (
 	realLimit   = 3 * time.Minute
 	clientLimit = 20 * time.Second
+	hangLimit   = 2 * time.Second
 )
 
 // realLab is a lab with the distribution's servers in this very process, so that a test can ask them what they saw; and the
@@ -88,41 +91,37 @@ type heard struct {
 	out, err string
 }
 
-// client runs a client's program at a vantage to its end.
-func (r *realLab) client(t *testing.T, from, path string, args ...string) heard {
-	t.Helper()
-	return r.started(t, from, path, args...)()
-}
-
 func withClientLimit(t *testing.T) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), clientLimit)
 }
 
-// started starts a client's program at a vantage; what it returns waits for its end.
-func (r *realLab) started(t *testing.T, from, path string, args ...string) (wait func() heard) {
-	t.Helper()
-	ctx, cancel := withClientLimit(t)
-	cmd := exec.CommandContext(ctx, path, args...)
-	return r.run(t, from, cmd, cancel)
+// clientEnvironment holds nothing of the configuration of whoever runs the tests.
+func clientEnvironment() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "PGCONNECT_TIMEOUT=10"}
 }
 
-func (r *realLab) run(t *testing.T, from string, cmd *exec.Cmd, cancel context.CancelFunc) (wait func() heard) {
+// at returns the namespace of a vantage.
+func (r *realLab) at(t *testing.T, vantage string) *netns.Handle {
 	t.Helper()
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
-	// Nothing of the configuration of whoever runs the tests.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "PGCONNECT_TIMEOUT=10"}
-	v, ok := r.World().Vantage(from)
-	require.True(t, ok, from)
+	v, ok := r.World().Vantage(vantage)
+	require.True(t, ok, vantage)
 	node, ok := r.Node(v.Namespace)
-	require.True(t, ok, from)
-	require.NoError(t, node.Start(cmd))
-	return func() heard {
-		defer cancel()
-		err := cmd.Wait()
-		require.NotNil(t, cmd.ProcessState, err)
-		return heard{cmd.ProcessState.ExitCode(), strings.TrimSpace(out.String()), strings.TrimSpace(complaints.String())}
-	}
+	require.True(t, ok, vantage)
+	return node
+}
+
+// client runs a client's program at a vantage to its end, or stops it after a limit.
+func (r *realLab) client(t *testing.T, limit time.Duration, from, path string, args ...string) heard {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	var out, complaints bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &complaints, clientEnvironment()
+	require.NoError(t, r.at(t, from).Start(cmd))
+	err := cmd.Wait()
+	require.NotNil(t, cmd.ProcessState, err)
+	return heard{cmd.ProcessState.ExitCode(), strings.TrimSpace(out.String()), strings.TrimSpace(complaints.String())}
 }
 
 // connections returns how many connections the servers of a lab have seen.
