@@ -138,11 +138,11 @@ func postgresSettings(port uint16, dir string) []string {
 }
 
 func (p *postgresServer) barrier(ctx context.Context, text string) error {
-	_, err := p.exec(ctx, "SELECT '"+text+"'")
+	_, err := p.query(ctx, "SELECT '"+text+"'")
 	return err
 }
 
-func (p *postgresServer) exec(ctx context.Context, statement string) (string, error) {
+func (p *postgresServer) query(ctx context.Context, statement string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var answer string
@@ -169,9 +169,23 @@ func (s *Server) Ask(ctx context.Context, statement string) (string, error) {
 	if !ok {
 		return "", ErrNotPostgres
 	}
-	answer, err := p.exec(ctx, statement)
+	answer, err := p.query(ctx, statement)
 	if err != nil {
 		return "", s.because("ask", err)
 	}
 	return answer, nil
+}
+
+// Do is Ask for a statement without an answer.
+func (s *Server) Do(ctx context.Context, statement string) error {
+	p, ok := s.engine.(*postgresServer)
+	if !ok {
+		return ErrNotPostgres
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := p.admin.Exec(ctx, statement); err != nil {
+		return s.because("do", err)
+	}
+	return nil
 }

@@ -26,10 +26,6 @@ type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed once it has ended and every line of its output was taken
 	tail  tail
-
-	mu     sync.Mutex
-	killed bool
-	result error // why it ended; read after ended is closed
 }
 
 // isolated gives a command the identity and the process namespace of a server.
@@ -61,7 +57,7 @@ func launch(node *netns.Handle, cmd *exec.Cmd, take func(line string)) (*process
 		defer close(p.ended)
 		eachLine(r, func(line string) { p.tail.add(line); take(line) })
 		_ = r.Close()
-		p.result = cmd.Wait()
+		_ = cmd.Wait() // how it ended is in cmd.ProcessState
 	}()
 	return p, nil
 }
@@ -100,14 +96,8 @@ func (p *process) failure() error {
 	return fmt.Errorf("%w (%v); the end of its log:\n%s", errEnded, p.cmd.ProcessState, p.tail.String())
 }
 
-// kill ends the process and waits for it. Its error says if it had ended before.
+// kill ends the process and waits for it. Its error says if it had ended before. It is called once.
 func (p *process) kill() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.killed {
-		return nil
-	}
-	p.killed = true
 	select {
 	case <-p.ended:
 		return p.failure()

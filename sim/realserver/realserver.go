@@ -41,6 +41,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"drawbridge/sim/endpoint"
@@ -78,6 +79,7 @@ type Server struct {
 	process *process
 	ledger  *ledger
 	engine  engine
+	closing sync.Once
 }
 
 // engine is what differs between the servers once they run.
@@ -145,13 +147,16 @@ func Plaintext(events []endpoint.Event) []endpoint.Event {
 	return out
 }
 
-// Close ends the server and waits until it is gone. Its error says if the server had ended by itself before.
-func (s *Server) Close() error {
-	err := s.process.kill()
-	if err != nil {
-		err = s.because("run", err)
-	}
-	return errors.Join(err, s.engine.close())
+// Close ends the server, as a power failure would, and waits until it is gone. Its error says if the server had ended by itself
+// before. Closing twice does nothing.
+func (s *Server) Close() (err error) {
+	s.closing.Do(func() {
+		if err = s.process.kill(); err != nil {
+			err = s.because("run", err)
+		}
+		err = errors.Join(err, s.engine.close())
+	})
+	return err
 }
 
 func (s *Server) because(what string, err error) error {
