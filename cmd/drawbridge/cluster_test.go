@@ -40,6 +40,9 @@ func newCluster(t *testing.T) *cluster {
 	require.Len(t, c.nodes, 3)
 	c.ask(t, c.nodes[0], "CREATE TABLE IF NOT EXISTS told (word text PRIMARY KEY)")
 	c.ask(t, c.nodes[0], "GRANT ALL ON told TO "+endpoint.User)
+	for _, node := range c.nodes {
+		c.until(t, node, "SELECT (to_regclass('told') IS NOT NULL)::text", "true")
+	}
 	return c
 }
 

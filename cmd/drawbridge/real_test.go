@@ -41,8 +41,11 @@ type realLab struct {
 
 func newRealLab(t *testing.T, replicated ...string) *realLab {
 	t.Helper()
-	for _, name := range []string{"psql", "mariadb", "redis-cli", "initdb", "mariadbd", "redis-server"} {
+	for _, name := range []string{"psql", "mariadb", "redis-cli"} {
 		netnstest.Tool(t, name)
+	}
+	if _, err := realserver.Find(""); err != nil {
+		netnstest.Missing(t, err.Error())
 	}
 	netnstest.Require(t)
 	t.Setenv(asProgram, "1") // the reference enforcer is this binary

@@ -31,7 +31,7 @@ func (e *MissingError) Unwrap() error { return ErrMissing }
 
 // packages that have the programs.
 var packages = map[string]string{
-	"initdb": "postgresql", "postgres": "postgresql", "pg_basebackup": "postgresql",
+	"initdb": "postgresql", "postgres": "postgresql", "pg_basebackup": "postgresql-client",
 	"mariadbd": "mariadb-server", "redis-server": "redis-server",
 }
 
@@ -107,12 +107,13 @@ func run(ctx context.Context, stdin string, path string, args ...string) error {
 	return nil
 }
 
-// environment is that of every program here: messages in English, and nothing of the user's configuration of these databases.
+// environment is that of every program here: messages in English, nothing of the user's configuration of these databases, and the one
+// time zone that PostgreSQL knows without files.
 func environment() []string {
 	foreign := func(v string) bool {
 		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "MYSQL") || strings.HasPrefix(v, "MARIADB") || strings.HasPrefix(v, "LC_")
 	}
-	return append(slices.DeleteFunc(os.Environ(), foreign), "LC_ALL=C", "TZ=UTC")
+	return append(slices.DeleteFunc(os.Environ(), foreign), "LC_ALL=C", "TZ=GMT")
 }
 
 // copyTemplate copies a template's data for a node and returns the new directory.

@@ -126,7 +126,7 @@ func postgresSettings(port uint16, dir string) []string {
 		"port=" + strconv.Itoa(int(port)), "listen_addresses=*", "unix_socket_directories=" + dir, "external_pid_file=",
 		"ssl=on", "ssl_cert_file=" + certFile, "ssl_key_file=" + keyFile,
 		// Of what the log tells, the levels down to debug2 hold the end of TLS handshakes and of processes.
-		"logging_collector=off", "log_destination=stderr", "log_line_prefix=" + postgresPrefix, "log_min_messages=debug2", "log_timezone=UTC",
+		"logging_collector=off", "log_destination=stderr", "log_line_prefix=" + postgresPrefix, "log_min_messages=debug2", "log_timezone=GMT",
 		"log_connections=on", "log_disconnections=on", "log_statement=all", "log_replication_commands=on",
 		"shared_buffers=1MB", "dynamic_shared_memory_type=mmap", "max_connections=100", "huge_pages=off", // many servers on one machine
 		"max_wal_size=32MB", "min_wal_size=2MB", "wal_keep_size=16MB", "autovacuum=off", "wal_retrieve_retry_interval=200ms", "jit=off",
