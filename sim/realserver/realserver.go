@@ -22,8 +22,9 @@
 //
 // Plaintext(events) picks those by which a client's plaintext reached the application: a login, statement or command without TLS, a
 // refusal by the server before TLS, and bytes that it complained of (Kind Bytes with a Reason: "invalid length of startup packet", "Got
-// packets out of order", unread bytes of an unfinished command). Three things the servers do not tell: how many bytes of an
-// unfinished startup packet or login PostgreSQL and MariaDB hold; which arguments a command had that Redis rejected because its client
+// packets out of order", unread bytes of an unfinished command). Server.Taken counts the bytes that the server has taken off a socket
+// that is still open. Three things the servers do not tell: which bytes of an unfinished startup packet or login PostgreSQL and
+// MariaDB hold; which arguments a command had that Redis rejected because its client
 // had not logged in; and which port an address stands for at Redis if its client was gone, by a reset, before CLIENT LIST could be
 // asked: it is then taken for the plaintext port. PostgreSQL asks clients without TLS for no password, so that each complete startup packet in plaintext is at
 // once an authorised connection in its log and does not wait, unlogged, for an answer that never comes.

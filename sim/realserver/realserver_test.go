@@ -123,6 +123,7 @@ func TestServersTellWhatTheySaw(t *testing.T) {
 		}
 	}
 	t.Run("what is no conversation", func(t *testing.T) { tellsOfGarbage(t, l) })
+	t.Run("what is taken and not told", func(t *testing.T) { countsWhatIsTaken(t, l) })
 }
 
 // tellsOfGarbage sends bytes that are no login, and expects to be told of them.
@@ -185,6 +186,37 @@ func tellsOfGarbage(t *testing.T, l *sim.Lab) {
 			require.NoError(t, err)
 			require.Equal(t, c.plaintext, len(realserver.Plaintext(seen)) > 0, "%+v", seen)
 			t.Log(seen)
+		})
+	}
+}
+
+// countsWhatIsTaken leaves words unfinished that no log tells of while the connection is open.
+func countsWhatIsTaken(t *testing.T, l *sim.Lab) {
+	from, _ := l.Node("office")
+	for i, c := range []struct{ node, to string }{
+		{"pg-shared-1", "198.51.100.129:5432"}, {"my-shared-1", "198.51.100.129:3306"}, {"redis-shared-1", "[2001:db8:5b::a]:6379"},
+	} {
+		t.Run(c.node, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			local, to := netip.AddrPortFrom(office, uint16(45000+i)), netip.MustParseAddrPort(c.to)
+			if to.Addr().Is6() {
+				local = netip.AddrPortFrom(office6, local.Port())
+			}
+			server := real(t, l, c.node)
+			_, open, err := server.Taken(local)
+			require.NoError(t, err)
+			require.False(t, open)
+			conn, err := from.Dial(ctx, local, to)
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = conn.Write([]byte("\x00\x00\x00"))
+			require.NoError(t, err)
+			for n := uint64(0); n != 3; {
+				require.NoError(t, ctx.Err(), "%s has taken %d bytes", c.node, n)
+				n, _, err = server.Taken(local)
+				require.NoError(t, err)
+			}
 		})
 	}
 }
