@@ -24,8 +24,9 @@ const loopbackLimit = time.Second
 // errBlind says that an observer of the lab does not see what is there.
 var errBlind = errors.New("the lab is broken")
 
-// errRealServer: an enforcer that leaves Force TLS to the database needs servers whose setting depends on the client's address.
-var errRealServer = errors.New("real servers are not set up to refuse plaintext by themselves; judge this enforcer with embedded ones")
+// errRealServer: which clients need TLS depends on where they come from (SPEC C-03), and Redis has no setting for that.
+var errRealServer = errors.New("an enforcer that leaves Force TLS to the databases cannot be judged with real servers, " +
+	"which do not all tell nodes from clients: judge it with embedded ones")
 
 // simulated is a Lab made of network namespaces.
 type simulated struct {
