@@ -27,11 +27,12 @@ const (
 
 // clientMode is one way to call a client, and what has to become of it with Force TLS off and on.
 type clientMode struct {
-	name    string
-	engine  string // first part of the databases' names
-	plain   bool   // it goes to the port without TLS
-	hangs   bool   // where it is denied, or not understood, it waits until it is stopped: redis-cli knows no time-out
-	since   int    // the client's first version with this mode
+	name   string
+	engine string // first part of the databases' names
+	plain  bool   // it goes to the port without TLS
+	hangs  bool   // where it is denied, or not understood, it waits until it is stopped: redis-cli knows no time-out
+	// lacks says why a client of the installed version has no such mode; nil: every version has it.
+	lacks   func(t *testing.T, path string) string
 	args    func(r *realLab, host, port, marker string) []string
 	off, on clientOutcome
 }
@@ -66,12 +67,26 @@ func redisMode(flags string, plain bool, off, on clientOutcome) clientMode {
 		}}
 }
 
-// clientModes is every TLS mode that the clients have. Of those that fall back, prefer ends on TLS always. allow begins without it, and tries TLS
+// clientModes is every TLS mode that the clients have; gssencmode=prefer asks for GSSAPI only where there is a Kerberos ticket. Of those that fall back, prefer ends on TLS always. allow begins without it, and tries TLS
 // only if the server *answered* with an error (libpq, PQconnectPoll): a refusal by reset ends it, and what counts is that nothing of
 // its plaintext arrived.
 func clientModes() []clientMode {
 	direct := psqlMode("sslmode=require sslnegotiation=direct", overTLS, overTLS)
-	direct.since = 17
+	direct.lacks = func(t *testing.T, path string) string {
+		if v := majorVersion(t, path); v < 17 {
+			return fmt.Sprintf("psql %d does not know sslnegotiation, 17 does", v)
+		}
+		return ""
+	}
+	byDefault := mariadbMode("", overTLS, overTLS)
+	byDefault.lacks = func(t *testing.T, path string) string {
+		help, err := exec.Command(path, "--no-defaults", "--help").Output()
+		require.NoError(t, err)
+		if !regexp.MustCompile(`(?m)^ssl\s+TRUE$`).Match(help) {
+			return "this version does not try TLS by default"
+		}
+		return ""
+	}
 	return []clientMode{
 		psqlMode("sslmode=disable", inPlain, denied),
 		psqlMode("sslmode=disable gssencmode=prefer", inPlain, denied),
@@ -83,7 +98,7 @@ func clientModes() []clientMode {
 		psqlMode("sslmode=verify-full sslrootcert=CA", overTLS, overTLS),
 		direct,
 		mariadbMode("--skip-ssl", inPlain, denied),
-		mariadbMode("", overTLS, overTLS), // the default since MariaDB 10.11
+		byDefault,
 		mariadbMode("--ssl", overTLS, overTLS),
 		mariadbMode("--ssl-verify-server-cert --ssl-ca=CA", overTLS, overTLS),
 		redisMode("", true, inPlain, denied),
@@ -93,7 +108,7 @@ func clientModes() []clientMode {
 	}
 }
 
-// version of a program, its first number.
+// majorVersion returns the first number of what a program says of its version.
 func majorVersion(t *testing.T, path string) int {
 	t.Helper()
 	out, err := exec.Command(path, "--version").Output()
@@ -140,8 +155,10 @@ func (r *realLab) drive(t *testing.T, m clientMode, from, database, marker strin
 	to := r.endpointOf(t, database, m.plain)
 	args := m.args(r, to.Addr.Addr().String(), strconv.Itoa(int(to.Addr.Port())), marker)
 	path := netnstest.Tool(t, args[0])
-	if have := majorVersion(t, path); have < m.since {
-		t.Skipf("%s %d has no such mode, %d has", args[0], have, m.since)
+	if m.lacks != nil {
+		if why := m.lacks(t, path); why != "" {
+			t.Skip(why)
+		}
 	}
 	want := m.off
 	if forced {

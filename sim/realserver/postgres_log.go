@@ -17,7 +17,8 @@ var (
 	// postgresClient is %r: 198.51.100.9(40001).
 	postgresClient    = regexp.MustCompile(`^([0-9a-f.:]+)(?:%[^(]*)?\((\d+)\)$`)
 	postgresStatement = regexp.MustCompile(`^(?:statement|execute [^:]*|received replication command): (.*)$`)
-	postgresExit      = regexp.MustCompile(`^server process \(PID (\d+)\) (.*)$`)
+	// postgresExit begins with "server process", from PostgreSQL 18 on with the kind of process.
+	postgresExit = regexp.MustCompile(`^[a-z ]+ \(PID (\d+)\) (.*)$`)
 )
 
 // postgresLog reads PostgreSQL's log.

@@ -8,7 +8,7 @@
 //	MariaDB     its general query log and its error log, which name a connection by the thread that serves it; the thread's
 //	            number and the client's port stand side by side in the greeting that the server sends, which a capture
 //	            at its own node shows
-//	Redis       its log, MONITOR, and CLIENT LIST, which tells by the server's own port whether a client came by TLS
+//	Redis       (6.2 and later) its log, MONITOR, and CLIENT LIST, which tells by the server's own port whether a client came by TLS
 //
 // # What a server saw
 //

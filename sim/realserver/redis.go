@@ -28,7 +28,7 @@ const (
 
 // redisSettings is the whole configuration. The default user has the password, too, as an embedded server's has.
 func redisSettings(cfg Config, dir string) string {
-	return fmt.Sprintf(`bind * -::*
+	return fmt.Sprintf(`bind 0.0.0.0 ::
 protected-mode no
 tls-port %d
 port %d
@@ -42,9 +42,9 @@ save ""
 appendonly no
 loglevel verbose
 logfile ""
-user default on >%[7]s ~* &* +@all
-user %[8]s on >%[7]s ~* &* +@all -@dangerous -@admin +info
-user %[9]s on nopass ~* &* +@all
+user default on >%[7]s ~* +@all
+user %[8]s on >%[7]s ~* +@all -@dangerous -@admin +info
+user %[9]s on nopass ~* +@all
 `, cfg.Port, cfg.PlainPort, dir, certFile, keyFile, redisSocket, endpoint.Password, endpoint.User, redisAdmin)
 }
 
