@@ -46,16 +46,18 @@ type serverKey struct {
 	port uint16
 }
 
-// StartServers starts a server for each port of each database node, in the node's namespace, listening on all of its addresses,
-// and the forgotten listeners of the gateways. They run until the lab is closed. If anything fails, none is left running.
+// StartServers starts a server for each port of each database node, in the node's namespace, listening on all of its
+// addresses, and the forgotten listeners of the gateways. They run until the lab is closed. If anything fails, none is left
+// running.
 func (l *Lab) StartServers(ctx context.Context) error { return l.startServers(ctx, nil) }
 
-// StartRealServers is StartServers with the distribution's servers at the client ports of the engines that it has. Embedded remain the
-// other engines, the ports that only a cluster's nodes use, and the canaries, which are the lab's own instruments.
+// StartRealServers is StartServers with the distribution's servers at the client ports of the engines that it has. Embedded
+// remain the other engines, the ports that only a cluster's nodes use, and the canaries, which are the lab's own
+// instruments.
 //
-// Nodes are servers of their own, as a fail-over in the lab moves an endpoint between them and asks for no data. Those of the replicated
-// databases, which have to be PostgreSQL's, are one cluster instead: all but the first follow the first by streaming replication over
-// TLS, at its own address.
+// Nodes are servers of their own, as a fail-over in the lab moves an endpoint between them and asks for no data. Those of
+// the replicated databases, which have to be PostgreSQL's, are one cluster instead: all but the first follow the first by
+// streaming replication over TLS, at its own address.
 func (l *Lab) StartRealServers(ctx context.Context, installed *realserver.Installation, replicated ...string) error {
 	for _, name := range replicated {
 		if d, ok := l.world.Database(name); !ok || d.Engine != topology.PostgreSQL {
@@ -269,8 +271,8 @@ func (l *Lab) RealServer(node string) *realserver.Server {
 	return nil
 }
 
-// SyncJournal returns once the journal holds whatever the servers of a database had seen before the call. Embedded servers write it as they
-// see it; real ones write logs, which arrive later.
+// SyncJournal returns once the journal holds whatever the servers of a database had seen before the call. Embedded servers
+// write it as they see it; real ones write logs, which arrive later.
 func (l *Lab) SyncJournal(ctx context.Context, database string) error {
 	d, ok := l.world.Database(database)
 	if !ok {
@@ -293,8 +295,8 @@ func (l *Lab) Journal() *endpoint.Journal {
 	return nil
 }
 
-// CA returns the certificate authority of all servers of the lab, and nothing else; it is empty if they were not started. Certificates hold for
-// the names of the node and of its database and for every address of either.
+// CA returns the certificate authority of all servers of the lab, and nothing else; it is empty if they were not started.
+// Certificates hold for the names of the node and of its database and for every address of either.
 func (l *Lab) CA() *x509.CertPool {
 	if s := l.running(); s != nil {
 		return s.authority.Pool()
@@ -302,7 +304,8 @@ func (l *Lab) CA() *x509.CertPool {
 	return x509.NewCertPool()
 }
 
-// CAFile returns the same certificate authority for programs that read it from a file, in PEM; nil if the servers were not started.
+// CAFile returns the same certificate authority for programs that read it from a file, in PEM; nil if the servers were not
+// started.
 func (l *Lab) CAFile() []byte {
 	if s := l.running(); s != nil {
 		return s.authority.PEM()

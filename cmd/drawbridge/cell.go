@@ -99,8 +99,8 @@ func (f *fileStreams) close() error {
 // directory exists on every Linux with a C library, and what lies there outside is none of the cell's business.
 const scratch = "/dev/shm"
 
-// scratchSize bounds what a cell can keep there, in the words of tmpfs(5). Real servers have some 30 MB of data each, of which a
-// world may have dozens; what is not written takes no memory.
+// scratchSize bounds what a cell can keep there, in the words of tmpfs(5). Real servers have some 30 MB of data each, of
+// which a world may have dozens; what is not written takes no memory.
 const scratchSize = "size=4g"
 
 // mountScratch returns an empty directory that nothing outside the cell sees. It is called once in a cell.

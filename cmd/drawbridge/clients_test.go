@@ -67,9 +67,10 @@ func redisMode(flags string, plain bool, off, on clientOutcome) clientMode {
 		}}
 }
 
-// clientModes is every TLS mode that the clients have; gssencmode=prefer asks for GSSAPI only where there is a Kerberos ticket. Of those that fall back, prefer ends on TLS always. allow begins without it, and tries TLS
-// only if the server *answered* with an error (libpq, PQconnectPoll): a refusal by reset ends it, and what counts is that nothing of
-// its plaintext arrived.
+// clientModes is every TLS mode that the clients have; gssencmode=prefer asks for GSSAPI only where there is a Kerberos
+// ticket. Of those that fall back, prefer ends on TLS always. allow begins without it, and tries TLS only if the server
+// *answered* with an error (libpq, PQconnectPoll): a refusal by reset ends it, and what counts is that nothing of its
+// plaintext arrived.
 func clientModes() []clientMode {
 	direct := psqlMode("sslmode=require sslnegotiation=direct", overTLS, overTLS)
 	direct.lacks = func(t *testing.T, path string) string {
@@ -130,8 +131,8 @@ func (r *realLab) forceTLS(t *testing.T, toggle platform.Toggle) {
 	r.enforce(t)
 }
 
-// TestRealClientsAndServers drives every client in every mode it has, against Force TLS off and on, on a shared host and behind a gateway, and
-// reads in the servers' own logs what they got.
+// TestRealClientsAndServers drives every client in every mode it has, against Force TLS off and on, on a shared host and
+// behind a gateway, and reads in the servers' own logs what they got.
 func TestRealClientsAndServers(t *testing.T) {
 	r := newRealLab(t)
 	for _, toggle := range []platform.Toggle{platform.Off, platform.On} {
@@ -194,8 +195,9 @@ func (r *realLab) heardNoPlaintext(t *testing.T, n uint64) {
 	}
 }
 
-// TestCancelRequest presses Ctrl-C in psql while a query runs. The request to cancel travels in plaintext, and carries the key of the
-// session: under Force TLS it is refused, the query runs to its end, and the session goes on. Without Force TLS it cancels.
+// TestCancelRequest presses Ctrl-C in psql while a query runs. The request to cancel travels in plaintext, and carries the
+// key of the session: under Force TLS it is refused, the query runs to its end, and the session goes on. Without Force TLS
+// it cancels.
 func TestCancelRequest(t *testing.T) {
 	psql := netnstest.Tool(t, "psql")
 	if v := majorVersion(t, psql); v >= 17 {
@@ -229,8 +231,8 @@ func TestCancelRequest(t *testing.T) {
 	}
 }
 
-// interrupted has psql ask for a sleep, presses Ctrl-C while the server sleeps, asks for one thing more, and returns what the terminal
-// showed.
+// interrupted has psql ask for a sleep, presses Ctrl-C while the server sleeps, asks for one thing more, and returns what
+// the terminal showed.
 func (r *realLab) interrupted(t *testing.T, psql, from, database, server string) string {
 	t.Helper()
 	to := r.endpointOf(t, database, false)

@@ -19,7 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cluster is a real PostgreSQL cluster of three nodes: the first is the primary, the others follow it by streaming replication.
+// cluster is a real PostgreSQL cluster of three nodes: the first is the primary, the others follow it by streaming
+// replication.
 type cluster struct {
 	*realLab
 	psql  string
@@ -89,7 +90,8 @@ func (c *cluster) follow(t *testing.T, node, primary, sslmode string) {
 	c.ask(t, node, "SELECT pg_reload_conf()::text")
 }
 
-// watched runs something and returns how many bytes went between two nodes meanwhile, and whether a word could be read in them.
+// watched runs something and returns how many bytes went between two nodes meanwhile, and whether a word could be read in
+// them.
 func (c *cluster) watched(t *testing.T, a, b, word string, do func()) (n int, readable bool) {
 	t.Helper()
 	node, ok := c.Node(a)
@@ -151,7 +153,8 @@ func (c *cluster) write(t *testing.T, limit time.Duration, from, sslmode, word s
 			to.Addr(), strconv.Itoa(int(to.Port())), endpoint.User, endpoint.Password, endpoint.Schema, sslmode))
 }
 
-// TestReplicationStaysEncrypted (SPEC C-01 to C-03): streaming replication goes over TLS with Force TLS off and on, and without TLS not at all.
+// TestReplicationStaysEncrypted (SPEC C-01 to C-03): streaming replication goes over TLS with Force TLS off and on, and
+// without TLS not at all.
 func TestReplicationStaysEncrypted(t *testing.T) {
 	c := newCluster(t)
 	first, second, third := c.nodes[0], c.nodes[1], c.nodes[2]
@@ -199,7 +202,8 @@ func TestReplicationStaysEncrypted(t *testing.T) {
 	}
 }
 
-// TestFailoverByPromotion (SPEC D-17): the primary dies, a standby is promoted, and the endpoint leads to it. Nothing is told to the enforcer.
+// TestFailoverByPromotion (SPEC D-17): the primary dies, a standby is promoted, and the endpoint leads to it. Nothing is
+// told to the enforcer.
 func TestFailoverByPromotion(t *testing.T) {
 	c := newCluster(t)
 	first, second, third := c.nodes[0], c.nodes[1], c.nodes[2]

@@ -22,8 +22,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Limits: real servers start within seconds; no client of a test waits longer than clientLimit, and those that are expected to hang
-// are stopped after hangLimit: a client that is served needs a tenth of a second. What decides is what the server has seen by then.
+// Limits: real servers start within seconds; no client of a test waits longer than clientLimit, and those that are expected
+// to hang are stopped after hangLimit: a client that is served needs a tenth of a second. What decides is what the server
+// has seen by then.
 const (
 	realLimit   = 3 * time.Minute
 	clientLimit = 20 * time.Second

@@ -55,8 +55,8 @@ func checkServers(verb string, kind serverKind) error {
 	return nil
 }
 
-// dataDirectory is where real servers keep their data, below the cell's scratch directory. Drivers' directories there have names of points,
-// which hold no dot.
+// dataDirectory is where real servers keep their data, below the cell's scratch directory. Drivers' directories there have
+// names of points, which hold no dot.
 const dataDirectory = ".db"
 
 // startServers starts the servers of a lab inside a cell.

@@ -12,15 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// realMutants are enforcers whose mistake shows at the databases, or only in what the databases' own logs say: whether a query was carried
-// out, and whether the database's half of a cut connection ended.
+// realMutants are enforcers whose mistake shows at the databases, or only in what the databases' own logs say: whether a
+// query was carried out, and whether the database's half of a cut connection ended.
 var realMutants = []string{
 	"Force TLS off by default", "Force TLS spares the plain port", "Force TLS off in the region", "cluster by region",
 	"unknown connections kept", "removal ignored", "fail-over loses Force TLS",
 }
 
-// TestConformWithRealServers judges with the distribution's servers: the reference enforcer passes, wrong ones do not, for the reason for which
-// they are wrong, and the report names the programs. `make conform-real` runs all scenarios.
+// TestConformWithRealServers judges with the distribution's servers: the reference enforcer passes, wrong ones do not, for
+// the reason for which they are wrong, and the report names the programs. `make conform-real` runs all scenarios.
 func TestConformWithRealServers(t *testing.T) {
 	netnstest.Require(t)
 	if _, err := realserver.Find(""); err != nil {

@@ -309,8 +309,8 @@ func (r *Report) writeStatements(b *strings.Builder) {
 	_ = tab.Flush() // a strings.Builder does not fail
 }
 
-// writeTrouble writes what went wrong in which scenario. Scenarios of which there is nothing else to say than of one before are
-// only counted.
+// writeTrouble writes what went wrong in which scenario. Scenarios of which there is nothing else to say than of one before
+// are only counted.
 func (r *Report) writeTrouble(b *strings.Builder) {
 	type kind struct {
 		result Result

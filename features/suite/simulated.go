@@ -66,8 +66,8 @@ func (l *simulated) outcome(o probe.Observation) Outcome {
 	return out
 }
 
-// Baseline also proves that the capture between two nodes shows a marker that travels in the clear: a blind one would show that
-// everything is encrypted.
+// Baseline also proves that the capture between two nodes shows a marker that travels in the clear: a blind one would show
+// that everything is encrypted.
 func (l *simulated) Baseline(ctx context.Context) error {
 	if err := l.prober.Baseline(ctx); err != nil {
 		return err

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// Lifetime is how long certificates are valid: longer than any lab runs. They are valid from an hour before they were made, for
-// clocks that differ a little.
+// Lifetime is how long certificates are valid: longer than any lab runs. They are valid from an hour before they were made,
+// for clocks that differ a little.
 const Lifetime = 30 * 24 * time.Hour
 
 const leeway = time.Hour

@@ -49,9 +49,9 @@ type template struct {
 	err  error
 }
 
-// Find finds the servers on the PATH and where Debian puts them. dir is for data: an empty directory that is the caller's alone,
-// best in memory, with a path of 40 bytes at most, as sockets lie below it (unix(7): 108 bytes). The error is a *MissingError
-// for all that is missing.
+// Find finds the servers on the PATH and where Debian puts them. dir is for data: an empty directory that is the caller's
+// alone, best in memory, with a path of 40 bytes at most, as sockets lie below it (unix(7): 108 bytes). The error is a
+// *MissingError for all that is missing.
 func Find(dir string) (*Installation, error) {
 	i := &Installation{dir: dir, programs: map[string]string{}}
 	var missing MissingError
@@ -107,8 +107,8 @@ func run(ctx context.Context, stdin string, path string, args ...string) error {
 	return nil
 }
 
-// environment is that of every program here: messages in English, nothing of the user's configuration of these databases, and the one
-// time zone that PostgreSQL knows without files.
+// environment is that of every program here: messages in English, nothing of the user's configuration of these databases,
+// and the one time zone that PostgreSQL knows without files.
 func environment() []string {
 	foreign := func(v string) bool {
 		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "MYSQL") || strings.HasPrefix(v, "MARIADB") || strings.HasPrefix(v, "LC_")

@@ -9,8 +9,8 @@ import (
 	"drawbridge/sim/endpoint"
 )
 
-// ledger turns what a server's log says into events of the journal, connection by connection. The log's own name of a connection,
-// a process, a thread or a client's address, is its key here.
+// ledger turns what a server's log says into events of the journal, connection by connection. The log's own name of a
+// connection, a process, a thread or a client's address, is its key here.
 type ledger struct {
 	cfg Config
 
@@ -86,8 +86,8 @@ func (l *ledger) change(key string, apply func(*conversation)) {
 	apply(c)
 }
 
-// accepted: the server took a connection, whose key may have belonged to another before. It is known at once if the server says
-// all there is to know of the client; otherwise identify has to be called.
+// accepted: the server took a connection, whose key may have belonged to another before. It is known at once if the server
+// says all there is to know of the client; otherwise identify has to be called.
 func (l *ledger) accepted(key string, remote netip.AddrPort, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +115,8 @@ func (l *ledger) begin(c *conversation) {
 	c.held = append([]endpoint.Event{{Kind: endpoint.Accepted, At: at}}, c.held...)
 }
 
-// identify says who the client is, if that was not known before. tls: the port is one for TLS only, and so was all that the client said.
+// identify says who the client is, if that was not known before. tls: the port is one for TLS only, and so was all that the
+// client said.
 func (l *ledger) identify(key string, remote, local netip.AddrPort, tls bool) {
 	l.change(key, func(c *conversation) {
 		if c.known || c.own {

@@ -32,7 +32,9 @@ const (
 // mariadbShare finds the messages and SQL files that belong to a server program.
 func (i *Installation) mariadbShare() (string, error) {
 	bin := filepath.Dir(i.programs["mariadbd"])
-	for _, dir := range []string{filepath.Join(bin, "../share/mysql"), filepath.Join(bin, "../share/mariadb"), "/usr/share/mysql", "/usr/share/mariadb"} {
+	for _, dir := range []string{
+		filepath.Join(bin, "../share/mysql"), filepath.Join(bin, "../share/mariadb"), "/usr/share/mysql", "/usr/share/mariadb",
+	} {
 		if _, err := os.Stat(filepath.Join(dir, "mysql_system_tables.sql")); err == nil {
 			return dir, nil
 		}
@@ -51,7 +53,8 @@ func mariadbBasics(share, dir string) []string {
 	}
 }
 
-// initMariaDB makes the template as mariadb-install-db(1) does, which is a script that wants its programs in their places: some 0.6 s.
+// initMariaDB makes the template as mariadb-install-db(1) does, which is a script that wants its programs in their places:
+// some 0.6 s.
 func (i *Installation) initMariaDB(ctx context.Context) error {
 	share, err := i.mariadbShare()
 	if err != nil {
@@ -177,11 +180,12 @@ func (m *mariadbServer) barrier(ctx context.Context, text string) error {
 	return err
 }
 
-// greetingLimit is how long the capture may be behind the log: it reads a ring in memory that was filled before the log was written.
+// greetingLimit is how long the capture may be behind the log: it reads a ring in memory that was filled before the log was
+// written.
 const greetingLimit = time.Second
 
-// reconcile waits until the greetings of all connections that the log named have been seen. One whose greeting an enforcer did not let
-// out is resolved by the server's list of threads while it lasts, and has port 0 after.
+// reconcile waits until the greetings of all connections that the log named have been seen. One whose greeting an enforcer
+// did not let out is resolved by the server's list of threads while it lasts, and has port 0 after.
 func (m *mariadbServer) reconcile(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, greetingLimit)
 	defer cancel()

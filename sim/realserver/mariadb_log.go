@@ -91,8 +91,8 @@ func (g *mariadbLog) takeError(line string) {
 	}
 }
 
-// greetingThread reads the number of the thread out of a server's greeting (protocol version 10: packet header of 4 bytes, version, the
-// server's name up to a zero byte, thread).
+// greetingThread reads the number of the thread out of a server's greeting (protocol version 10: packet header of 4 bytes,
+// version, the server's name up to a zero byte, thread).
 func greetingThread(packet []byte) (string, bool) {
 	const header, version = 4, 10
 	if len(packet) < header+1 || packet[header-1] != 0 || packet[header] != version {
@@ -117,7 +117,8 @@ func (l *ledger) greeted(thread string, remote, local netip.AddrPort) {
 	})
 }
 
-// from notes a client's address as long as its port is not known. Loopback is not captured: its connections are known by address alone.
+// from notes a client's address as long as its port is not known. Loopback is not captured: its connections are known by
+// address alone.
 func (l *ledger) from(thread string, addr netip.Addr) {
 	l.change(thread, func(c *conversation) {
 		if c.known || c.own {

@@ -86,7 +86,8 @@ func (i *Installation) startPostgres(ctx context.Context, s *Server) error {
 	if err := s.process.await(ctx, ready); err != nil {
 		return err
 	}
-	admin, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable", dir, s.cfg.Port, postgresAdmin, endpoint.Schema))
+	admin, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable",
+		dir, s.cfg.Port, postgresAdmin, endpoint.Schema))
 	if err != nil {
 		return err
 	}
@@ -162,8 +163,8 @@ func (p *postgresServer) close() error {
 // ErrNotPostgres is returned by Ask for another engine's server.
 var ErrNotPostgres = errors.New("not a PostgreSQL server")
 
-// Ask puts a statement to a PostgreSQL server, as its administrator and by way of its socket file, past every network. It returns the first
-// column of the first row, which has to be a text.
+// Ask puts a statement to a PostgreSQL server, as its administrator and by way of its socket file, past every network. It
+// returns the first column of the first row, which has to be a text.
 func (s *Server) Ask(ctx context.Context, statement string) (string, error) {
 	p, ok := s.engine.(*postgresServer)
 	if !ok {

@@ -109,7 +109,8 @@ func notTLS(message string) bool {
 		strings.Contains(message, "https proxy request")
 }
 
-// postgresSilent tells messages that say nothing of what a client said before it was let in: that it has gone, or took too long.
+// postgresSilent tells messages that say nothing of what a client said before it was let in: that it has gone, or took too
+// long.
 func postgresSilent(message string) bool {
 	for _, start := range []string{
 		"could not receive data from client", "could not send data to client",

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nobody is the identity of servers in their own user namespace. PostgreSQL wants one that /etc/passwd knows, and every system
-// knows this.
+// nobody is the identity of servers in their own user namespace. PostgreSQL wants one that /etc/passwd knows, and every
+// system knows this.
 const nobody = 65534
 
 // process is a server's process, the first of a PID namespace of its own: with it ends whatever it started.

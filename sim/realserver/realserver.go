@@ -12,27 +12,28 @@
 //
 // # What a server saw
 //
-// Logs arrive a little after the fact. Server.Seen first has the server log a barrier, waits until that has arrived, and then returns
-// every event of the connections from one client address:
+// Logs arrive a little after the fact. Server.Seen first has the server log a barrier, waits until that has arrived, and
+// then returns every event of the connections from one client address:
 //
 //	events, err := server.Seen(ctx, netip.MustParseAddrPort("198.51.100.9:40001"))
 //	for _, e := range events {
 //		// e.Kind: Accepted, TLS, Query, Refused, Bytes, Closed; e.TLS: the handshake was complete by then
 //	}
 //
-// Plaintext(events) picks those by which a client's plaintext reached the application: a login, statement or command without TLS, a
-// refusal by the server before TLS, and bytes that it complained of (Kind Bytes with a Reason: "invalid length of startup packet", "Got
-// packets out of order", unread bytes of an unfinished command). Server.Taken counts the bytes that the server has taken off a socket
-// that is still open. Three things the servers do not tell: which bytes of an unfinished startup packet or login PostgreSQL and
-// MariaDB hold; which arguments a command had that Redis rejected because its client
-// had not logged in; and which port an address stands for at Redis if its client was gone, by a reset, before CLIENT LIST could be
-// asked: it is then taken for the plaintext port. PostgreSQL asks clients without TLS for no password, so that each complete startup packet in plaintext is at
-// once an authorised connection in its log and does not wait, unlogged, for an answer that never comes.
+// Plaintext(events) picks those by which a client's plaintext reached the application: a login, statement or command without
+// TLS, a refusal by the server before TLS, and bytes that it complained of (Kind Bytes with a Reason: "invalid length of
+// startup packet", "Got packets out of order", unread bytes of an unfinished command). Server.Taken counts the bytes that
+// the server has taken off a socket that is still open. Three things the servers do not tell: which bytes of an unfinished
+// startup packet or login PostgreSQL and MariaDB hold; which arguments a command had that Redis rejected because its client
+// had not logged in; and which port an address stands for at Redis if its client was gone, by a reset, before CLIENT LIST
+// could be asked: it is then taken for the plaintext port. PostgreSQL asks clients without TLS for no password, so that each
+// complete startup packet in plaintext is at once an authorised connection in its log and does not wait, unlogged, for an
+// answer that never comes.
 //
 // # Identity
 //
-// No server runs as root: each process gets a PID namespace, and a user namespace in which it is nobody, mapped to whoever runs the
-// lab. PostgreSQL insists on that, and all of it works without root. Killing the process kills whatever it started.
+// No server runs as root: each process gets a PID namespace, and a user namespace in which it is nobody, mapped to whoever
+// runs the lab. PostgreSQL insists on that, and all of it works without root. Killing the process kills whatever it started.
 package realserver
 
 import (
@@ -99,7 +100,8 @@ func (s *Server) Program() string { return s.program }
 // Node returns the name of the server's node.
 func (s *Server) Node() string { return s.cfg.Name }
 
-// syncLimit bounds how long a barrier may take to come back: a second of a machine that is busy with something else, several times.
+// syncLimit bounds how long a barrier may take to come back: a second of a machine that is busy with something else, several
+// times.
 const syncLimit = 10 * time.Second
 
 // Sync returns once everything that the server had logged before the call is in the journal.
@@ -124,8 +126,8 @@ func (s *Server) Sync(ctx context.Context) error {
 	return nil
 }
 
-// Seen returns what the server has seen of the connections from a client, after Sync. With port 0 it is all the client's address
-// did. The address is what the server saw: behind address translation, the translated one.
+// Seen returns what the server has seen of the connections from a client, after Sync. With port 0 it is all the client's
+// address did. The address is what the server saw: behind address translation, the translated one.
 func (s *Server) Seen(ctx context.Context, remote netip.AddrPort) ([]endpoint.Event, error) {
 	if err := s.Sync(ctx); err != nil {
 		return nil, err
@@ -135,8 +137,8 @@ func (s *Server) Seen(ctx context.Context, remote netip.AddrPort) ([]endpoint.Ev
 	}), nil
 }
 
-// Plaintext returns the events by which plaintext of the client reached the application: whatever a client said, or was told, without
-// TLS. That a connection was accepted or ended without a word is none of them.
+// Plaintext returns the events by which plaintext of the client reached the application: whatever a client said, or was
+// told, without TLS. That a connection was accepted or ended without a word is none of them.
 func Plaintext(events []endpoint.Event) []endpoint.Event {
 	var out []endpoint.Event
 	for _, e := range events {
@@ -148,8 +150,8 @@ func Plaintext(events []endpoint.Event) []endpoint.Event {
 	return out
 }
 
-// Close ends the server, as a power failure would, and waits until it is gone. Its error says if the server had ended by itself
-// before. Closing twice does nothing.
+// Close ends the server, as a power failure would, and waits until it is gone. Its error says if the server had ended by
+// itself before. Closing twice does nothing.
 func (s *Server) Close() (err error) {
 	s.closing.Do(func() {
 		if err = s.process.kill(); err != nil {

@@ -77,7 +77,8 @@ func of(kind endpoint.Kind, events []endpoint.Event) (out []endpoint.Event) {
 	return out
 }
 
-// TestServersTellWhatTheySaw drives every real port with the engine's Go driver, and holds against it what the server's own log says.
+// TestServersTellWhatTheySaw drives every real port with the engine's Go driver, and holds against it what the server's own
+// log says.
 func TestServersTellWhatTheySaw(t *testing.T) {
 	l := lab(t)
 	from, _ := l.Node("office")

@@ -149,8 +149,8 @@ func (r *redisServer) barrier(ctx context.Context, text string) error {
 	return r.admin.Echo(ctx, text).Err()
 }
 
-// reconcile compares the connections that the log named with those that the server lists: that tells by which port each came, and
-// which have ended without a word in the log.
+// reconcile compares the connections that the log named with those that the server lists: that tells by which port each
+// came, and which have ended without a word in the log.
 func (r *redisServer) reconcile(ctx context.Context) error {
 	before := r.ledger.open() // what is opened later may be missing from the list
 	list, err := r.admin.ClientList(ctx).Result()

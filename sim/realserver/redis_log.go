@@ -54,8 +54,8 @@ func (g *redisLog) take(line string) {
 	}
 }
 
-// closed takes the description of a client that has gone. Its last command may have been rejected, and then MONITOR did not show it; bytes that
-// were no command yet are still in its buffer.
+// closed takes the description of a client that has gone. Its last command may have been rejected, and then MONITOR did not
+// show it; bytes that were no command yet are still in its buffer.
 func (g *redisLog) closed(c redisClient) {
 	if !c.remote.IsValid() {
 		return

@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Taken returns how many bytes of a client's the server has taken off its socket so far: what its own log may not tell as long as it waits for
-// more. The figure is its kernel's: bytes received (tcp_info, RFC 4898's tcpEStatsAppHCThruOctetsReceived) less those still queued. open is
-// false if the server holds no such connection, or has not accepted it yet.
+// Taken returns how many bytes of a client's the server has taken off its socket so far: what its own log may not tell as
+// long as it waits for more. The figure is its kernel's: bytes received (tcp_info, RFC 4898's
+// tcpEStatsAppHCThruOctetsReceived) less those still queued. open is false if the server holds no such connection, or has
+// not accepted it yet.
 func (s *Server) Taken(remote netip.AddrPort) (n uint64, open bool, err error) {
 	family := uint8(unix.AF_INET)
 	if remote.Addr().Is6() {
