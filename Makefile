@@ -12,22 +12,25 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 # The limit is for one package: judging the deliberately wrong enforcers takes minutes where other work runs beside it.
 GOTEST := $(GO) test -buildvcs=false -timeout 20m
-# Programs that only tests need (nft, psql, nmap, jq). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
+# Programs that only tests need (nft, nmap, jq, and the databases' servers and clients). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
 REPORT ?= report
 CONFORM_FLAGS ?=
 
-.PHONY: help build conform test mutants race lint bench readme clean
+.PHONY: help build conform conform-real test mutants race lint bench readme clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/drawbridge
 	CGO_ENABLED=0 $(GOBUILD) -o bin/drawbridge ./cmd/drawbridge
 
 conform: build ## judge the reference enforcer by the whole specification; writes report/
 	./bin/drawbridge conform --report '$(REPORT)' $(CONFORM_FLAGS)
+
+conform-real: build ## the same with the distribution's database servers, preparing those; writes report-real/
+	$(WITH_TOOLS) ./bin/drawbridge conform --servers real --report '$(REPORT)-real' $(CONFORM_FLAGS)
 
 test: build ## run every test of the project, preparing the programs that tests need
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
@@ -54,4 +57,4 @@ readme: ## copy what the last `make conform` said into README.md
 	$(GO) run ./cmd/readme -report '$(REPORT)' -readme README.md
 
 clean: ## delete what the other targets made in this directory
-	rm -rf bin '$(REPORT)'
+	rm -rf bin '$(REPORT)' '$(REPORT)-real'

@@ -16,6 +16,7 @@ import (
 	"drawbridge/sim/authority"
 	"drawbridge/sim/endpoint"
 	"drawbridge/sim/netns"
+	"drawbridge/sim/realserver"
 	"drawbridge/sim/stray"
 	"drawbridge/topology"
 
@@ -30,11 +31,13 @@ var errClosed = errors.New("the lab is closed")
 
 // services is everything in a lab that answers.
 type services struct {
+	installed *realserver.Installation // nil: every server is embedded
 	authority *authority.Authority
 	journal   *endpoint.Journal
 	mu        sync.Mutex
 	servers   map[serverKey]*endpoint.Server
-	stray     map[string]*stray.Listeners // by gateway
+	real      map[string]*realserver.Server // by the database's node
+	stray     map[string]*stray.Listeners   // by gateway
 }
 
 // serverKey tells servers apart: a node has one per port.
@@ -43,9 +46,28 @@ type serverKey struct {
 	port uint16
 }
 
-// StartServers starts a server for each port of each database node, in the node's namespace, listening on all of its addresses,
-// and the forgotten listeners of the gateways. They run until the lab is closed. If anything fails, none is left running.
-func (l *Lab) StartServers(ctx context.Context) error {
+// StartServers starts a server for each port of each database node, in the node's namespace, listening on all of its
+// addresses, and the forgotten listeners of the gateways. They run until the lab is closed. If anything fails, none is left
+// running.
+func (l *Lab) StartServers(ctx context.Context) error { return l.startServers(ctx, nil) }
+
+// StartRealServers is StartServers with the distribution's servers at the client ports of the engines that it has. Embedded
+// remain the other engines, the ports that only a cluster's nodes use, and the canaries, which are the lab's own
+// instruments.
+//
+// Nodes are servers of their own, as a fail-over in the lab moves an endpoint between them and asks for no data. Those of
+// the replicated databases, which have to be PostgreSQL's, are one cluster instead: all but the first follow the first by
+// streaming replication over TLS, at its own address.
+func (l *Lab) StartRealServers(ctx context.Context, installed *realserver.Installation, replicated ...string) error {
+	for _, name := range replicated {
+		if d, ok := l.world.Database(name); !ok || d.Engine != topology.PostgreSQL {
+			return fmt.Errorf("replicate %s: no such PostgreSQL database: %w", name, ErrUnknown)
+		}
+	}
+	return l.startServers(ctx, installed, replicated...)
+}
+
+func (l *Lab) startServers(ctx context.Context, installed *realserver.Installation, replicated ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -58,11 +80,16 @@ func (l *Lab) StartServers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.installed = installed
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, d := range l.world.Databases() {
+		if slices.Contains(replicated, d.Name) {
+			g.Go(func() error { return s.startCluster(ctx, l.nodes, d) })
+			continue
+		}
 		for _, n := range d.Nodes {
-			g.Go(func() error { return s.startNode(ctx, l.nodes[n.Listener()], d, n) })
+			g.Go(func() error { return s.startNode(ctx, l.nodes[n.Listener()], d, n, nil) })
 		}
 	}
 	for _, gw := range l.world.Gateways() {
@@ -82,17 +109,41 @@ func newServices(world string) (*services, error) {
 	}
 	return &services{
 		authority: a, journal: endpoint.NewJournal(),
-		servers: make(map[serverKey]*endpoint.Server), stray: make(map[string]*stray.Listeners),
+		servers: make(map[serverKey]*endpoint.Server), real: make(map[string]*realserver.Server),
+		stray: make(map[string]*stray.Listeners),
 	}, nil
 }
 
-func (s *services) startNode(ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node) error {
+// startCluster starts the nodes of a replicated database one after the other: each copies the first.
+func (s *services) startCluster(ctx context.Context, nodes map[string]*netns.Handle, d topology.Database) error {
+	var primary *realserver.Primary
+	for _, n := range d.Nodes {
+		if err := s.startNode(ctx, nodes[n.Listener()], d, n, primary); err != nil {
+			return err
+		}
+		primary = realserver.PrimaryAt(netip.AddrPortFrom(d.Nodes[0].Addresses[0], d.Nodes[0].Port))
+	}
+	return nil
+}
+
+func (s *services) startNode(
+	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, follow *realserver.Primary,
+) error {
 	cert, err := s.authority.Issue([]string{n.Name, d.Name}, addressesOf(d, n))
 	if err != nil {
 		return err
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	real := s.installed != nil && !d.Canary && realserver.Plays(d.Engine)
+	if real {
+		if err := s.startReal(ctx, h, d, n, cert, follow); err != nil {
+			return fmt.Errorf("database %s: %w", d.Name, err)
+		}
+	}
 	for _, port := range d.Listeners(n) {
+		if real && port.Client {
+			continue
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -111,6 +162,22 @@ func (s *services) startNode(ctx context.Context, h *netns.Handle, d topology.Da
 		s.servers[serverKey{n.Name, port.Port}] = server
 		s.mu.Unlock()
 	}
+	return nil
+}
+
+func (s *services) startReal(
+	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, cert tls.Certificate, follow *realserver.Primary,
+) error {
+	server, err := s.installed.Start(ctx, realserver.Config{
+		Engine: d.Engine, Node: h, Port: n.Port, PlainPort: n.PlainPort, Certificate: cert,
+		Database: d.Name, Name: n.Name, Journal: s.journal, Standby: follow,
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.real[n.Name] = server
 	return nil
 }
 
@@ -173,6 +240,9 @@ func (s *services) close() error {
 	for _, c := range s.servers {
 		closers = append(closers, c)
 	}
+	for _, c := range s.real {
+		closers = append(closers, c)
+	}
 	for _, c := range s.stray {
 		closers = append(closers, c)
 	}
@@ -193,6 +263,30 @@ func (l *Lab) Server(node string, port uint16) *endpoint.Server {
 	return nil
 }
 
+// RealServer returns the real server of a database node; nil if its server is embedded, there is none, or none was started.
+func (l *Lab) RealServer(node string) *realserver.Server {
+	if s := l.running(); s != nil {
+		return s.real[node]
+	}
+	return nil
+}
+
+// SyncJournal returns once the journal holds whatever the servers of a database had seen before the call. Embedded servers
+// write it as they see it; real ones write logs, which arrive later.
+func (l *Lab) SyncJournal(ctx context.Context, database string) error {
+	d, ok := l.world.Database(database)
+	if !ok {
+		return fmt.Errorf("database %q: %w", database, ErrUnknown)
+	}
+	var g errgroup.Group
+	for _, n := range d.Nodes {
+		if server := l.RealServer(n.Name); server != nil {
+			g.Go(func() error { return server.Sync(ctx) })
+		}
+	}
+	return g.Wait()
+}
+
 // Journal returns what all servers of the lab record in; nil if they were not started.
 func (l *Lab) Journal() *endpoint.Journal {
 	if s := l.running(); s != nil {
@@ -201,13 +295,22 @@ func (l *Lab) Journal() *endpoint.Journal {
 	return nil
 }
 
-// CA returns the certificate authority of all servers of the lab, and nothing else; it is empty if they were not started. Certificates hold for
-// the names of the node and of its database and for every address of either.
+// CA returns the certificate authority of all servers of the lab, and nothing else; it is empty if they were not started.
+// Certificates hold for the names of the node and of its database and for every address of either.
 func (l *Lab) CA() *x509.CertPool {
 	if s := l.running(); s != nil {
 		return s.authority.Pool()
 	}
 	return x509.NewCertPool()
+}
+
+// CAFile returns the same certificate authority for programs that read it from a file, in PEM; nil if the servers were not
+// started.
+func (l *Lab) CAFile() []byte {
+	if s := l.running(); s != nil {
+		return s.authority.PEM()
+	}
+	return nil
 }
 
 // Stray returns the forgotten listeners (SPEC X-02) of a gateway; nil for any other node, or if the servers were not started.

@@ -99,12 +99,16 @@ func (f *fileStreams) close() error {
 // directory exists on every Linux with a C library, and what lies there outside is none of the cell's business.
 const scratch = "/dev/shm"
 
-// mountScratch returns an empty directory that nothing outside the cell sees.
+// scratchSize bounds what a cell can keep there, in the words of tmpfs(5). Real servers have some 30 MB of data each, of
+// which a world may have dozens; what is not written takes no memory.
+const scratchSize = "size=4g"
+
+// mountScratch returns an empty directory that nothing outside the cell sees. It is called once in a cell.
 func mountScratch() (string, error) {
 	if !cell.Inside() {
 		return "", errors.New("not in a cell")
 	}
-	if err := unix.Mount("tmpfs", scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=64m"); err != nil {
+	if err := unix.Mount("tmpfs", scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,"+scratchSize); err != nil {
 		return "", fmt.Errorf("mount a private file system at %s: %w", scratch, err)
 	}
 	return scratch, nil

@@ -30,6 +30,7 @@ type conformOptions struct {
 	format   string
 	report   string
 	world    string
+	servers  serverKind
 	list     bool
 	schema   bool
 	json     bool
@@ -54,6 +55,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 		Example: `  drawbridge conform
   drawbridge conform --driver ./mine --profile core
   drawbridge conform --tags @S-06 --format pretty
+  drawbridge conform --servers real
   drawbridge conform --list --tags '@extended && ~@X-02'
   drawbridge conform --schema > policy.schema.json`,
 		Args: exactly(),
@@ -78,6 +80,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	if err := f.MarkHidden("mutant"); err != nil {
 		panic(err) // the flag is not defined: a mistake in this file
 	}
+	serversFlag(c, &o.servers)
 	complete(c, "profile", profiles)
 	complete(c, "format", formats)
 	return c
@@ -143,6 +146,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	}
 	if o.list {
 		return p.listScenarios(chosen, o.json)
+	}
+	if err := checkServers("conform", o.servers); err != nil {
+		return err
 	}
 	if !cell.Inside() {
 		return p.inCell(ctx)

@@ -24,11 +24,15 @@ import (
 func (p *program) judge(ctx context.Context, world *topology.World, o conformOptions) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	l, err := up(ctx, world)
+	dir, err := mountScratch()
 	if err != nil {
 		return unable("lab", err)
 	}
-	report, err := p.runSuite(ctx, l, o)
+	l, err := up(ctx, world, o.servers, dir)
+	if err != nil {
+		return unable("lab", err)
+	}
+	report, err := p.runSuite(ctx, l, o, dir)
 	if err = errors.Join(err, l.Close()); err != nil {
 		if errors.Is(err, suite.ErrUsage) {
 			return misuse("conform", withoutMark(err))
@@ -44,8 +48,8 @@ func (p *program) judge(ctx context.Context, world *topology.World, o conformOpt
 	return nil
 }
 
-func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suite.Report, error) {
-	enforcer, err := enforcerOf(l.Lab, o)
+func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir string) (*suite.Report, error) {
+	enforcer, err := enforcerOf(l.Lab, o, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +60,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suit
 	return suite.Run(ctx, suite.Config{
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
-		Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report,
+		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report,
 	})
 }
 
@@ -73,11 +77,7 @@ func (p *program) tell(report *suite.Report, o conformOptions) error {
 }
 
 // enforcerOf returns the driver that was asked for, or a mutant, or the reference enforcer.
-func enforcerOf(l *sim.Lab, o conformOptions) (*driver.Exec, error) {
-	dir, err := mountScratch()
-	if err != nil {
-		return nil, err
-	}
+func enforcerOf(l *sim.Lab, o conformOptions, dir string) (*driver.Exec, error) {
 	at := func(point string) (driver.Starter, error) {
 		node, ok := l.Node(point)
 		if !ok {
@@ -116,12 +116,13 @@ type lab struct {
 	prober *probe.Prober
 }
 
-func up(ctx context.Context, world *topology.World) (*lab, error) {
+// up builds a lab inside a cell, with the cell's scratch directory for its servers' data.
+func up(ctx context.Context, world *topology.World, servers serverKind, scratch string) (*lab, error) {
 	l, err := sim.Up(ctx, world, sim.Options{})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.StartServers(ctx); err != nil {
+	if err := startServers(ctx, l, servers, scratch); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	prober, err := probe.New(ctx, l)

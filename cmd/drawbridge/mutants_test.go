@@ -24,8 +24,12 @@ const allScenarios = "DRAWBRIDGE_TEST_ALL_SCENARIOS"
 
 // verdict is what a report says about a run.
 type verdict struct {
-	Result     string `json:"result"`
-	Error      string `json:"error"`
+	Result  string `json:"result"`
+	Error   string `json:"error"`
+	Servers []struct {
+		Database string `json:"database"`
+		Program  string `json:"program"`
+	} `json:"servers"`
 	Statements []struct {
 		ID     string `json:"id"`
 		Result string `json:"result"`

@@ -44,6 +44,8 @@ func TestWrongUse(t *testing.T) {
 		{"conform --nope", "conform: unknown flag: --nope (see drawbridge conform --help)"},
 		{"conform now", `conform: unexpected argument "now"`},
 		{"conform --profile gold", `conform: invalid argument "gold" for "--profile" flag: must be core or extended`},
+		{"conform --servers some", `conform: invalid argument "some" for "--servers" flag: must be embedded or real`},
+		{"sim up --servers some", `sim up: invalid argument "some" for "--servers" flag: must be embedded or real`},
 		{"conform --format html", `conform: --format: "html": must be one of pretty, progress, junit, cucumber`},
 		{"conform --tags S-06", `conform: --tags: tags "S-06": "S-06" is not a tag`},
 		{"conform --tags @Z-99", `conform: --tags: tags "@Z-99" select no scenario`},

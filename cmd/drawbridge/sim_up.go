@@ -18,19 +18,21 @@ import (
 
 func (p *program) simUpCommand(name *string) *cobra.Command {
 	var worldFile string
+	var servers serverKind
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Build the lab and keep it up until Ctrl-C or sim down",
 		Example: `  drawbridge sim up
   drawbridge sim up --lab second --world my-world.yaml`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.simUp(c.Context(), *name, worldFile) },
+		RunE: func(c *cobra.Command, _ []string) error { return p.simUp(c.Context(), *name, worldFile, servers) },
 	}
 	c.Flags().StringVar(&worldFile, "world", "", "topology `file` (default: the embedded world)")
+	serversFlag(c, &servers)
 	return c
 }
 
-func (p *program) simUp(ctx context.Context, name, worldFile string) error {
+func (p *program) simUp(ctx context.Context, name, worldFile string, servers serverKind) error {
 	const verb = "sim up"
 	if err := control.CheckName(name); err != nil {
 		return misuse(verb+": --lab", err)
@@ -39,8 +41,11 @@ func (p *program) simUp(ctx context.Context, name, worldFile string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkServers(verb, servers); err != nil {
+		return err
+	}
 	if cell.Inside() {
-		return p.keepUp(ctx, name, world)
+		return p.keepUp(ctx, name, world, servers)
 	}
 	doorman, err := control.Listen(os.Getuid(), name)
 	if errors.Is(err, control.ErrTaken) {
@@ -65,7 +70,7 @@ func (p *program) simUp(ctx context.Context, name, worldFile string) error {
 }
 
 // keepUp holds the lab, inside the cell.
-func (p *program) keepUp(ctx context.Context, name string, world *topology.World) error {
+func (p *program) keepUp(ctx context.Context, name string, world *topology.World, servers serverKind) error {
 	const verb = "sim up"
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
@@ -73,7 +78,11 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 	if err != nil {
 		return unable(verb, err)
 	}
-	l, err := up(ctx, world)
+	scratch, err := mountScratch()
+	if err != nil {
+		return errors.Join(unable(verb, err), door.Close())
+	}
+	l, err := up(ctx, world, servers, scratch)
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -54,6 +55,7 @@ type Report struct {
 	Result         Result            `json:"result"`
 	Error          string            `json:"error,omitempty"` // what kept the run as a whole from being judged, or failed it
 	World          string            `json:"world"`
+	Servers        []ServerReport    `json:"servers,omitempty"`
 	Implementation Implementation    `json:"implementation"`
 	Profiles       []string          `json:"profiles"` // judged
 	Tags           string            `json:"tags,omitempty"`
@@ -72,6 +74,14 @@ type Implementation struct {
 	Profiles []string `json:"profiles"`
 	ForceTLS string   `json:"force_tls"`
 	Revoke   string   `json:"revoke"`
+}
+
+// ServerReport says what program played a database.
+type ServerReport struct {
+	Database string `json:"database"`
+	Engine   string `json:"engine"`
+	Program  string `json:"program"` // with its version; "embedded" for the lab's own
+	Real     bool   `json:"real"`
 }
 
 // Counts of scenarios and of what was tried in them.
@@ -267,9 +277,23 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	c := r.Counts
 	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
 	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
+	r.writeServers(&b)
 	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeServers says which databases were played by a real server; of embedded ones there is nothing to say.
+func (r *Report) writeServers(b *strings.Builder) {
+	byProgram := map[string][]string{}
+	for _, s := range r.Servers {
+		if s.Real {
+			byProgram[s.Program] = append(byProgram[s.Program], s.Database)
+		}
+	}
+	for _, program := range slices.Sorted(maps.Keys(byProgram)) {
+		fmt.Fprintf(b, "%s: %s\n", program, strings.Join(byProgram[program], ", "))
+	}
 }
 
 func (r *Report) writeStatements(b *strings.Builder) {
@@ -285,8 +309,8 @@ func (r *Report) writeStatements(b *strings.Builder) {
 	_ = tab.Flush() // a strings.Builder does not fail
 }
 
-// writeTrouble writes what went wrong in which scenario. Scenarios of which there is nothing else to say than of one before are
-// only counted.
+// writeTrouble writes what went wrong in which scenario. Scenarios of which there is nothing else to say than of one before
+// are only counted.
 func (r *Report) writeTrouble(b *strings.Builder) {
 	type kind struct {
 		result Result

@@ -23,6 +23,8 @@ type Config struct {
 	World    *topology.World
 	Lab      Lab
 	Enforcer Enforcer
+	// Servers says what plays the databases, for the report.
+	Servers []ServerReport
 	// Features holds the .feature files (features.Files).
 	Features fs.FS
 	// Expected is the committed number of scenarios by profile; it is compared unless Tags select some.
@@ -61,7 +63,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	r := &runner{Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), policies: map[string]driver.Document{}}
-	r.report = &Report{World: cfg.World.Name(), Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	r.report = &Report{World: cfg.World.Name(), Servers: cfg.Servers, Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
 	err := r.judge(ctx)
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)

@@ -24,6 +24,10 @@ const loopbackLimit = time.Second
 // errBlind says that an observer of the lab does not see what is there.
 var errBlind = errors.New("the lab is broken")
 
+// errRealServer: which clients need TLS depends on where they come from (SPEC C-03), and Redis has no setting for that.
+var errRealServer = errors.New("an enforcer that leaves Force TLS to the databases cannot be judged with real servers, " +
+	"which do not all tell nodes from clients: judge it with embedded ones")
+
 // simulated is a Lab made of network namespaces.
 type simulated struct {
 	lab    *sim.Lab
@@ -62,8 +66,8 @@ func (l *simulated) outcome(o probe.Observation) Outcome {
 	return out
 }
 
-// Baseline also proves that the capture between two nodes shows a marker that travels in the clear: a blind one would show that
-// everything is encrypted.
+// Baseline also proves that the capture between two nodes shows a marker that travels in the clear: a blind one would show
+// that everything is encrypted.
 func (l *simulated) Baseline(ctx context.Context) error {
 	if err := l.prober.Baseline(ctx); err != nil {
 		return err
@@ -216,6 +220,9 @@ func (l *simulated) RequireTLS(database string, policy func(client netip.Addr) b
 		return fmt.Errorf("database %q: %w", database, sim.ErrUnknown)
 	}
 	for _, n := range d.Nodes {
+		if l.lab.RealServer(n.Name) != nil {
+			return fmt.Errorf("%s: %w", n.Name, errRealServer)
+		}
 		for _, port := range d.Listeners(n) {
 			server := l.lab.Server(n.Name, port.Port)
 			if server == nil {

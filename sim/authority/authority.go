@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
@@ -16,8 +17,8 @@ import (
 	"time"
 )
 
-// Lifetime is how long certificates are valid: longer than any lab runs. They are valid from an hour before they were made, for
-// clocks that differ a little.
+// Lifetime is how long certificates are valid: longer than any lab runs. They are valid from an hour before they were made,
+// for clocks that differ a little.
 const Lifetime = 30 * 24 * time.Hour
 
 const leeway = time.Hour
@@ -65,6 +66,11 @@ func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
+}
+
+// PEM returns the same for programs that read files.
+func (a *Authority) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
 // Issue makes a key and a certificate for a server that goes by the given names and addresses. The first name is the

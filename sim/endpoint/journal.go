@@ -60,7 +60,8 @@ type Event struct {
 	TLS bool
 	// Query is the client's request, at most QueryBytes of it, only with Kind Query.
 	Query string
-	// Reason says why, only with Kind Refused and Closed.
+	// Reason says why, with Kind Refused and Closed. With Kind Bytes it is what a server whose bytes nobody can count
+	// complained of (package realserver).
 	Reason string
 }
 
@@ -199,6 +200,12 @@ func (j *Journal) counter(remotePort uint16) *atomic.Uint64 {
 	defer j.mu.Unlock()
 	return &j.log(remotePort).received
 }
+
+// Record adds an event that a server of another make than this package's told (package realserver).
+func (j *Journal) Record(e Event) { j.record(e) }
+
+// NextConn returns the number of the next connection for such a server's events.
+func (j *Journal) NextConn() uint64 { return j.conns.Add(1) }
 
 func (j *Journal) record(e Event) {
 	j.mu.Lock()

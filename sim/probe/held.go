@@ -63,6 +63,12 @@ func (h *Held) Query(ctx context.Context) Exchange {
 	err := h.session.Query(queryCtx, marker)
 	cancel()
 	x := Exchange{Took: time.Since(began)}
+	if err != nil {
+		x.DatabaseClosed = h.p.closedSoon(ctx, h.track.port)
+	}
+	if err := h.p.lab.SyncJournal(ctx, h.track.spec.To.Database); err != nil {
+		return Exchange{Took: x.Took, Error: "what the database saw is unknown: " + err.Error()}
+	}
 	if err == nil {
 		x.Answered = h.p.journalled(h.track.port, marker)
 		if !x.Answered {
@@ -71,7 +77,6 @@ func (h *Held) Query(ctx context.Context) Exchange {
 		return x
 	}
 	x.Error, x.Told = err.Error(), told(err) || h.track.told.Load()
-	x.DatabaseClosed = h.p.closedSoon(ctx, h.track.port)
 	if h.p.journalled(h.track.port, marker) { // whatever the client was told, the database has done what it asked for
 		x.Answered = true
 		return x

@@ -15,12 +15,17 @@ const requireTools = "DRAWBRIDGE_REQUIRE_TOOLS"
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	switch {
-	case err == nil:
-	case os.Getenv(requireTools) != "":
-		t.Fatalf("%s is not on the PATH; make test prepares it", name)
-	default:
-		t.Skipf("%s is not on the PATH; make test prepares it", name)
+	if err != nil {
+		Missing(t, name+" is not on the PATH")
 	}
 	return path
+}
+
+// Missing ends a test that lacks a program as Tool does.
+func Missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv(requireTools) != "" {
+		t.Fatalf("%s; make test prepares it", what)
+	}
+	t.Skipf("%s; make test prepares it", what)
 }
