@@ -75,7 +75,7 @@ func (f *Field) dial(ctx context.Context, to topology.Endpoint) (*client, error)
 	c := &client{ctx: ctx, field: f, to: to, local: netip.AddrPortFrom(source, f.port()), inside: inside,
 		isn: firstISN, window: 65535, clock: 1_000_000, changed: make(chan struct{})}
 	f.recorder.Forget(c.local.Port())
-	if c.silence, err = silence(f.ns, c.local); err != nil {
+	if c.silence, err = Silence(f.ns, c.local); err != nil {
 		return nil, err
 	}
 	here, err := f.tap(f.from.Namespace)

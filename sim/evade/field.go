@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -31,7 +32,7 @@ import (
 // kernels those from 10000).
 const (
 	firstPort = 61000
-	lastPort  = 65535
+	lastPort  = 64499 // sim/trouble owns those above
 )
 
 // patience bounds every wait for an event that should come.
@@ -53,8 +54,11 @@ type Recorder interface {
 	// Read returns what the server's application read in each connection from a source port, in the order in which they
 	// were accepted: the beginning of each, as much as is kept.
 	Read(port uint16) [][]byte
-	// Wait returns once done is true of what Read returns, or with the context's error.
-	Wait(ctx context.Context, port uint16, done func(read [][]byte) bool) error
+	// Received counts the bytes that the application read in all connections from a source port.
+	Received(port uint16) uint64
+	// Wait asks done whenever the application has read more from a source port, and returns once it says so, or with the
+	// context's error.
+	Wait(ctx context.Context, port uint16, done func() bool) error
 	// Forget drops what is known of a source port, which is about to be used again.
 	Forget(port uint16)
 }
@@ -169,9 +173,9 @@ type radio struct {
 // uplink is the name of the only link of a host.
 const uplink = "eth0"
 
-func openRadio(ns *netns.Handle) (radio, error) {
-	r := radio{}
-	err := ns.Do(func() error {
+// Uplink returns the index and the hardware address of a host's only link, and the address at its other end.
+func Uplink(ns *netns.Handle) (index int, own, peer net.HardwareAddr, err error) {
+	err = ns.Do(func() error {
 		l, err := netlink.LinkByName(uplink)
 		if err != nil {
 			return fmt.Errorf("link %s: %w", uplink, err)
@@ -180,13 +184,18 @@ func openRadio(ns *netns.Handle) (radio, error) {
 		if err != nil || len(neighbours) == 0 {
 			return fmt.Errorf("link %s: nobody is known at its other end (%w)", uplink, err)
 		}
-		r.index = l.Attrs().Index
-		r.head = append(append(r.head, neighbours[0].HardwareAddr...), l.Attrs().HardwareAddr...)
+		index, own, peer = l.Attrs().Index, l.Attrs().HardwareAddr, neighbours[0].HardwareAddr
 		return nil
 	})
+	return index, own, peer, err
+}
+
+func openRadio(ns *netns.Handle) (radio, error) {
+	index, own, peer, err := Uplink(ns)
 	if err != nil {
-		return r, err
+		return radio{}, err
 	}
+	r := radio{index: index, head: append(append([]byte(nil), peer...), own...)}
 	fd, err := ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // protocol 0: it receives nothing
 	if err != nil {
 		return r, err
@@ -215,9 +224,9 @@ func (r radio) close() error {
 	return r.file.Close()
 }
 
-// silence keeps the node's own kernel from answering for a port: a socket listens there, and its filter lets nothing in.
+// Silence keeps the node's own kernel from answering for a port: a socket listens there, and its filter lets nothing in.
 // It holds for that address and port alone, and is gone with the socket.
-func silence(ns *netns.Handle, at netip.AddrPort) (*os.File, error) {
+func Silence(ns *netns.Handle, at netip.AddrPort) (*os.File, error) {
 	domain := unix.AF_INET6
 	var address unix.Sockaddr = &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
 	if at.Addr().Is4() {

@@ -45,15 +45,6 @@ func (o Observation) OnWire() []byte {
 	return nil
 }
 
-// Unread counts the bytes that the server's kernel took and its application has not read.
-func (o Observation) Unread() int {
-	n := o.Taken
-	for _, stream := range o.Read {
-		n -= len(stream)
-	}
-	return max(n, 0)
-}
-
 // String says in words what was seen.
 func (o Observation) String() string {
 	told := "told nothing"
@@ -122,15 +113,8 @@ func (f *Field) catchUp(c *client) {
 	ctx, cancel := context.WithTimeout(c.ctx, readPatience)
 	defer cancel()
 	// An error is a server that does not read; the observation has the numbers.
-	_ = f.recorder.Wait(ctx, c.local.Port(), func(read [][]byte) bool {
-		n := 0
-		for _, stream := range read {
-			n += len(stream)
-			if len(stream) >= kept { // more is not told
-				return true
-			}
-		}
-		return n+notRead >= taken
+	_ = f.recorder.Wait(ctx, c.local.Port(), func() bool {
+		return int(f.recorder.Received(c.local.Port()))+notRead >= taken
 	})
 }
 

@@ -14,9 +14,6 @@ import (
 	"drawbridge/topology"
 )
 
-// kept is how much of the beginning of a connection every recorder keeps at least.
-const kept = endpoint.FirstBytes
-
 // Embedded is the Recorder of the lab's embedded servers.
 func Embedded(j *endpoint.Journal) Recorder { return journal{j} }
 
@@ -38,11 +35,11 @@ func (j journal) Read(port uint16) [][]byte {
 	return out
 }
 
-func (j journal) Wait(ctx context.Context, port uint16, done func([][]byte) bool) error {
-	if done(j.Read(port)) {
+func (j journal) Wait(ctx context.Context, port uint16, done func() bool) error {
+	if done() {
 		return nil
 	}
-	_, err := j.Journal.Wait(ctx, port, func(endpoint.Event) bool { return done(j.Read(port)) })
+	_, err := j.Journal.Wait(ctx, port, func(endpoint.Event) bool { return done() })
 	return err
 }
 
@@ -171,13 +168,22 @@ func (b *Bare) Read(port uint16) [][]byte {
 	return out
 }
 
+// Received implements Recorder.
+func (b *Bare) Received(port uint16) uint64 {
+	n := 0
+	for _, s := range b.Read(port) {
+		n += len(s)
+	}
+	return uint64(n)
+}
+
 // Wait implements Recorder.
-func (b *Bare) Wait(ctx context.Context, port uint16, done func([][]byte) bool) error {
+func (b *Bare) Wait(ctx context.Context, port uint16, done func() bool) error {
 	for {
 		b.mu.Lock()
 		changed := b.changed
 		b.mu.Unlock()
-		if done(b.Read(port)) {
+		if done() {
 			return nil
 		}
 		select {
