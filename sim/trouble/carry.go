@@ -20,11 +20,12 @@ import (
 type conversation struct {
 	c Case
 
-	mu   sync.Mutex
-	seen [Down + 1]int
-	done bool   // the accident happened
-	late func() // sends the packet that was held back; nil: none is
-	over bool
+	mu    sync.Mutex
+	seen  [Down + 1]int
+	queue [Down + 1][]func() // what is under way
+	done  bool               // the accident happened
+	late  func()             // sends the packet that was held back; nil: none is
+	over  bool
 }
 
 func (f *conversation) happened() bool {
@@ -41,10 +42,8 @@ func (f *conversation) end() {
 
 // pass takes one packet and sends it on as the case wants it.
 func (f *conversation) pass(way Way, send func()) {
-	if f.c.Delay > 0 {
-		now := send
-		send = func() { time.AfterFunc(f.c.Delay, now) }
-	}
+	now := send
+	send = func() { f.later(way, f.c.Delay+distance, now) }
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen[way]++
@@ -66,6 +65,19 @@ func (f *conversation) pass(way Way, send func()) {
 		f.late = send
 		time.AfterFunc(lateBy, f.release)
 	}
+}
+
+// later delivers after a while, in the order in which it was called.
+func (f *conversation) later(way Way, after time.Duration, deliver func()) {
+	f.queue[way] = append(f.queue[way], deliver)
+	time.AfterFunc(after, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.queue[way]) > 0 {
+			f.queue[way][0]()
+			f.queue[way] = f.queue[way][1:]
+		}
+	})
 }
 
 // release sends what was held back if nothing overtook it.

@@ -25,6 +25,7 @@ import (
 	"drawbridge/sim/netns"
 	"drawbridge/topology"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +56,11 @@ func (a Accident) String() string { return accidents[a] }
 
 // lateBy is how long a packet waits for one that overtakes it: less than the least retransmission time-out (RFC 6298, Linux:
 // 200 ms), or being late would be being lost.
-const lateBy = 60 * time.Millisecond
+const lateBy = 30 * time.Millisecond
+
+// distance is how long every packet takes each way. A client that measured less would take each moment in which this
+// process does not get to run for a loss (RFC 8985 section 7.2: a probe after twice the round trip).
+const distance = 5 * time.Millisecond
 
 // Case is one connection and what happens to it. The zero value of every field is ordinary.
 type Case struct {
@@ -63,7 +68,7 @@ type Case struct {
 	Way      Way
 	Packet   int // which packet of the direction, from 1
 	Accident Accident
-	Delay    time.Duration // each way
+	Delay    time.Duration // each way, in addition to the wire's own
 	MSS      int           // the client's; 0: what the link carries
 	Piece    int           // the ClientHello is written in pieces of so many bytes, each at once a segment; 0: in one
 	Idle     time.Duration // before the client's first byte
@@ -166,7 +171,7 @@ func (w *Wire) lay(ctx context.Context) error {
 	w.client = ends[0]
 	relay := ends[1]
 	defer relay.Close() // its socket keeps it
-	if err := w.cable(relay); err != nil {
+	if err := w.cable(ctx, relay); err != nil {
 		return err
 	}
 	if w.near, err = listenTo(relay, farIndex); err != nil {
@@ -181,7 +186,7 @@ func (w *Wire) lay(ctx context.Context) error {
 	return err
 }
 
-func (w *Wire) cable(relay *netns.Handle) error {
+func (w *Wire) cable(ctx context.Context, relay *netns.Handle) error {
 	var here, there link.Batch
 	here.Veth(link.Device{Namespace: w.client.Fd(), Name: nearName, Index: nearIndex, MAC: nearMAC},
 		link.Device{Namespace: relay.Fd(), Name: farName, Index: farIndex, MAC: farMAC})
@@ -206,7 +211,34 @@ func (w *Wire) cable(relay *netns.Handle) error {
 			return err
 		}
 	}
-	return nil
+	return w.carrier(ctx)
+}
+
+// carrier waits until the client's kernel has noticed that both ends are up: until then it throws away what it is to send.
+func (w *Wire) carrier(ctx context.Context) error {
+	updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	defer close(done)
+	err := w.client.Do(func() error { // the subscription stays in the namespace it was made in
+		return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true})
+	})
+	if err != nil {
+		return fmt.Errorf("watch the client's link: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		select {
+		case u, ok := <-updates:
+			if !ok {
+				return fmt.Errorf("watch the client's link: %w", os.ErrClosed)
+			}
+			if a := u.Attrs(); a.Index == nearIndex && a.OperState == netlink.OperUp {
+				return nil
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("the client's link does not come up: %w", context.Cause(ctx))
+		}
+	}
 }
 
 func unspecified(a netip.Addr) netip.Addr {
