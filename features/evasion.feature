@@ -55,6 +55,9 @@ Feature: Evasion of Force TLS
       | forged reset behind a bait                        |
       | reset that ends behind the gateway                |
       | reset with data                                   |
+      | connection that is forgotten before its first byte |
+      | connection that is forgotten behind a bait        |
+      | connection that is found again from its other end |
       | same ports after a request                        |
       | same ports after TLS                              |
       | same ports and numbers after TLS                  |

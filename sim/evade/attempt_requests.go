@@ -2,6 +2,7 @@ package evade
 
 import (
 	"bytes"
+	"slices"
 
 	"drawbridge/topology"
 
@@ -19,8 +20,9 @@ func noOperations(n int) []layers.TCPOption {
 var inBand = []topology.Engine{topology.PostgreSQL, topology.MySQL}
 
 // requests misuse the engines' own ways to TLS.
-func requests() []Attempt {
-	pg, my, mongo := []topology.Engine{topology.PostgreSQL}, []topology.Engine{topology.MySQL}, []topology.Engine{topology.MongoDB}
+func requests() []Attempt { return slices.Concat(anyRequests(), pgRequests(), otherRequests()) }
+
+func anyRequests() []Attempt {
 	return []Attempt{
 		{Name: "request with plaintext behind it", Idea: "what follows a request in one segment is not looked at", engines: inBand, play: func(s *script) {
 			s.connect()
@@ -66,6 +68,12 @@ func requests() []Attempt {
 			s.consent()
 			s.data(0, s.wire.plain)
 		}},
+	}
+}
+
+func pgRequests() []Attempt {
+	pg := []topology.Engine{topology.PostgreSQL}
+	return []Attempt{
 		{Name: "two requests", Idea: "the second is not looked at", engines: pg, play: func(s *script) {
 			s.connect()
 			s.data(0, append(bytes.Clone(pgSSLRequest), pgSSLRequest...))
@@ -107,6 +115,12 @@ func requests() []Attempt {
 			s.connect()
 			s.data(0, []byte{0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 1, 0, 0, 0, 2})
 		}},
+	}
+}
+
+func otherRequests() []Attempt {
+	my, mongo := []topology.Engine{topology.MySQL}, []topology.Engine{topology.MongoDB}
+	return []Attempt{
 		{Name: "login without CLIENT_SSL", Idea: "the flag is not looked at", engines: my, play: func(s *script) {
 			s.connect()
 			s.data(0, mysqlHead(1, mysqlPlainCapabilities, 0))

@@ -50,6 +50,7 @@ type sightings struct {
 	first       uint32  // the number of the connection's first byte
 	taken       int     // how many bytes the server has acknowledged
 	takenBefore int     // in connections before
+	connections int
 	// The fence that the captures at the enforcement point and at the client's node showed last, by its port.
 	fenceSeen, fenceHeard uint32
 }
@@ -185,6 +186,7 @@ func (c *client) connect() bool {
 func (c *client) ask(s Segment) {
 	c.mu.Lock()
 	c.seen.takenBefore += c.seen.taken
+	c.seen.connections++
 	c.seen.taken, c.seen.first = 0, c.isn+1
 	c.next = len(c.heard) // what was said before is about another connection
 	c.mu.Unlock()
@@ -205,6 +207,7 @@ func (c *client) complete() bool {
 	c.send(Segment{Flags: capture.ACK})
 	if c.to.Engine == topology.MySQL {
 		_, ok = c.answer()
+		c.send(Segment{Flags: capture.ACK}) // or it comes again
 	}
 	return ok
 }

@@ -56,13 +56,18 @@ func (o Observation) String() string {
 }
 
 // Play makes one attempt. The error says that it could not be made, or that nothing can be concluded.
-func (f *Field) Play(ctx context.Context, a Attempt, to topology.Endpoint) (o Observation, err error) {
+func (f *Field) Play(ctx context.Context, a Attempt, to topology.Endpoint) (Observation, error) {
+	return f.PlayAround(ctx, a, to, func() error { return nil })
+}
+
+// PlayAround is Play for an attempt in two parts (Halfway): between is called in the middle of it.
+func (f *Field) PlayAround(ctx context.Context, a Attempt, to topology.Endpoint, between func() error) (o Observation, err error) {
 	began := time.Now()
 	c, err := f.dial(ctx, to)
 	if err != nil {
 		return o, fmt.Errorf("%s: %w", a.Name, err)
 	}
-	a.play(&script{client: c, wire: wireOf(to.Engine)})
+	a.play(&script{client: c, wire: wireOf(to.Engine), between: between})
 	c.settle()
 	f.catchUp(c)
 	o = c.observe(a.Name)
@@ -102,19 +107,20 @@ func (f *Field) PlayAll(ctx context.Context, attempts []Attempt, to topology.End
 // readPatience is how long a server may take to read what its kernel has taken. One that never does has closed the connection.
 const readPatience = 250 * time.Millisecond
 
-// notRead is what a server acknowledges and its application never reads: the end of the stream, or an urgent byte.
+// notRead is what a server acknowledges of each connection and its application never reads: the end of the stream, or an
+// urgent byte.
 const notRead = 1
 
 // catchUp waits until the application has read what its kernel acknowledged.
 func (f *Field) catchUp(c *client) {
 	c.mu.Lock()
-	taken := c.seen.taken + c.seen.takenBefore
+	enough := c.seen.taken + c.seen.takenBefore - notRead*c.seen.connections
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(c.ctx, readPatience)
 	defer cancel()
 	// An error is a server that does not read; the observation has the numbers.
 	_ = f.recorder.Wait(ctx, c.local.Port(), func() bool {
-		return int(f.recorder.Received(c.local.Port()))+notRead >= taken
+		return int(f.recorder.Received(c.local.Port())) >= enough
 	})
 }
 
