@@ -14,6 +14,7 @@ Feature: Evasion of Force TLS
       | second segment first                              |
       | one byte a segment                                |
       | overlap before the first byte                     |
+      | hello before the first byte                       |
       | overlap after a bait                              |
       | plaintext in front of a hello                     |
       | first bytes of a record, then plaintext           |

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"os/exec"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/ruleset"
+	"drawbridge/features"
 	"drawbridge/features/driver"
 	"drawbridge/features/platform"
 	"drawbridge/sim"
@@ -24,6 +28,7 @@ import (
 
 // arena is a lab with hand-made clients in it, and tables of the reference enforcer that a test may spoil.
 type arena struct {
+	t     *testing.T // the outermost: what is opened stays open until its end
 	lab   *sim.Lab
 	field *evade.Field
 	state *platform.State
@@ -49,7 +54,7 @@ func newArena(t *testing.T, bare bool) *arena {
 		require.NoError(t, lab.StartServers(t.Context()))
 		recorder = evade.Embedded(lab.Journal())
 	}
-	a := &arena{lab: lab, state: platform.Start(lab.World()), conns: map[string]*nft.Conn{}}
+	a := &arena{t: t, lab: lab, state: platform.Start(lab.World()), conns: map[string]*nft.Conn{}}
 	a.field, err = evade.Open(lab, evader, recorder)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, a.field.Close()) })
@@ -112,7 +117,7 @@ func (a *arena) conn(t *testing.T, point string) *nft.Conn {
 		c, err = nft.Open(compile.TableName)
 		return err
 	}))
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	a.t.Cleanup(func() { require.NoError(a.t, c.Close()) })
 	a.conns[point] = c
 	return c
 }
@@ -251,4 +256,53 @@ func shorten(table *ruleset.Table, to time.Duration) {
 			}
 		}
 	}
+}
+
+// TestOthersTablesAreNoWayRound plays attempts while another table exempts databases from connection tracking: what cannot be
+// told from TLS does not pass. At a gateway nothing arrives at all then, as addresses are not translated.
+func TestOthersTablesAreNoWayRound(t *testing.T) {
+	nft := netnstest.Tool(t, "nft")
+	a := newArena(t, true)
+	for _, host := range []string{"shared-a", "redis-a"} {
+		ns, ok := a.lab.Node(host)
+		require.True(t, ok)
+		cmd := exec.CommandContext(t.Context(), nft, "-f", "-")
+		cmd.Stdin = strings.NewReader("table inet other { chain c { type filter hook prerouting priority -350; tcp dport { 3306, 5432, 6380 } notrack; }; }")
+		require.NoError(t, ns.Start(cmd))
+		require.NoError(t, cmd.Wait())
+	}
+	for _, force := range []bool{false, true} {
+		if force {
+			a.enforce(t, nil)
+		}
+		for _, e := range a.forced() {
+			if e.Database != "pg-shared" && e.Database != "my-shared" && e.Database != "redis-shared" {
+				continue
+			}
+			all, err := a.field.PlayAll(t.Context(), evade.For(e, topology.Shared), e)
+			require.NoError(t, err)
+			through := leaks(all)
+			if force {
+				require.Empty(t, through, e.Database)
+				continue
+			}
+			require.Len(t, through, len(all), "they try nothing")
+		}
+	}
+}
+
+// TestFeatureNamesEveryEvasion: an attempt that no scenario names judges nobody. Those that get past the reference enforcer are
+// named here.
+func TestFeatureNamesEveryEvasion(t *testing.T) {
+	text, err := features.Files.ReadFile("evasion.feature")
+	require.NoError(t, err)
+	var names []string
+	for _, a := range evade.Attempts() {
+		require.NotContains(t, names, a.Name)
+		names = append(names, a.Name)
+		require.NotEmpty(t, a.Idea)
+		row := regexp.MustCompile(`(?m)^ +\| ` + regexp.QuoteMeta(a.Name) + ` +\|$`)
+		require.NotEqual(t, slices.Contains(knownLeaks, a.Name), row.Match(text), a.Name)
+	}
+	require.GreaterOrEqual(t, len(names), 60)
 }

@@ -104,6 +104,11 @@ func segments() []Attempt {
 			s.connect()
 			s.data(-1, append([]byte("x"), s.wire.plain...))
 		}},
+		{Name: "hello before the first byte", Idea: "what begins with a hello is one, wherever it begins", play: func(s *script) {
+			const before = 80
+			s.connect()
+			s.data(-before, append(s.padded(before), s.wire.plain...))
+		}},
 		{Name: "overlap after a bait", Idea: "as before, once the beginning was looked at", play: func(s *script) {
 			s.connect()
 			s.send(Segment{Flags: capture.ACK | capture.PSH, Data: s.wire.opening(), Stale: true})
