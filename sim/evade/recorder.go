@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"drawbridge/sim"
 	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns"
 	"drawbridge/topology"
+
+	"golang.org/x/sys/unix"
 )
 
 // Embedded is the Recorder of the lab's embedded servers.
@@ -57,8 +61,31 @@ type Bare struct {
 
 type stream struct{ data []byte }
 
-// Listen starts a bare server at every client port of every database node of a lab without servers of its own.
+// Listen starts a bare server at every port of every database node of a lab without servers of its own.
 func Listen(ctx context.Context, lab *sim.Lab) (*Bare, error) {
+	return listen(lab, func(ns *netns.Handle, at netip.AddrPort) (net.Listener, error) { return ns.Listen(ctx, at) })
+}
+
+// ListenMultipath is Listen for servers that speak Multipath TCP (RFC 8684) with whoever asks for it.
+func ListenMultipath(lab *sim.Lab) (*Bare, error) { return listen(lab, multipathListener) }
+
+func multipathListener(ns *netns.Handle, at netip.AddrPort) (net.Listener, error) {
+	fd, err := ns.Socket(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "multipath")
+	defer f.Close() // net.FileListener works on a duplicate
+	if err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(at.Port())}); err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
+	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	return net.FileListener(f)
+}
+
+func listen(lab *sim.Lab, open func(*netns.Handle, netip.AddrPort) (net.Listener, error)) (*Bare, error) {
 	b := &Bare{changed: make(chan struct{}), streams: map[uint16][]*stream{}, open: map[net.Conn]bool{}}
 	for _, d := range lab.World().Databases() {
 		for _, n := range d.Nodes {
@@ -67,7 +94,7 @@ func Listen(ctx context.Context, lab *sim.Lab) (*Bare, error) {
 				return nil, errors.Join(fmt.Errorf("%w: node %s", ErrField, n.Name), b.Close())
 			}
 			for _, port := range d.Listeners(n) {
-				l, err := ns.Listen(ctx, netip.AddrPortFrom(netip.IPv6Unspecified(), port.Port))
+				l, err := open(ns, netip.AddrPortFrom(netip.IPv6Unspecified(), port.Port))
 				if err != nil {
 					return nil, errors.Join(fmt.Errorf("bare server of %s: %w", n.Name, err), b.Close())
 				}
