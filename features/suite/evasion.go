@@ -2,10 +2,8 @@ package suite
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cucumber/godog"
@@ -120,11 +118,11 @@ func (s *scenario) evades(ctx context.Context) error {
 	if len(s.trials.evasions) == 0 {
 		return wrongFeature("no evasion was proved to get through without a policy")
 	}
+	v, _ := s.world.Vantage(s.trials.from)
 	if s.driver.ForceTLS == driver.ByDatabase {
 		s.record.Notes = append(s.record.Notes, "evasions are not judged: Force TLS is left to the database")
-		return nil
+		return s.servedOverTLS(ctx, v)
 	}
-	v, _ := s.world.Vantage(s.trials.from)
 	var findings []error
 	for _, e := range s.trialEndpoints(v) {
 		want, err := s.plaintextDenied(v, e)
@@ -148,6 +146,14 @@ func (s *scenario) evades(ctx context.Context) error {
 		}
 	}
 	return worst(findings)
+}
+
+func (s *scenario) servedOverTLS(ctx context.Context, from topology.Vantage) error {
+	var all []oracle.Connection
+	for _, e := range s.trialEndpoints(from) {
+		all = append(all, oracle.Connection{From: from, To: e, TLS: true})
+	}
+	return s.check(ctx, all, oracle.Served)
 }
 
 // plaintextDenied asks the oracle about a client without TLS. A port that never speaks plaintext takes none from anybody.
@@ -243,11 +249,4 @@ func (r *ScenarioReport) noteEndured(want oracle.Verdict, x Endured, err error) 
 		What: x.What, Must: want.Class.String(), Because: append(slices.Clone(want.Because), "X-08"), Was: was, Detail: x.Detail,
 		OK: err == nil, Millis: millis(x.Took),
 	})
-}
-
-// errUnknownEvasion is the error for a name that no evasion has.
-var errUnknownEvasion = errors.New("no such evasion")
-
-func unknownEvasion(names []string) error {
-	return wrongFeature("%v: %s", errUnknownEvasion, strings.Join(names, ", "))
 }

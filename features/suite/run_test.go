@@ -63,6 +63,15 @@ func TestAnEnforcerThatLeavesForceTLSToTheDatabaseConforms(t *testing.T) {
 	require.Equal(t, features.Expected["core"], r.Counts.Executed)
 }
 
+func TestEvasionsAreNotJudgedWhereForceTLSIsLeftToTheDatabase(t *testing.T) {
+	m := newModel(faults{evaded: true})
+	m.about.ForceTLS = driver.ByDatabase
+	cfg := config(m)
+	cfg.Tags = "@X-08"
+	r := run(t, cfg)
+	require.Equal(t, suite.Passed, r.Result, summary(t, r))
+}
+
 func TestWrongEnforcersFail(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults    faults

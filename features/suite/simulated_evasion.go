@@ -17,7 +17,7 @@ func (l *simulated) Evade(ctx context.Context, from topology.Vantage, to topolog
 	for _, name := range names {
 		a, err := evade.Find(name)
 		if err != nil {
-			return nil, unknownEvasion([]string{name})
+			return nil, wrongFeature("%v", err)
 		}
 		for _, f := range fitting {
 			if f.Name == a.Name {
