@@ -27,7 +27,7 @@ var ErrUnknown = errors.New("no such attempt")
 
 // Attempts lists all attempts.
 func Attempts() []Attempt {
-	return slices.Concat(segments(), discarded(), handshakes(), forgotten(), tuples(), datagrams(), requests())
+	return slices.Concat(segments(), peculiar(), discarded(), handshakes(), forgotten(), tuples(), datagrams(), requests())
 }
 
 // For lists the attempts that make sense at an endpoint.
@@ -147,6 +147,12 @@ func segments() []Attempt {
 			s.connect()
 			s.data(0, append([]byte{0x15, 3, 1, 0, 2, 1, 0}, s.wire.plain...))
 		}},
+	}
+}
+
+// peculiar use what ordinary clients hardly ever do.
+func peculiar() []Attempt {
+	return []Attempt{
 		{Name: "urgent byte", Idea: "the urgent pointer moves the beginning", play: func(s *script) {
 			s.connect()
 			s.send(Segment{Flags: capture.ACK | capture.PSH, Data: append([]byte("x"), s.wire.plain...), Urgent: 1})
