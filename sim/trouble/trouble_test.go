@@ -3,6 +3,7 @@ package trouble
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,12 +39,17 @@ func TestAccidentsHappenToOnePacket(t *testing.T) {
 					f.pass(Up, func() { up = append(up, n) })
 					f.pass(Down, func() {})
 				}
-				require.Empty(t, up, "everything takes its time")
-				for len(up) < len(c.up) && time.Since(began) < time.Minute {
+				arrived := func() []int {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					return slices.Clone(up)
+				}
+				require.Empty(t, arrived(), "everything takes its time")
+				for len(arrived()) < len(c.up) && time.Since(began) < time.Minute {
 					<-time.After(distance)
 					synctest.Wait()
 				}
-				require.Equal(t, c.up, up)
+				require.Equal(t, c.up, arrived())
 				require.Equal(t, c.c.Accident != 0, f.happened())
 			})
 		})
