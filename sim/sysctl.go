@@ -35,6 +35,11 @@ var everyNode = []setting{
 	{"net.ipv6.icmp.ratelimit", "0"},
 	// Probes own the ports from 20000: nothing else may have one of them by chance.
 	{"net.ipv4.ip_local_port_range", "10000 19999"},
+	// A server answers every packet that it discards, so that clients made by hand learn what it has.
+	{"net.ipv4.tcp_invalid_ratelimit", "0"},
+	// Every listener takes data in a SYN, from everybody and without a cookie (TFO_CLIENT_ENABLE, TFO_SERVER_ENABLE,
+	// TFO_SERVER_COOKIE_NOT_REQD, TFO_SERVER_WO_SOCKOPT1 in include/net/tcp.h): the worst that Force TLS may meet (SPEC X-08).
+	{"net.ipv4.tcp_fastopen", "1539"},
 }
 
 var routersOnly = []setting{

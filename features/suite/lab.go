@@ -32,6 +32,11 @@ type Lab interface {
 	Replicate(ctx context.Context, from topology.Vantage, plain, tls topology.Endpoint) (Replication, error)
 	// Send sends single packets of any protocol and says what became of each.
 	Send(ctx context.Context, packets []Packet) ([]Outcome, error)
+	// Evade plays evasions of Force TLS by their names, from an Internet host; those that make no sense at the endpoint are left out.
+	Evade(ctx context.Context, from topology.Vantage, to topology.Endpoint, names []string) ([]Evasion, error)
+	// Endure makes handshakes of an Internet host's client with endpoints over a wire that loses, repeats and swaps packets;
+	// those in which a SYN or its answer suffers, which takes TCP a second to notice, only if slow.
+	Endure(ctx context.Context, from topology.Vantage, to []topology.Endpoint, slow bool) ([]Endured, error)
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
 	// Outlast waits until the clients that were denied a connection have tried again, and returns in words those that got through.

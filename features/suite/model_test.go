@@ -34,7 +34,8 @@ type model struct {
 type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
-	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow bool
+	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
+	evaded, impatient bool
 }
 
 func newModel(f faults) *model {
@@ -346,6 +347,35 @@ func (m *model) Send(_ context.Context, packets []suite.Packet) ([]suite.Outcome
 		if m.faults.openPorts && p.Proto == flow.SCTP {
 			out[i] = suite.Outcome{Finding: suite.Leaked, Verdict: "leaked"}
 		}
+	}
+	return out, nil
+}
+
+func (m *model) Evade(_ context.Context, from topology.Vantage, to topology.Endpoint, names []string) ([]suite.Evasion, error) {
+	a, err := m.decide(oracle.Connection{From: from, To: to})
+	out := make([]suite.Evasion, len(names))
+	for i, name := range names {
+		out[i] = suite.Evasion{Name: name, Detail: name, OnWire: a.talk && m.faults.evaded}
+		if a.allowed {
+			out[i].Plaintext = []byte("plaintext")
+		}
+	}
+	return out, err
+}
+
+func (m *model) Endure(_ context.Context, from topology.Vantage, to []topology.Endpoint, _ bool) ([]suite.Endured, error) {
+	var out []suite.Endured
+	for _, e := range to {
+		a, err := m.decide(oracle.Connection{From: from, To: e, TLS: true})
+		if err != nil {
+			return nil, err
+		}
+		calm := suite.Endured{What: "calm at " + e.Addr.String(), Served: a.allowed}
+		if m.force[e.Point] != nil && m.faults.impatient {
+			calm.Retransmissions = 2
+		}
+		lost := suite.Endured{What: "lost at " + e.Addr.String(), Served: a.allowed, Costly: true, Retransmissions: 2}
+		out = append(out, calm, lost)
 	}
 	return out, nil
 }

@@ -44,7 +44,7 @@ func TestARightEnforcerConforms(t *testing.T) {
 	require.Equal(t, suite.Passed, r.Result, summary(t, r))
 	require.Equal(t, features.Expected["core"]+features.Expected["extended"], r.Counts.Executed)
 	for _, s := range r.Statements {
-		elsewhere := strings.Contains("X-03 X-06 X-07 X-08 X-09 X-10 X-11", s.ID)
+		elsewhere := strings.Contains("X-03 X-06 X-07 X-09 X-10 X-11", s.ID)
 		require.Equal(t, elsewhere, s.Open, "%s", s.ID)
 	}
 	for _, f := range []string{"report.json", "junit.xml", "cucumber.json"} {
@@ -61,6 +61,15 @@ func TestAnEnforcerThatLeavesForceTLSToTheDatabaseConforms(t *testing.T) {
 	r := run(t, config(m))
 	require.Equal(t, suite.Passed, r.Result, summary(t, r))
 	require.Equal(t, features.Expected["core"], r.Counts.Executed)
+}
+
+func TestEvasionsAreNotJudgedWhereForceTLSIsLeftToTheDatabase(t *testing.T) {
+	m := newModel(faults{evaded: true})
+	m.about.ForceTLS = driver.ByDatabase
+	cfg := config(m)
+	cfg.Tags = "@X-08"
+	r := run(t, cfg)
+	require.Equal(t, suite.Passed, r.Result, summary(t, r))
 }
 
 func TestWrongEnforcersFail(t *testing.T) {
@@ -94,6 +103,8 @@ func TestWrongEnforcersFail(t *testing.T) {
 		"does not follow a fail-over":         {faults{staleDNAT: true}, "D-17"},
 		"private endpoint open to all zones":  {faults{peeringEverywhere: true}, "D-14"},
 		"other protocols open":                {faults{openPorts: true}, "X-02"},
+		"evaded":                              {faults{evaded: true}, "X-08"},
+		"impatient":                           {faults{impatient: true}, "X-08"},
 		"forgets the 30th rule":               {faults{forgetRule30: true}, "D-12"},
 		"lets denied clients in later":        {faults{late: true}, "D-01"},
 		"a proxy in between":                  {faults{proxies: true}, "S-11"},

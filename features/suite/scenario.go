@@ -21,6 +21,7 @@ type scenario struct {
 	last    *decision
 	held    map[string]*holding
 	traffic []Replication
+	trials  trials
 	record  *ScenarioReport
 }
 

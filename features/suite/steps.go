@@ -28,6 +28,7 @@ func steps(sc *godog.ScenarioContext, get func() *scenario) {
 	registerPlatform(sc, get, one)
 	registerVerdicts(sc, get, step, one)
 	registerHeld(sc, get, one)
+	registerEvasions(sc, step, one)
 }
 
 type stepFunc = func(func(context.Context, *scenario) error) func(context.Context) error
