@@ -85,6 +85,11 @@ Feature: Evasion of Force TLS
       | request with one byte behind it                   |
       | request in two segments, plaintext in the second  |
       | request in the place of plaintext                 |
+      | request, then a longer one in its place           |
+      | GSSAPI refused, TLS requested, then plaintext across both |
+      | beginning of the connection before                |
+      | beginning of an unfinished connection before      |
+      | beginning of an orderly ended connection before   |
       | two requests                                      |
       | GSSAPI and TLS requested at once                  |
       | GSSAPI refused, then plaintext                    |

@@ -47,9 +47,10 @@ func allowed(r trouble.Result) int {
 	return 1
 }
 
-// knownTrouble is what a ClientHello of several segments costs with the reference enforcer, by engine: its second segment is
-// dropped until the server has acknowledged the first, which an acknowledgement that is delayed draws out.
-var knownTrouble = map[topology.Engine]int{topology.PostgreSQL: 3}
+// severalSegments is what a ClientHello of several segments may cost, by engine, where nothing between client and gate puts
+// them together again (as network cards do): the second is dropped until the server has acknowledged the first, and a
+// PostgreSQL server that has just answered the request takes up to 40 ms for that (net.ipv4's delayed acknowledgement).
+var severalSegments = map[topology.Engine]int{topology.PostgreSQL: 3}
 
 // TestOrdinaryTrouble makes connections of real clients over a bad wire, without the enforcer and with it.
 func TestOrdinaryTrouble(t *testing.T) {
@@ -72,8 +73,10 @@ func TestOrdinaryTrouble(t *testing.T) {
 		require.True(t, r.Served, "%s: %s", r.Case, r.Error)
 		limit := max(allowed(r), free[i].Retransmissions+1)
 		if r.Case.Accident == 0 && (r.Case.Piece > 0 || len(r.Case.Groups) == 0) {
-			limit = max(limit, knownTrouble[r.Case.To.Engine])
 			t.Logf("%s: %d retransmissions in %s, without an enforcer %d in %s", r.Case, r.Retransmissions, r.Took.Round(time.Millisecond), free[i].Retransmissions, free[i].Took.Round(time.Millisecond))
+		}
+		if r.Case.Groups == nil || r.Case.Piece > 0 || r.Case.MSS > 0 {
+			limit = max(limit, severalSegments[r.Case.To.Engine])
 		}
 		if r.Retransmissions > limit {
 			t.Errorf("%s: %d retransmissions in %s, without an enforcer %d", r.Case, r.Retransmissions, r.Took, free[i].Retransmissions)
