@@ -1,6 +1,10 @@
 package compile
 
-import "drawbridge/enforcer/ruleset"
+import (
+	"time"
+
+	"drawbridge/enforcer/ruleset"
+)
 
 // Priorities of the ending chains: with the filters, behind conntrack and destination NAT.
 const (
@@ -12,6 +16,14 @@ const (
 const (
 	chainEndingOutput  = "ending_output"
 	chainEndingForward = "ending_forward"
+)
+
+// setEnded holds the connections that were ended lately. Each is ended once: whatever else on the host answers these segments
+// with a reset, nothing goes round in circles. Where there is no room, a server's half is left to its time-out.
+const (
+	setEnded     = "ended"
+	endedSize    = 1 << 16
+	endedTimeout = 10 * time.Second
 )
 
 // Endings returns the tables, of families ip and ip6, that tell a server of a connection which the gate refused, so
@@ -37,15 +49,20 @@ func (m Mark) Endings() []ruleset.Table {
 
 func (m Mark) ending(family ruleset.Family, daddr ruleset.FieldKind) ruleset.Table {
 	refused := m.is(ClassRefused)
+	// What reject sends is related to the connection (net/netfilter/core.c: nf_ct_attach). What a server's TCP sends, a reset
+	// for a socket that is gone among it, belongs to it: asking again for each of those would never end.
+	madeHere := state(stateRelated)
 	answer := because("the server says where it stands", isTCP, refused, flags(syn|fin|rst|ack, ack), ruleset.Reject{TCPReset: true})
-	return ruleset.Table{Family: family, Name: TableName, Chains: []ruleset.Chain{
+	ended := ruleset.Set{Name: setEnded, Key: []ruleset.DataType{ruleset.TypeMark}, Dynamic: true, Size: endedSize, Timeout: endedTimeout}
+	return ruleset.Table{Family: family, Name: TableName, Sets: []ruleset.Set{ended}, Chains: []ruleset.Chain{
 		{
 			Name: chainEndingOutput, Hook: ruleset.HookOutput, Priority: priorityEndingOutput, Policy: accept,
 			Rules: []ruleset.Rule{
 				rule(notTCP, accept),
-				because("the client's reset", refused, flags(rst|ack, rst), isReply, ruleset.Duplicate{To: ruleset.F(daddr)},
+				because("the client's reset", refused, madeHere, flags(rst|ack, rst), isReply, notIn(setEnded, ruleset.CTID),
+					ruleset.Dynset{Op: ruleset.UpdateElement, Set: setEnded, Key: fields(ruleset.CTID)}, ruleset.Duplicate{To: ruleset.F(daddr)},
 					ruleset.SetTCPFlags{}, ruleset.Reject{TCPReset: true}),
-				because("asks the server where it stands", refused, flags(rst|ack, rst|ack), isOriginal, ruleset.SetTCPFlags{Flags: ack}, accept),
+				because("asks the server where it stands", refused, madeHere, flags(rst|ack, rst|ack), isOriginal, ruleset.SetTCPFlags{Flags: ack}, accept),
 				answer,
 			},
 		},
