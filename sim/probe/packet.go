@@ -94,7 +94,7 @@ func (p *Prober) follow(ctx context.Context, s *shot) (Delivery, string) {
 			case packet.Outgoing && packet.Echo(true):
 				return Delivered, "the gateway answered the echo request"
 			case !packet.Outgoing && fence == nil:
-				fence = p.fences.pass(ctx, route{s.spec.From, s.local.Addr(), s.spec.Point, s.spec.To.Is4()})
+				fence = p.fences.pass(ctx, route{from: s.spec.From, source: s.local.Addr(), point: s.spec.Point, is4: s.spec.To.Is4()})
 			}
 		case err := <-fence:
 			return s.afterFence(err)

@@ -32,11 +32,17 @@ const (
 	defaultPatience = 5 * time.Second
 	// grace: how long a packet may take from the entrance of an enforcement point to the database before a fence is sent after
 	// it. A served connection needs some 50 µs; a shorter grace only costs needless fences, a longer one only time.
-	grace = time.Millisecond
+	grace = 200 * time.Microsecond
+	// idle: a probe that has not been concluded by then waits for something, and needs no processor meanwhile.
+	idle = 20 * time.Millisecond
 )
 
-// parallel is how many probes run at once in ProbeAll: enough to hide every wait, few enough not to crowd two cores.
-const parallel = 48
+// How many probes run at once: busy of those that keep a processor occupied, so that none waits for its turn for longer than it
+// takes, and parallel of all, those included that wait.
+const (
+	busy     = 6
+	parallel = 48
+)
 
 // ErrSpec says that a probe cannot be made as asked: a vantage, source or target that the lab does not have.
 var ErrSpec = errors.New("no such probe")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,12 @@ import (
 // Probe makes one connection and concludes what became of it. A denied connection stays open and watched until Settle.
 // The error is ErrSpec for a probe that cannot be made; everything else is an Observation.
 func (p *Prober) Probe(ctx context.Context, spec Spec) (Observation, error) {
+	all, err := p.ProbeAll(ctx, []Spec{spec})
+	return all[0], err
+}
+
+// probe makes one connection, and leaves the control to the caller.
+func (p *Prober) probe(ctx context.Context, spec Spec) (Observation, error) {
 	t, stop, o, err := p.try(ctx, spec, nil)
 	if err == nil && o.Verdict == Served {
 		stop()
@@ -45,19 +52,69 @@ func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) 
 	return t, stop, o, nil
 }
 
-// ProbeAll makes all the probes, many at a time, and returns their observations in the same order. The error is that of the
-// first probe that cannot be made.
+// ProbeAll makes all the probes, many at a time, and then the controls of those that were denied. It returns the observations in
+// the same order. The error is that of the first probe that cannot be made.
 func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, error) {
 	out := make([]Observation, len(specs))
 	var group errgroup.Group
 	group.SetLimit(parallel)
+	slots := make(chan struct{}, busy)
 	for i, spec := range specs {
+		slots <- struct{}{}
 		group.Go(func() (err error) {
-			out[i], err = p.Probe(ctx, spec)
+			var once sync.Once
+			free := func() { once.Do(func() { <-slots }) }
+			defer free()
+			defer time.AfterFunc(idle, free).Stop() // it waits for something: another one can have the processors
+			out[i], err = p.probe(ctx, spec)
 			return err
 		})
 	}
-	return out, group.Wait()
+	if err := group.Wait(); err != nil {
+		return out, err
+	}
+	p.control(ctx, out)
+	return out, nil
+}
+
+// control makes one canary connection, with a query, from every vantage that was denied something, through the same point. Without
+// that the denials were no conclusions.
+func (p *Prober) control(ctx context.Context, all []Observation) {
+	var mu sync.Mutex
+	failed := map[route]error{}
+	controlOf := func(o Observation) (route, bool) {
+		by := route{from: o.Spec.From, point: o.Spec.To.Point, is4: o.Spec.To.Addr.Addr().Is4()}
+		return by, o.Verdict == Dropped || o.Verdict == Rejected
+	}
+	var group errgroup.Group
+	group.SetLimit(busy)
+	seen := map[route]bool{}
+	for _, o := range all {
+		r, needed := controlOf(o)
+		if !needed || seen[r] {
+			continue
+		}
+		seen[r] = true
+		group.Go(func() error {
+			err := <-p.fences.pass(ctx, r)
+			mu.Lock()
+			defer mu.Unlock()
+			failed[r] = err
+			return nil
+		})
+	}
+	_ = group.Wait() // the outcomes are in failed
+	for i := range all {
+		r, needed := controlOf(all[i])
+		switch err := failed[r]; {
+		case !needed:
+		case err != nil:
+			all[i].Verdict, all[i].By = Inconclusive, ByNobody
+			all[i].Reason = "it arrived and did not leave, but the control after it failed: " + err.Error()
+		default:
+			all[i].Evidence.Controlled = true
+		}
+	}
 }
 
 // await follows a track until its verdict is final, or patience or the context ends.
@@ -87,7 +144,11 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 		case <-journal:
 		case <-pauseOver:
 			pauseOver = nil
-			_, mark = t.snapshot()
+			e, mark = t.snapshot()
+			r.reach = conversation
+			if !e.Connected && !e.reached() && e.PayloadEntered == 0 {
+				r.reach = handshake
+			}
 			fence = p.fences.pass(ctx, r)
 		case err := <-fence:
 			fence, pause = nil, nil
@@ -171,12 +232,19 @@ type Late struct {
 	Evidence    Evidence    // as it is now
 }
 
-// Settle ends all connections that were kept open since the last call, and returns those that were denied and
-// had got further by now. Call it before a policy changes and when a scenario ends.
-func (p *Prober) Settle() []Late {
+// Settle ends the connections that were kept open since the last call, at the given enforcement points or, if none is given, at
+// all, and returns those that were denied and had got further by now. Call it before a policy changes and when a scenario ends.
+func (p *Prober) Settle(points ...string) []Late {
 	p.mu.Lock()
-	watched := p.watched
-	p.watched = nil
+	var watched, rest []*watch
+	for _, w := range p.watched {
+		if w.at(points) {
+			watched = append(watched, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	p.watched = rest
 	p.mu.Unlock()
 	var late []Late
 	var wg sync.WaitGroup
@@ -189,6 +257,11 @@ func (p *Prober) Settle() []Late {
 	}
 	wg.Wait()
 	return late
+}
+
+// at reports whether the connection is one at the given points, or at any if none is given.
+func (w *watch) at(points []string) bool {
+	return len(points) == 0 || slices.Contains(points, w.track.point.Name)
 }
 
 // gotFurther reports whether a denied connection's later evidence shows more at the database than the verdict rested on.
