@@ -58,7 +58,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suit
 	return suite.Run(ctx, suite.Config{
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
-		Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report,
+		Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
 	})
 }
 
@@ -108,6 +108,10 @@ func enforcerOf(l *sim.Lab, o conformOptions) (*driver.Exec, error) {
 // shortLived lets a process of some milliseconds end before it collects garbage: a third of its CPU time otherwise. The limit is for one
 // that would go on for longer.
 var shortLived = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
+
+// lanes is how many scenarios run at once at most. Much of a driver's call is waiting for the kernel to be done with a change
+// everywhere, so that two cores keep more than two of them going.
+const lanes = 6
 
 // collectAt is the worker's garbage collection target in percent (runtime/debug.SetGCPercent): its live heap is some 20 MB, and
 // collecting it at every doubling took a tenth of a run's CPU time.

@@ -34,10 +34,11 @@ type Lab interface {
 	Send(ctx context.Context, packets []Packet) ([]Outcome, error)
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
-	// Outlast waits until the clients that were denied a connection have tried again, and returns in words those that got through.
-	Outlast(ctx context.Context) ([]string, error)
-	// Settle ends the denied connections that are still watched, and returns in words those that got through late.
-	Settle() []string
+	// Outlast waits until the clients that were denied a connection at some points have tried again, and returns in words those that
+	// got through.
+	Outlast(ctx context.Context, points []string) ([]string, error)
+	// Settle ends the denied connections at some points that are still watched, and returns in words those that got through late.
+	Settle(points []string) []string
 	// Failover makes the fabric send a database's endpoints to another of its nodes.
 	Failover(ctx context.Context, database, node string) error
 	// MoveEgress makes a region's traffic that leaves from one egress address leave from another.

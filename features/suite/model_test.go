@@ -28,7 +28,7 @@ type model struct {
 	faults  faults
 	about   driver.Description
 	byDB    map[string]func(netip.Addr) bool
-	pending []string // denied connections that will get through late
+	pending map[string][]string // by point: denied connections that will get through late
 }
 
 type faults struct {
@@ -40,6 +40,7 @@ type faults struct {
 func newModel(f faults) *model {
 	return &model{
 		fabric: platform.Start(topology.Default()), force: map[string]*driver.Document{}, faults: f, byDB: map[string]func(netip.Addr) bool{},
+		pending: map[string][]string{},
 		about: driver.Description{
 			Name: "model", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut,
 		},
@@ -283,7 +284,9 @@ func (m *model) Connect(_ context.Context, attempts []oracle.Connection) ([]suit
 		}
 		out[i] = m.outcome(c, a)
 		if m.faults.late && !a.allowed {
-			m.pending = append(m.pending, c.To.Database)
+			m.mu.Lock()
+			m.pending[c.To.Point] = append(m.pending[c.To.Point], c.To.Database)
+			m.mu.Unlock()
 		}
 	}
 	return out, nil
@@ -352,11 +355,18 @@ func (m *model) Send(_ context.Context, packets []suite.Packet) ([]suite.Outcome
 
 func (m *model) Loopback(context.Context, string) (string, error) { return "served", nil }
 
-func (m *model) Outlast(context.Context) ([]string, error) { return m.Settle(), nil }
+func (m *model) Outlast(_ context.Context, points []string) ([]string, error) {
+	return m.Settle(points), nil
+}
 
-func (m *model) Settle() []string {
-	late := m.pending
-	m.pending = nil
+func (m *model) Settle(points []string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var late []string
+	for _, p := range points {
+		late = append(late, m.pending[p]...)
+		delete(m.pending, p)
+	}
 	return late
 }
 

@@ -115,6 +115,8 @@ type ScenarioReport struct {
 	Notes      []string      `json:"notes,omitempty"`
 	Policies   []string      `json:"policies,omitempty"` // unless it passed: files with the policies, in the report directory
 	Attempts   []AttemptLine `json:"attempts"`
+
+	number int // its place among the selected scenarios, from 1
 }
 
 // AttemptLine is one attempt: what must have become of it and why, what did, and how that is known.

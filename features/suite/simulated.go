@@ -186,10 +186,18 @@ func (l *simulated) Loopback(ctx context.Context, database string) (string, erro
 	return "served", nil
 }
 
-func (l *simulated) Settle() []string { return inWords(l.prober.Settle()) }
+func (l *simulated) Settle(points []string) []string {
+	if len(points) == 0 {
+		return nil // to the prober, it would mean all
+	}
+	return inWords(l.prober.Settle(points...))
+}
 
-func (l *simulated) Outlast(ctx context.Context) ([]string, error) {
-	late, err := l.prober.Outlast(ctx)
+func (l *simulated) Outlast(ctx context.Context, points []string) ([]string, error) {
+	if len(points) == 0 {
+		return nil, nil
+	}
+	late, err := l.prober.Outlast(ctx, points...)
 	return inWords(late), err
 }
 
