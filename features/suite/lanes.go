@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"regexp"
@@ -156,6 +157,7 @@ func (l *lanes) giveBack(g ground) {
 func (l *lanes) admit() {
 	owned := maps.Clone(l.owned)
 	calm := maps.Clone(l.calm)
+	l.line()
 	l.waiting = slices.DeleteFunc(l.waiting, func(t *ticket) bool {
 		free := l.running < l.width
 		for p := range t.ground.own {
@@ -175,6 +177,34 @@ func (l *lanes) admit() {
 		}
 		return free
 	})
+}
+
+// line puts those first for whose point most are waiting, since it will be busy longest, and those last who need many points at
+// once. Among equals, who came first is first.
+func (l *lanes) line() {
+	demand := map[string]int{}
+	for _, t := range l.waiting {
+		for p := range t.ground.own {
+			demand[p]++
+		}
+	}
+	slices.SortStableFunc(l.waiting, func(a, b *ticket) int {
+		return cmp.Or(
+			cmp.Compare(max(len(a.ground.own), few), max(len(b.ground.own), few)),
+			cmp.Compare(b.busiest(demand), a.busiest(demand)),
+		)
+	})
+}
+
+// few is how many points a scenario may own without being in everybody's way: one more than a cluster of three.
+const few = 4
+
+func (t *ticket) busiest(demand map[string]int) int {
+	n := 0
+	for p := range t.ground.own {
+		n = max(n, demand[p])
+	}
+	return n
 }
 
 func (l *lanes) take(t *ticket) {

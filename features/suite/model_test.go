@@ -292,6 +292,12 @@ func (m *model) Connect(_ context.Context, attempts []oracle.Connection) ([]suit
 	return out, nil
 }
 
+func (m *model) policy(point string) *driver.Document {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.force[point]
+}
+
 type session struct {
 	m      *model
 	c      oracle.Connection
@@ -303,12 +309,12 @@ func (m *model) Hold(_ context.Context, c oracle.Connection) (suite.Session, sui
 	if err != nil || !a.allowed {
 		return nil, m.outcome(c, a), err
 	}
-	return &session{m, c, m.force[c.To.Point] == nil}, m.outcome(c, a), nil
+	return &session{m, c, m.policy(c.To.Point) == nil}, m.outcome(c, a), nil
 }
 
 func (s *session) Exchange(context.Context) suite.Exchange {
 	a, err := s.m.decide(s.c)
-	doc := s.m.force[s.c.To.Point]
+	doc := s.m.policy(s.c.To.Point)
 	if err == nil && a.allowed && s.unseen && doc != nil {
 		for _, d := range doc.Databases {
 			if d.Name == s.c.To.Database && d.ForceTLS != nil && *d.ForceTLS && d.UnknownConnections != "keep" {

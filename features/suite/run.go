@@ -180,7 +180,9 @@ func (r *runner) godog(ctx context.Context) error {
 // initialize is called once for each scenario.
 func (r *runner) initialize(sc *godog.ScenarioContext) {
 	var t turn
-	sc.Before(func(ctx context.Context, p *godog.Scenario) (context.Context, error) { return ctx, r.before(ctx, p, &t) })
+	sc.Before(func(ctx context.Context, p *godog.Scenario) (context.Context, error) {
+		return ctx, r.before(ctx, p, &t)
+	})
 	sc.After(func(ctx context.Context, _ *godog.Scenario, err error) (context.Context, error) {
 		return ctx, r.after(ctx, &t, err)
 	})

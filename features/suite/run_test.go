@@ -55,6 +55,25 @@ func TestARightEnforcerConforms(t *testing.T) {
 	require.Contains(t, summary(t, r), "\nCONFORMANT")
 }
 
+// TestScenariosSideBySide: where scenarios run at once, the report is the same, and in the same order.
+func TestScenariosSideBySide(t *testing.T) {
+	one := run(t, config(newModel(faults{})))
+	cfg := config(newModel(faults{}))
+	cfg.Lanes = 5
+	r := run(t, cfg)
+	require.Equal(t, suite.Passed, r.Result, summary(t, r))
+	require.Len(t, r.Scenarios, len(one.Scenarios))
+	for i, s := range r.Scenarios {
+		require.Equal(t, one.Scenarios[i].Name, s.Name)
+		require.Len(t, s.Attempts, len(one.Scenarios[i].Attempts), s.Name)
+	}
+	for _, f := range []faults{{late: true}, {openNeighbour: true}, {ignoreRemoval: true}} {
+		cfg := config(newModel(f))
+		cfg.Lanes = 5
+		require.Equal(t, suite.Failed, run(t, cfg).Result)
+	}
+}
+
 func TestAnEnforcerThatLeavesForceTLSToTheDatabaseConforms(t *testing.T) {
 	m := newModel(faults{})
 	m.about.ForceTLS, m.about.Profiles, m.about.Revoke = driver.ByDatabase, []string{driver.Core}, driver.Keep
