@@ -262,7 +262,9 @@ func (m *model) outcome(c oracle.Connection, a answer) suite.Outcome {
 	case a.allowed:
 		o.Finding, o.Verdict, o.Passed, o.SeenFrom, o.Node = suite.Served, "served", true, o.Local, c.To.Node
 		if d, ok := m.fabric.World().Database(c.To.Database); ok && d.Model == topology.Dedicated {
+			m.mu.Lock()
 			o.Node = m.fabric.Primary(c.To.Database)
+			m.mu.Unlock()
 		}
 		if m.faults.proxies {
 			o.SeenFrom = netip.MustParseAddrPort("198.51.100.129:4000")
@@ -377,6 +379,8 @@ func (m *model) Settle(points []string) []string {
 }
 
 func (m *model) Failover(_ context.Context, database, node string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.fabric.SetPrimary(database, node)
 }
 
