@@ -59,6 +59,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suit
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
+		Lattice: o.lattice, Seed: o.seed, Sequences: sequences,
 	})
 }
 
@@ -112,6 +113,9 @@ var shortLived = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
 // lanes is how many scenarios run at once at most. Much of a driver's call is waiting for the kernel to be done with a change
 // everywhere, so that two cores keep more than two of them going.
 const lanes = 6
+
+// sequences is how many random sequences of changes follow the lattice's product.
+const sequences = 4
 
 // collectAt is the worker's garbage collection target in percent (runtime/debug.SetGCPercent): its live heap is some 20 MB, and
 // collecting it at every doubling took a tenth of a run's CPU time.

@@ -106,6 +106,8 @@ type Outcome struct {
 	// Local is the client's own end.
 	Local netip.AddrPort
 	Took  time.Duration
+	// Evidence is what was seen at both ends, for reports.
+	Evidence any
 }
 
 // Replication is node-to-node traffic with a marker in it, as seen on the wire between the nodes.

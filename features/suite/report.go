@@ -61,8 +61,10 @@ type Report struct {
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
 	Apply          Durations         `json:"apply"`
+	Denials        Durations         `json:"denials"`    // time to conclude a denial, in the scenarios
 	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
+	Lattice        *LatticeReport    `json:"lattice,omitempty"` // with --lattice
 }
 
 // Implementation is what the driver says of the enforcer.
@@ -85,7 +87,8 @@ type Counts struct {
 	Attempts int `json:"attempts"` // connections and packets
 }
 
-// Durations of the successful applies, each from the call of the driver to its end.
+// Durations of things of one sort: of successful applies, each from the call of the driver to its end; of denials, each from the
+// client's first action to the conclusion.
 type Durations struct {
 	Count int     `json:"count"`
 	P50   float64 `json:"p50_ms"`
@@ -116,7 +119,8 @@ type ScenarioReport struct {
 	Policies   []string      `json:"policies,omitempty"` // unless it passed: files with the policies, in the report directory
 	Attempts   []AttemptLine `json:"attempts"`
 
-	number int // its place among the selected scenarios, from 1
+	number  int // its place among the selected scenarios, from 1
+	denials []time.Duration
 }
 
 // AttemptLine is one attempt: what must have become of it and why, what did, and how that is known.
@@ -131,6 +135,9 @@ type AttemptLine struct {
 }
 
 func (r *ScenarioReport) note(c oracle.Connection, want oracle.Verdict, got Outcome, err error) {
+	if got.Finding == Denied {
+		r.denials = append(r.denials, got.Took)
+	}
 	r.Attempts = append(r.Attempts, AttemptLine{
 		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Detail: got.Detail,
 		OK: err == nil, Millis: millis(got.Took),
@@ -226,9 +233,9 @@ func (r *Report) conclude(err error) {
 		r.Error = err.Error()
 	}
 	switch {
-	case c.Failed > 0 || isFinding(err):
+	case c.Failed > 0 || isFinding(err) || r.Lattice != nil && r.Lattice.Result == Failed:
 		r.Result = Failed
-	case err != nil || c.Unjudged > 0 || c.Executed == 0:
+	case err != nil || c.Unjudged > 0 || c.Executed == 0 || r.Lattice != nil && r.Lattice.Result != Passed:
 		r.Result = Unjudged
 	default:
 		r.Result = Passed
@@ -256,6 +263,9 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	if r.Error != "" {
 		fmt.Fprintf(&b, "\nthe run as a whole:\n%s\n", indent(r.Error))
 	}
+	if r.Lattice != nil {
+		r.Lattice.write(&b)
+	}
 	i := r.Implementation
 	if i.Name != "" {
 		fmt.Fprintf(&b, "\n%s %s", i.Name, i.Version)
@@ -269,6 +279,7 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	c := r.Counts
 	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
 	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
+	fmt.Fprintf(&b, "denials: %d, concluded after a median of %.2f ms, 99th percentile %.1f ms\n", r.Denials.Count, r.Denials.P50, r.Denials.P99)
 	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -41,6 +41,10 @@ type Config struct {
 	ReportDir string
 	// Lanes is how many scenarios may run at once, where they have no enforcement point in common; 0: one after the other.
 	Lanes int
+	// Lattice: judge by the lattice as well, which Seed makes repeatable. Sequences is how many random sequences of changes follow.
+	Lattice   bool
+	Seed      uint64
+	Sequences int
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -72,6 +76,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	err := r.judge(ctx)
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)
+	r.report.Denials = percentiles(r.denials())
 	r.report.trace()
 	r.report.conclude(err)
 	if errors.Is(err, ErrUsage) {
@@ -121,6 +126,9 @@ func (r *runner) judge(ctx context.Context) error {
 		}
 	}
 	runErr := r.godog(ctx)
+	if r.Lattice && runErr == nil {
+		r.report.Lattice, runErr = r.runLattice(ctx)
+	}
 	return errors.Join(runErr, r.conductor.end(ctx))
 }
 
@@ -254,6 +262,15 @@ func (r *runner) after(ctx context.Context, t *turn, err error) error {
 		r.keep(record, policies)
 	}
 	return finish
+}
+
+// denials are the times that the denials of all scenarios took.
+func (r *runner) denials() []time.Duration {
+	var all []time.Duration
+	for _, s := range r.report.Scenarios {
+		all = append(all, s.denials...)
+	}
+	return all
 }
 
 func isFinding(err error) bool { return errors.Is(err, ErrNotConformant) }
