@@ -10,6 +10,7 @@ import (
 
 	"drawbridge/sim/client"
 	"drawbridge/sim/endpoint"
+	"drawbridge/topology"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -77,36 +78,32 @@ func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, err
 	return out, nil
 }
 
-// control makes one canary connection, with a query, from every vantage that was denied something, through the same point. Without
-// that the denials were no conclusions.
+// control makes canary connections, with a query, through every point at which something was denied: one for each kind of vantage
+// and each family. Without them the denials were no conclusions.
 func (p *Prober) control(ctx context.Context, all []Observation) {
-	var mu sync.Mutex
-	failed := map[route]error{}
-	controlOf := func(o Observation) (route, bool) {
-		by := route{from: o.Spec.From, point: o.Spec.To.Point, is4: o.Spec.To.Addr.Addr().Is4()}
-		return by, o.Verdict == Dropped || o.Verdict == Rejected
+	controls := map[gate]route{}
+	for _, o := range all {
+		if g, needed := p.gateOf(o); needed {
+			controls[g] = route{from: o.Spec.From, point: g.point, is4: g.is4} // any of them
+		}
 	}
+	var mu sync.Mutex
+	outcome := map[gate]error{}
 	var group errgroup.Group
 	group.SetLimit(busy)
-	seen := map[route]bool{}
-	for _, o := range all {
-		r, needed := controlOf(o)
-		if !needed || seen[r] {
-			continue
-		}
-		seen[r] = true
+	for g, r := range controls {
 		group.Go(func() error {
 			err := <-p.fences.pass(ctx, r)
 			mu.Lock()
 			defer mu.Unlock()
-			failed[r] = err
+			outcome[g] = err
 			return nil
 		})
 	}
-	_ = group.Wait() // the outcomes are in failed
+	_ = group.Wait() // the outcomes are in the map
 	for i := range all {
-		r, needed := controlOf(all[i])
-		switch err := failed[r]; {
+		g, needed := p.gateOf(all[i])
+		switch err := outcome[g]; {
 		case !needed:
 		case err != nil:
 			all[i].Verdict, all[i].By = Inconclusive, ByNobody
@@ -115,6 +112,19 @@ func (p *Prober) control(ctx context.Context, all []Observation) {
 			all[i].Evidence.Controlled = true
 		}
 	}
+}
+
+// gate is what a control stands for: all clients of a kind at one point, in one family.
+type gate struct {
+	point string
+	is4   bool
+	kind  topology.VantageKind
+}
+
+// gateOf returns the gate at which a connection was denied, and false if it was not, or if its own fence was a whole conversation.
+func (p *Prober) gateOf(o Observation) (gate, bool) {
+	to := o.Spec.To
+	return gate{to.Point, to.Addr.Addr().Is4(), p.vantages[o.Spec.From].Kind}, o.Verdict == Dropped || o.Verdict == Rejected
 }
 
 // await follows a track until its verdict is final, or patience or the context ends.
@@ -252,6 +262,7 @@ func (p *Prober) Settle(points ...string) []Late {
 		if e := p.look(w.track); w.gotFurther(e) {
 			late = append(late, Late{Observation: w.observation, Evidence: e})
 		}
+		w.track.given.Store(true)
 		wg.Go(w.stop)
 		p.reg.remove(w.track)
 	}
