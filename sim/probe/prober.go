@@ -58,6 +58,7 @@ type Prober struct {
 	reg      registry
 	fences   fences
 	nextPort atomic.Uint32
+	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
 	nextMark atomic.Uint64
 	patience time.Duration
 	readers  sync.WaitGroup
@@ -71,11 +72,14 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	p := &Prober{
 		lab: lab, world: lab.World(), patience: defaultPatience,
 		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
-		tapOf: map[string]*capture.Tap{},
+		tapOf: map[string]*capture.Tap{}, taken: map[uint16]bool{},
 		reg:   registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
 	p.canaries = canaries(p.world)
+	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
+		p.taken[e.Addr.Port()] = true
+	}
 	for _, v := range p.world.Vantages() {
 		p.vantages[v.Name] = v
 	}
@@ -135,10 +139,14 @@ func (p *Prober) Err() error {
 	return nil
 }
 
-// port returns a source port that no other probe used for some forty thousand probes.
+// port returns a source port that no other probe used for some forty thousand probes, and no server uses at all.
 func (p *Prober) port() uint16 {
-	n := p.nextPort.Add(1) - 1
-	return uint16(firstPort + n%(lastPort-firstPort+1))
+	for {
+		n := p.nextPort.Add(1) - 1
+		if port := uint16(firstPort + n%(lastPort-firstPort+1)); !p.taken[port] {
+			return port
+		}
+	}
 }
 
 // mark returns a string that occurs in no other probe's query.
