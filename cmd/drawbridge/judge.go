@@ -115,7 +115,7 @@ var shortLived = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
 const lanes = 6
 
 // sequences is how many random sequences of changes follow the lattice's product.
-const sequences = 4
+const sequences = 3
 
 // collectAt is the worker's garbage collection target in percent (runtime/debug.SetGCPercent): its live heap is some 20 MB, and
 // collecting it at every doubling took a tenth of a run's CPU time.

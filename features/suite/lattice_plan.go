@@ -163,11 +163,19 @@ func (o origin) place(to topology.Endpoint) place {
 	return place{namespace: o.vantage.Namespace}
 }
 
+// origins are where connections to an endpoint come from. One vantage of every kind is enough for the canaries, which nobody changes:
+// every batch of probes with a denial makes them its control.
 func (p *plan) origins(to topology.Endpoint) []origin {
+	d, _ := p.world.Database(to.Database)
+	seen := map[topology.VantageKind]bool{}
 	var all []origin
 	for _, v := range p.world.Vantages() {
+		if d.Canary && seen[v.Kind] {
+			continue
+		}
+		seen[v.Kind] = true
 		all = append(all, origin{vantage: v})
-		if to.Kind == topology.WayRound {
+		if to.Kind == topology.WayRound || d.Canary {
 			continue
 		}
 		for _, n := range p.customRanges() {

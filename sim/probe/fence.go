@@ -26,10 +26,13 @@ type route struct {
 type reach int
 
 const (
-	// conversation: TLS, login, one query. What a client says can only be overtaken by what another one says.
+	// conversation: TLS, login, one query.
 	conversation reach = iota
 	// handshake: TCP's alone. It is enough to prove that a SYN is not on its way any more, and costs some 100 µs.
 	handshake
+	// opening: what a client says up to and with its ClientHello, and the beginning of the server's answer. What a client says can only
+	// be overtaken by what another one says.
+	opening
 )
 
 // fences shares canary connections between probes that wait for one on the same route: a caller gets a fence that
@@ -108,22 +111,29 @@ func (p *Prober) fence(ctx context.Context, r route) error {
 	defer cancel()
 	p.reg.add(t)
 	defer p.reg.remove(t)
-	if r.reach == handshake {
-		return p.shake(ctx, t, d)
+	if r.reach != conversation {
+		return p.shake(ctx, t, d, r.reach)
 	}
 	go p.converse(ctx, t, d, nil)
 	return p.awaitFence(ctx, t)
 }
 
-// shake makes a bare TCP connection to the canary and waits until the tap of the point has seen it enter and the answer leave.
-func (p *Prober) shake(ctx context.Context, t *track, d *dialer) error {
+// shake makes a TCP connection to the canary, says no more than an opening on it, and waits until the tap of the point has seen all
+// of it through.
+func (p *Prober) shake(ctx context.Context, t *track, d *dialer, r reach) error {
 	conn, err := d.dial(ctx)
 	if err != nil {
 		return fmt.Errorf("%w from %s: %w", ErrFence, t.spec.From, err)
 	}
 	defer conn.Close()
+	said := 0
+	if r == opening {
+		if said, err = open(ctx, conn); err != nil {
+			return fmt.Errorf("%w from %s: opening: %w", ErrFence, t.spec.From, err)
+		}
+	}
 	for {
-		if e, _ := t.snapshot(); e.SYNEntered && e.SYNLeft {
+		if e, _ := t.snapshot(); e.SYNEntered && e.SYNLeft && e.PayloadLeft >= said {
 			return nil
 		}
 		select {

@@ -73,7 +73,7 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 		lab: lab, world: lab.World(), patience: defaultPatience,
 		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
 		tapOf: map[string]*capture.Tap{}, taken: map[uint16]bool{},
-		reg:   registry{tracks: map[uint16]*track{}},
+		reg: registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
 	p.canaries = canaries(p.world)

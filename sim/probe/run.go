@@ -121,10 +121,11 @@ type gate struct {
 	kind  topology.VantageKind
 }
 
-// gateOf returns the gate at which a connection was denied, and false if it was not, or if its own fence was a whole conversation.
+// gateOf returns the gate at which a connection was denied, and false if the enforcer did not deny it.
 func (p *Prober) gateOf(o Observation) (gate, bool) {
 	to := o.Spec.To
-	return gate{to.Point, to.Addr.Addr().Is4(), p.vantages[o.Spec.From].Kind}, o.Verdict == Dropped || o.Verdict == Rejected
+	return gate{to.Point, to.Addr.Addr().Is4(), p.vantages[o.Spec.From].Kind},
+		o.Verdict == Dropped || o.Verdict == Rejected || o.Verdict == TLSRefused && o.By == ByEnforcer
 }
 
 // await follows a track until its verdict is final, or patience or the context ends.
@@ -155,7 +156,7 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 		case <-pauseOver:
 			pauseOver = nil
 			e, mark = t.snapshot()
-			r.reach = conversation
+			r.reach = opening
 			if !e.Connected && !e.reached() && e.PayloadEntered == 0 {
 				r.reach = handshake
 			}
