@@ -1,6 +1,8 @@
 package suite
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -15,6 +17,8 @@ type books struct {
 	inForce   map[string]driver.Document // by point: what it accepted last; nothing after a reset
 	durations []time.Duration            // of every successful apply
 	left      bool                       // a reset was seen to leave something in force
+	calls     int                        // of the driver
+	spent     time.Duration              // by it, in all calls together
 	lost      error                      // set once the defaults could not be brought back: nothing can be judged any more
 }
 
@@ -37,6 +41,27 @@ func (b *books) receipt(point string) driver.Receipt {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.receipts[point]
+}
+
+// The time that a driver's calls may take in all: a few slow ones are judged by the statements, but no run may last for hours.
+const (
+	slowStart = time.Minute
+	slowCall  = time.Second
+)
+
+// errSlow ends a run whose driver takes too long.
+var errSlow = errors.New("the driver is too slow to be judged")
+
+// called notes that a call of the driver took some time.
+func (b *books) called(took time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls++
+	b.spent += took
+	if limit := slowStart + time.Duration(b.calls)*slowCall; b.spent > limit && b.lost == nil {
+		b.lost = fmt.Errorf("%w: %d calls took %s together; at most %s and %s for each are allowed", errSlow, b.calls,
+			b.spent.Round(time.Millisecond), slowStart, slowCall)
+	}
 }
 
 // leftBehind notes, if seen is true, that a reset left something in force, and returns whether one ever did.

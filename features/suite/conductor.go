@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -129,6 +130,8 @@ func (c *conductor) change(ctx context.Context, next *platform.State, databases 
 	switch {
 	case err != nil:
 		return err
+	case c.whyLost() != nil:
+		return c.whyLost()
 	case len(given.refused) == len(points):
 		return errors.Join(given.words()...)
 	case len(given.refused) > 0:
@@ -202,7 +205,9 @@ func (c *conductor) applyOne(ctx context.Context, state *platform.State, point s
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	r, err := c.enforcer.Apply(ctx, doc)
+	c.called(time.Since(began))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked[point] = doc
@@ -265,7 +270,11 @@ func (c *conductor) release(ctx context.Context, points []string) error {
 			}
 		}
 	}
-	return each(ctx, points, c.enforcer.Reset)
+	return each(ctx, points, func(ctx context.Context, point string) error {
+		began := time.Now()
+		defer func() { c.called(time.Since(began)) }()
+		return c.enforcer.Reset(ctx, point)
+	})
 }
 
 // restore brings every touched point back to the defaults by way of nothing in force at all, and checks that both work. What it
