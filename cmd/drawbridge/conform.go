@@ -11,12 +11,14 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"drawbridge/features"
 	"drawbridge/features/driver"
 	"drawbridge/features/mutant"
 	"drawbridge/features/suite"
 	"drawbridge/sim/cell"
+	"drawbridge/sim/probe"
 	"drawbridge/topology"
 
 	"github.com/spf13/cobra"
@@ -36,6 +38,7 @@ type conformOptions struct {
 	json     bool
 	lattice  bool
 	seed     uint64
+	patience time.Duration
 }
 
 var (
@@ -59,6 +62,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --tags @S-06 --format pretty
   drawbridge conform --lattice --profile core
   drawbridge conform --lattice --seed 42
+  drawbridge conform --patience 2s --tags @D-09
   drawbridge conform --list --tags '@extended && ~@X-02'
   drawbridge conform --schema > policy.schema.json`,
 		Args: exactly(),
@@ -85,6 +89,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.StringVar(&o.world, "world", "", "topology `file` (default: the embedded world)")
 	f.BoolVar(&o.lattice, "lattice", false, "after the scenarios, bring every combination of settings into force and try every connection there is")
 	f.Uint64Var(&o.seed, "seed", 0, "with --lattice: repeat the run that this `number` was printed for (default: a new one)")
+	f.DurationVar(&o.patience, "patience", 0, "judge denials by waiting for this `time`, from both ends alone, and not by what the lab sees at the enforcement point: 2s")
 	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
 	f.BoolVar(&o.schema, "schema", false, "print the JSON Schema of the policies that enforcers get")
 	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
@@ -148,6 +153,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		if o.driver, err = exec.LookPath(o.driver); err != nil {
 			return misuse("conform: --driver", err)
 		}
+	}
+	if o.patience != 0 && o.patience <= probe.LeastPatience {
+		return misusef("conform: --patience", "%s: must be more than %s, when a client that was denied tries again", o.patience, probe.LeastPatience)
 	}
 	if o.mutant != "" {
 		if _, err := mutant.Find(o.mutant); err != nil {

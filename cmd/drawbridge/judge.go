@@ -51,6 +51,11 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suit
 	if err != nil {
 		return nil, err
 	}
+	if o.patience > 0 {
+		if err := l.prober.JudgeByPatience(o.patience); err != nil {
+			return nil, err
+		}
+	}
 	output := p.std.out
 	if o.json {
 		output = io.Discard
@@ -59,7 +64,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions) (*suit
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
-		Lattice: o.lattice, Seed: o.seed, Sequences: sequences,
+		Lattice: o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
 	})
 }
 

@@ -95,7 +95,9 @@ type Outcome struct {
 	Finding Finding
 	// Verdict is the finding's finer name: dropped, rejected, tls-refused and so on.
 	Verdict string
-	Detail  string
+	// Way is how the verdict was taken: by the database's answer, by fence, by patience.
+	Way    string
+	Detail string
 	// Arrived: it was seen at the entrance of the enforcement point.
 	Arrived bool
 	// Passed: its first packet got past the enforcement point.

@@ -57,6 +57,7 @@ type Report struct {
 	Implementation Implementation    `json:"implementation"`
 	Profiles       []string          `json:"profiles"` // judged
 	Tags           string            `json:"tags,omitempty"`
+	Patience       string            `json:"patience,omitempty"` // denials were judged by waiting that long, and not by fence
 	Started        time.Time         `json:"started"`
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
@@ -129,6 +130,7 @@ type AttemptLine struct {
 	Must    string   `json:"must"`
 	Because []string `json:"because"`
 	Was     string   `json:"was"`
+	Way     string   `json:"way,omitempty"` // how that is known: answer, fence, patience
 	Detail  string   `json:"detail"`
 	OK      bool     `json:"ok"`
 	Millis  float64  `json:"ms"`
@@ -139,7 +141,7 @@ func (r *ScenarioReport) note(c oracle.Connection, want oracle.Verdict, got Outc
 		r.denials = append(r.denials, got.Took)
 	}
 	r.Attempts = append(r.Attempts, AttemptLine{
-		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Detail: got.Detail,
+		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Way: got.Way, Detail: got.Detail,
 		OK: err == nil, Millis: millis(got.Took),
 	})
 }
@@ -279,6 +281,9 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	c := r.Counts
 	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
 	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
+	if r.Patience != "" {
+		fmt.Fprintf(&b, "denials were judged by patience (%s), not by fence\n", r.Patience)
+	}
 	fmt.Fprintf(&b, "denials: %d, concluded after a median of %.2f ms, 99th percentile %.1f ms\n", r.Denials.Count, r.Denials.P50, r.Denials.P99)
 	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
 	_, err := io.WriteString(w, b.String())

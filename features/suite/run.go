@@ -45,6 +45,8 @@ type Config struct {
 	Lattice   bool
 	Seed      uint64
 	Sequences int
+	// Patience is how long the Lab waits before it calls a connection denied, for the report; 0: it does not wait.
+	Patience time.Duration
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -73,6 +75,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), lanes: newLanes(cfg.Lanes), policies: map[string]driver.Document{},
 	}
 	r.report = &Report{World: cfg.World.Name(), Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	if cfg.Patience > 0 {
+		r.report.Patience = cfg.Patience.String()
+	}
 	err := r.judge(ctx)
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)

@@ -48,7 +48,7 @@ var findings = map[probe.Verdict]Finding{
 // outcome adds to a probe's conclusion what the database's journal knows of the client.
 func (l *simulated) outcome(o probe.Observation) Outcome {
 	out := Outcome{
-		Finding: findings[o.Verdict], Verdict: o.Verdict.String(), Detail: o.Reason, Local: o.Local, Took: o.Took, Evidence: o.Evidence,
+		Finding: findings[o.Verdict], Verdict: o.Verdict.String(), Way: string(o.Way), Detail: o.Reason, Local: o.Local, Took: o.Took, Evidence: o.Evidence,
 		Arrived: o.Evidence.SYNEntered, Passed: o.Evidence.SYNLeft || o.Evidence.Accepted,
 	}
 	if o.Verdict != probe.Served {

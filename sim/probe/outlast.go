@@ -17,6 +17,9 @@ func (p *Prober) Outlast(ctx context.Context, points ...string) ([]Late, error) 
 	p.mu.Lock()
 	watched := slices.DeleteFunc(slices.Clone(p.watched), func(w *watch) bool { return !w.at(points) })
 	p.mu.Unlock()
+	if p.waits > 0 {
+		return p.outlastPatiently(ctx, watched)
+	}
 	late := make([]*Late, len(watched))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(len(watched) + 1) // nearly all of it is waiting

@@ -61,6 +61,7 @@ type Prober struct {
 	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
 	nextMark atomic.Uint64
 	patience time.Duration
+	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
 
 	mu      sync.Mutex

@@ -42,9 +42,9 @@ func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) 
 	p.reg.add(t)
 	started := time.Now()
 	go p.converse(clientCtx, t, d, hold)
-	c := p.await(ctx, t, d.local.Addr())
+	c, way := p.judge(ctx, t, d.local.Addr())
 	o := Observation{
-		Spec: spec, Verdict: c.verdict, By: c.by, Reason: c.reason, Local: d.local,
+		Spec: spec, Verdict: c.verdict, Way: way, By: c.by, Reason: c.reason, Local: d.local,
 		Evidence: p.look(t), Started: started, Took: time.Since(started),
 	}
 	if o.Verdict != Served {
@@ -53,12 +53,28 @@ func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) 
 	return t, stop, o, nil
 }
 
+// judge follows a track until its verdict is final, and says in which way it was taken.
+func (p *Prober) judge(ctx context.Context, t *track, source netip.Addr) (conclusion, Way) {
+	way, follow := ByFence, func() conclusion { return p.await(ctx, t, source) }
+	if p.waits > 0 {
+		way, follow = ByPatience, func() conclusion { return p.awaitPatiently(ctx, t) }
+	}
+	c := follow()
+	if c.verdict == Served || c.by == ByDatabase {
+		way = ByAnswer
+	}
+	return c, way
+}
+
 // ProbeAll makes all the probes, many at a time, and then the controls of those that were denied. It returns the observations in
 // the same order. The error is that of the first probe that cannot be made.
 func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, error) {
 	out := make([]Observation, len(specs))
 	var group errgroup.Group
 	group.SetLimit(parallel)
+	if p.waits > 0 {
+		group.SetLimit(max(len(specs), 1)) // nearly all of it is waiting
+	}
 	slots := make(chan struct{}, busy)
 	for i, spec := range specs {
 		slots <- struct{}{}
