@@ -111,6 +111,9 @@ func (c *Config) check() error {
 
 // judge runs everything that is selected.
 func (r *runner) judge(ctx context.Context) error {
+	if err := r.rehearse(ctx); err != nil {
+		return err
+	}
 	if err := r.conductor.begin(ctx); err != nil {
 		r.report.Implementation = implementation(r.conductor.driver)
 		return err
