@@ -90,6 +90,9 @@ func (c *conductor) end(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err := c.lab.Baseline(ctx); err != nil && ctx.Err() == nil {
+		if broken := c.lab.Sound(); broken != nil {
+			return broken
+		}
 		return notConformant("after the last reset not everything is as it was before the first policy: %v", err)
 	}
 	return ctx.Err()

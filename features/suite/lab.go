@@ -47,6 +47,8 @@ type Lab interface {
 	RequireTLS(database string, policy func(client netip.Addr) bool) error
 	// Err returns an error once the lab lost sight of packets.
 	Err() error
+	// Sound returns an error if something is missing in the lab that was there at the first Baseline: a listener, a route.
+	Sound() error
 }
 
 // Session is a connection held open (SPEC ).

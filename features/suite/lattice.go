@@ -54,6 +54,9 @@ func (r *runner) runLattice(ctx context.Context) (*LatticeReport, error) {
 	l.report.Seconds = r.Now().Sub(began).Seconds()
 	l.report.Denials = percentiles(l.times)
 	l.report.conclude(err)
+	if broken := l.lab.Sound(); broken != nil && err == nil {
+		l.report.Result, l.report.Error, err = Unjudged, broken.Error(), broken
+	}
 	return l.report, err
 }
 
@@ -62,7 +65,7 @@ func (l *lattice) run(ctx context.Context, sequences int) error {
 		return errLost
 	}
 	for _, phase := range []func(context.Context) error{
-		l.combinations, l.refusals, l.descents,
+		l.descents, l.combinations, l.refusals,
 		func(ctx context.Context) error { return l.sequences(ctx, sequences) },
 	} {
 		if err := phase(ctx); err != nil {

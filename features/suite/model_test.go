@@ -34,7 +34,7 @@ type model struct {
 type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
-	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow bool
+	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow, removalOpens, neverForced bool
 }
 
 func newModel(f faults) *model {
@@ -93,6 +93,10 @@ func (m *model) spoil(old, doc *driver.Document) {
 		d, o := &doc.Databases[i], old.Databases[i]
 		if m.faults.ignoreRemoval && len(o.FirewallRules) > len(d.FirewallRules) {
 			d.FirewallRules = o.FirewallRules
+		}
+		if m.faults.removalOpens && len(o.FirewallRules) > len(d.FirewallRules) {
+			all := netip.MustParsePrefix("::/0")
+			d.FirewallRules = append(d.FirewallRules, driver.Rule{Type: driver.CustomRange, CIDR: &all})
 		}
 		if m.faults.forgetRule30 && len(d.FirewallRules) >= 30 {
 			d.FirewallRules = d.FirewallRules[:29]
@@ -193,7 +197,7 @@ func (m *model) inForce(doc *driver.Document, d driver.Database, a oracle.Arriva
 	if !m.allowed(doc, d, d.Endpoints[i], a) {
 		return answer{}
 	}
-	if force && !c.TLS && !m.faults.unforced && m.about.ForceTLS == driver.FirstBytes {
+	if force && !c.TLS && !m.faults.unforced && !(m.faults.neverForced && d.Name == "pg-shared") && m.about.ForceTLS == driver.FirstBytes {
 		return answer{talk: true}
 	}
 	return answer{allowed: m.endpointWorks(d, d.Endpoints[i])}
@@ -403,6 +407,8 @@ func (m *model) RequireTLS(database string, policy func(netip.Addr) bool) error 
 
 func (m *model) Err() error { return nil }
 
+func (m *model) Sound() error { return nil }
+
 // blindAfter is a lab that loses its sight once the canaries have been seen.
 type blindAfter struct {
 	*model
@@ -434,4 +440,16 @@ func (i *interrupting) Connect(ctx context.Context, attempts []oracle.Connection
 		}
 	}
 	return out, err
+}
+
+// blindLater is a lab that loses its sight after some calls.
+type blindLater struct {
+	*model
+	after int
+}
+
+func (b *blindLater) Connect(ctx context.Context, attempts []oracle.Connection) ([]suite.Outcome, error) {
+	b.after--
+	b.faults.blind = b.after < 0
+	return b.model.Connect(ctx, attempts)
 }

@@ -137,7 +137,7 @@ func (r *runner) judge(ctx context.Context) error {
 	if r.Lattice && runErr == nil {
 		r.report.Lattice, runErr = r.runLattice(ctx)
 	}
-	return errors.Join(runErr, r.conductor.end(ctx))
+	return errors.Join(runErr, r.conductor.end(ctx), r.conductor.whyLost())
 }
 
 // choose settles which profiles are judged.
@@ -252,6 +252,13 @@ func (r *runner) after(ctx context.Context, t *turn, err error) error {
 	policies := t.running.policies() // finish brings others into force
 	finish := t.running.finish(ctx)
 	all := errors.Join(err, finish)
+	if isFinding(all) {
+		if broken := r.Lab.Sound(); broken != nil { // what happened in such a lab is nobody's fault
+			r.conductor.lose(broken)
+			all = fmt.Errorf("%w\nwhat would have been found is not to be trusted: %s", broken, all.Error())
+			finish = all
+		}
+	}
 	if all == nil && len(record.Attempts) == 0 {
 		finish = wrongFeature("the scenario drove no traffic")
 		all = finish

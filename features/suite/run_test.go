@@ -251,3 +251,17 @@ func TestInconclusiveIsNeitherServedNorDenied(t *testing.T) {
 	require.Equal(t, suite.Unjudged, r.Result, summary(t, r))
 	require.Contains(t, summary(t, r), "inconclusive")
 }
+
+// TestNoEnforcerRunsWhereTheFeaturesContradictTheOracle: what a feature says of the outcome is checked on paper first.
+func TestNoEnforcerRunsWhereTheFeaturesContradictTheOracle(t *testing.T) {
+	m := newModel(faults{})
+	cfg := config(m)
+	cfg.Features = fstest.MapFS{"f.feature": {Data: []byte("Feature: F\n\n  @core @S-01\n  Scenario: A\n" +
+		"    Given the database \"my-shared\" with its defaults\n    Then every Internet host is served\n")}}
+	cfg.Expected = nil
+	r := run(t, cfg)
+	require.Equal(t, suite.Unjudged, r.Result)
+	require.Contains(t, r.Error, "do not agree")
+	require.Zero(t, m.calls)
+	require.Empty(t, r.Scenarios)
+}

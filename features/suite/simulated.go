@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
+	"sync"
 	"time"
 
 	"drawbridge/features/oracle"
@@ -28,10 +30,13 @@ var errBlind = errors.New("the lab is broken")
 type simulated struct {
 	lab    *sim.Lab
 	prober *probe.Prober
+
+	mu    sync.Mutex
+	whole sim.Inventory // at the first Baseline
 }
 
 // Simulated returns the Lab of a running sim.Lab whose servers have been started.
-func Simulated(lab *sim.Lab, prober *probe.Prober) Lab { return &simulated{lab, prober} }
+func Simulated(lab *sim.Lab, prober *probe.Prober) Lab { return &simulated{lab: lab, prober: prober} }
 
 func spec(c oracle.Connection) probe.Spec {
 	s := probe.Spec{From: c.From.Name, Source: c.Source, To: c.To, Mode: probe.Plain}
@@ -68,6 +73,9 @@ func (l *simulated) Baseline(ctx context.Context) error {
 	if err := l.prober.Baseline(ctx); err != nil {
 		return err
 	}
+	if err := l.takeStock(); err != nil {
+		return err
+	}
 	var group errgroup.Group
 	for _, d := range l.lab.World().Databases() {
 		if len(d.Nodes) > 1 {
@@ -75,6 +83,29 @@ func (l *simulated) Baseline(ctx context.Context) error {
 		}
 	}
 	return group.Wait()
+}
+
+// takeStock remembers what there is, once.
+func (l *simulated) takeStock() (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.whole == nil {
+		l.whole, err = l.lab.Inventory()
+	}
+	return err
+}
+
+func (l *simulated) Sound() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, err := l.lab.Inventory()
+	if err != nil {
+		return err
+	}
+	if missing := l.whole.Missing(now); len(missing) > 0 {
+		return fmt.Errorf("%w: %s", errBlind, strings.Join(missing[:min(len(missing), maxShown)], "; "))
+	}
+	return nil
 }
 
 func (l *simulated) seesMarker(ctx context.Context, d topology.Database) error {
