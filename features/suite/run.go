@@ -137,7 +137,19 @@ func (r *runner) judge(ctx context.Context) error {
 	if r.Lattice && runErr == nil {
 		r.report.Lattice, runErr = r.runLattice(ctx)
 	}
-	return errors.Join(runErr, r.conductor.end(ctx), r.conductor.whyLost())
+	return errors.Join(runErr, r.conductor.end(ctx), r.diagnosis())
+}
+
+// diagnosis says why a run was lost, if it was, and what is wrong with the lab, if that was the reason.
+func (r *runner) diagnosis() error {
+	lost := r.conductor.whyLost()
+	if lost == nil {
+		return nil
+	}
+	if broken := r.Lab.Sound(); broken != nil && broken.Error() != lost.Error() {
+		return errors.Join(lost, broken)
+	}
+	return lost
 }
 
 // choose settles which profiles are judged.
