@@ -39,6 +39,7 @@ func attemptsOf(t *testing.T, args ...string) []attemptLine {
 // in which their clients try again.
 func TestPatienceAgreesWithFences(t *testing.T) {
 	netnstest.Require(t)
+	t.Setenv(asProgram, "1") // for the reference enforcer
 	fenced, waited := attemptsOf(t), attemptsOf(t, "--patience", "1200ms")
 	require.Len(t, waited, len(fenced))
 	ways := map[string]int{}
