@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -89,10 +90,16 @@ func (l *simulated) Baseline(ctx context.Context) error {
 func (l *simulated) takeStock() (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.whole == nil {
-		l.whole, err = l.lab.Inventory()
+	if l.whole != nil {
+		return nil
 	}
-	return err
+	if l.whole, err = l.lab.Inventory(); err != nil {
+		return err
+	}
+	for _, p := range l.lab.World().Points() { // the routes there are the enforcer's to break, and then its fault
+		l.whole[p.Name] = slices.DeleteFunc(l.whole[p.Name], func(entry string) bool { return !strings.HasPrefix(entry, "tcp") })
+	}
+	return nil
 }
 
 func (l *simulated) Sound() error {
