@@ -18,7 +18,7 @@ WITH_TOOLS := .ci/tools --
 REPORT ?= report
 CONFORM_FLAGS ?=
 
-.PHONY: help build conform conform-real test mutants race lint bench readme clean
+.PHONY: help build conform conform-real test mutants patience race lint bench readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: build ## run every test of the project, preparing the programs that tests 
 
 mutants: build ## judge every deliberately wrong enforcer by all scenarios; `make test` takes those that must catch it
 	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -timeout 60m -run '^TestMutants' -v ./cmd/drawbridge
+
+patience: build ## judge everything by patience too, and compare; `make test` takes some of it
+	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -run '^TestPatience' -v ./cmd/drawbridge
 
 race: ## run every test under the race detector (needs a C compiler)
 	DRAWBRIDGE_REQUIRE_TOOLS=1 CGO_ENABLED=1 $(WITH_TOOLS) $(GOTEST) -race ./...

@@ -6,16 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"drawbridge/features"
 	"drawbridge/features/driver"
 	"drawbridge/features/mutant"
 	"drawbridge/features/suite"
 	"drawbridge/sim/cell"
+	"drawbridge/sim/probe"
 	"drawbridge/topology"
 
 	"github.com/spf13/cobra"
@@ -34,6 +37,9 @@ type conformOptions struct {
 	list     bool
 	schema   bool
 	json     bool
+	lattice  bool
+	seed     uint64
+	patience time.Duration
 }
 
 var (
@@ -56,12 +62,21 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --driver ./mine --profile core
   drawbridge conform --tags @S-06 --format pretty
   drawbridge conform --servers real
+  drawbridge conform --lattice --profile core
+  drawbridge conform --lattice --seed 42
+  drawbridge conform --patience 2s --tags @D-09
   drawbridge conform --list --tags '@extended && ~@X-02'
   drawbridge conform --schema > policy.schema.json`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant")); err != nil {
 				return err
+			}
+			if c.Flags().Changed("seed") && !o.lattice {
+				return misusef("conform: --seed", "is for --lattice")
+			}
+			for o.seed == 0 {
+				o.seed = uint64(rand.Uint32())
 			}
 			return p.conform(c.Context(), o)
 		},
@@ -74,6 +89,9 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.StringVar(&o.format, "format", "", "what to print while running: `pretty`, progress, junit or cucumber (default progress)")
 	f.StringVar(&o.report, "report", "report", "`directory` for report.json, junit.xml and cucumber.json; empty for none")
 	f.StringVar(&o.world, "world", "", "topology `file` (default: the embedded world)")
+	f.BoolVar(&o.lattice, "lattice", false, "after the scenarios, bring every combination of settings into force and try every connection there is")
+	f.Uint64Var(&o.seed, "seed", 0, "with --lattice: repeat the run that this `number` was printed for (default: a new one)")
+	f.DurationVar(&o.patience, "patience", 0, "judge denials by waiting for this `time`, from both ends alone, and not by what the lab sees at the enforcement point: 2s")
 	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
 	f.BoolVar(&o.schema, "schema", false, "print the JSON Schema of the policies that enforcers get")
 	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
@@ -138,6 +156,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		if o.driver, err = exec.LookPath(o.driver); err != nil {
 			return misuse("conform: --driver", err)
 		}
+	}
+	if o.patience != 0 && o.patience <= probe.LeastPatience {
+		return misusef("conform: --patience", "%s: must be more than %s, when a client that was denied tries again", o.patience, probe.LeastPatience)
 	}
 	if o.mutant != "" {
 		if _, err := mutant.Find(o.mutant); err != nil {

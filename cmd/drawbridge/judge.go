@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -24,6 +25,7 @@ import (
 func (p *program) judge(ctx context.Context, world *topology.World, o conformOptions) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
+	debug.SetGCPercent(collectAt)
 	dir, err := mountScratch()
 	if err != nil {
 		return unable("lab", err)
@@ -53,6 +55,11 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 	if err != nil {
 		return nil, err
 	}
+	if o.patience > 0 {
+		if err := l.prober.JudgeByPatience(o.patience); err != nil {
+			return nil, err
+		}
+	}
 	output := p.std.out
 	if o.json {
 		output = io.Discard
@@ -60,7 +67,8 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 	return suite.Run(ctx, suite.Config{
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
-		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report,
+		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
+		Lattice: o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
 	})
 }
 
@@ -99,9 +107,24 @@ func enforcerOf(l *sim.Lab, o conformOptions, dir string) (*driver.Exec, error) 
 	if err != nil {
 		return nil, err
 	}
-	reference.Env = withoutPath(os.Environ())
+	reference.Env = append(withoutPath(os.Environ()), shortLived...)
 	return reference, nil
 }
+
+// shortLived lets a process of some milliseconds end before it collects garbage: a third of its CPU time otherwise. The limit is for one
+// that would go on for longer.
+var shortLived = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
+
+// lanes is how many scenarios run at once at most. Much of a driver's call is waiting for the kernel to be done with a change
+// everywhere, so that two cores keep more than two of them going.
+const lanes = 6
+
+// sequences is how many random sequences of changes follow the lattice's product.
+const sequences = 3
+
+// collectAt is the worker's garbage collection target in percent (runtime/debug.SetGCPercent): its live heap is some 20 MB, and
+// collecting it at every doubling took a tenth of a run's CPU time.
+const collectAt = 800
 
 // withoutPath leaves PATH out of an environment. The reference enforcer runs no program, but a library that this program is
 // linked with (godog's internal/builder) looks for the go command on the PATH whenever a process starts, runs it, and

@@ -55,8 +55,6 @@ type Receipt struct {
 	Members  json.RawMessage
 	Warnings []string
 	Duration time.Duration
-	// Leftover names processes of the call that outlived it, and were killed.
-	Leftover []string
 }
 
 type rawDescription struct {

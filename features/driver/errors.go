@@ -41,6 +41,7 @@ const (
 	Signalled      Reason = "signal"
 	NonsenseOutput Reason = "nonsense on standard output"
 	OtherStatus    Reason = "exit status outside the protocol"
+	LeftBehind     Reason = "processes left behind in its process group"
 )
 
 // Broken is a call after which nothing can be concluded.

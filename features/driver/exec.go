@@ -21,6 +21,9 @@ const (
 	outputLimit = 1 << 20
 	// drainLimit is how long the outputs may stay open after the program has ended, before whoever holds them is broken.
 	drainLimit = 2 * time.Second
+	// leaveLimit is how long what is left of a call's process group may take to end by itself: the last of a pipeline may be a
+	// moment behind the shell that started it.
+	leaveLimit = 100 * time.Millisecond
 	// refusedStatus is the exit status by which a driver refuses a policy.
 	refusedStatus = 2
 )
@@ -92,7 +95,7 @@ func (e *Exec) Apply(ctx context.Context, doc Document) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, run.broken(NonsenseOutput, err.Error())
 	}
-	r.Point, r.Duration, r.Warnings, r.Leftover = run.point, run.duration, warnings(run.stderr.text()), run.leftover
+	r.Point, r.Duration, r.Warnings = run.point, run.duration, warnings(run.stderr.text())
 	return r, nil
 }
 
@@ -144,8 +147,17 @@ func (e *Exec) call(ctx context.Context, point, verb string, stdin []byte) (*run
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("driver %s at %s: %w", verb, point, context.Cause(ctx))
 	}
-	return r, r.settle(cmd, err)
+	if err := r.settle(cmd, err); err != nil {
+		return r, err
+	}
+	if len(r.leftover) > 0 && r.answered() {
+		return r, r.broken(LeftBehind, "it ended, but not everything that it had started; a daemon needs a session of its own")
+	}
+	return r, nil
 }
+
+// answered reports whether the call ended as the protocol has it. What else went wrong is told by other means.
+func (r *run) answered() bool { return r.signal == 0 && (r.exited == 0 || r.exited == refusedStatus) }
 
 // settle notes how the program ended. A program that ended by itself is no error, whatever its status.
 func (r *run) settle(cmd *exec.Cmd, err error) error {

@@ -48,7 +48,6 @@ echo '{"generation": 7, "extra": [1]}'`)
 	require.JSONEq(t, `{"generation": 7, "extra": [1]}`, string(r.Members))
 	require.Equal(t, []string{"pg is open"}, r.Warnings)
 	require.Positive(t, r.Duration)
-	require.Empty(t, r.Leftover)
 	got, err := os.ReadFile(filepath.Join(e.Dir, "shared-a", "policy.json"))
 	require.NoError(t, err, "the working directory is the point's own")
 	want, err := document(t).Encode()
@@ -106,13 +105,21 @@ func TestHangEndsTheWholeGroup(t *testing.T) {
 
 func TestLeftoverProcessesAreNamedAndEnded(t *testing.T) {
 	e := script(t, `cat >/dev/null; sleep 1000 >/dev/null 2>&1 & echo $! > child; echo '{"generation":1}'`)
-	r, err := e.Apply(t.Context(), document(t))
-	require.NoError(t, err)
-	require.Len(t, r.Leftover, 1)
+	_, err := e.Apply(t.Context(), document(t))
+	var broken *driver.Broken
+	require.ErrorAs(t, err, &broken)
+	require.Equal(t, driver.LeftBehind, broken.Reason)
+	require.Len(t, broken.Leftover, 1)
 	pid, err := os.ReadFile(filepath.Join(e.Dir, "shared-a", "child"))
 	require.NoError(t, err)
-	require.Contains(t, r.Leftover[0], strings.TrimSpace(string(pid)))
+	require.Contains(t, broken.Leftover[0], strings.TrimSpace(string(pid)))
+	require.Contains(t, broken.Error(), "sleep")
 	requireGone(t, strings.TrimSpace(string(pid)))
+}
+
+func TestWhatEndsAMomentLaterIsNotLeftBehind(t *testing.T) {
+	_, err := script(t, `cat >/dev/null; sleep 0.02 >/dev/null 2>&1 & echo '{"generation":1}'`).Apply(t.Context(), document(t))
+	require.NoError(t, err)
 }
 
 // requireGone waits until a process has ended; a zombie has.

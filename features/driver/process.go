@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // capture keeps the first outputLimit bytes written to it and counts the rest. The zero value is ready.
@@ -51,36 +54,68 @@ func killGroup(pgid int) error {
 	return nil
 }
 
-// endGroup kills what is left of a process group whose leader has been waited for, and names it. The group's number
-// cannot have been reused while a member lives, and with no member there is nothing to find.
+// endGroup waits a moment for what is left of a process group whose leader has been waited for, kills the rest, and names it. The
+// group's number cannot have been reused while a member lives, and with no member there is nothing to find.
 func endGroup(pgid int) []string {
 	if syscall.Kill(-pgid, 0) != nil {
 		return nil
 	}
-	names := groupMembers(pgid)
+	deadline := time.Now().Add(leaveLimit)
+	for _, m := range groupMembers(pgid) {
+		m.awaitEnd(deadline)
+	}
+	var names []string
+	for _, m := range groupMembers(pgid) {
+		names = append(names, fmt.Sprintf("%s (%d)", m.name, m.pid))
+	}
 	if err := killGroup(pgid); err != nil {
 		names = append(names, err.Error())
 	}
 	return names
 }
 
-// groupMembers names the living processes of a group, as far as /proc shows them.
-func groupMembers(pgid int) []string {
+// member is a living process of a group.
+type member struct {
+	name string
+	pid  int
+}
+
+// awaitEnd waits until the process has ended or the deadline has passed (pidfd_open(2): the descriptor is readable from then on).
+func (m member) awaitEnd(deadline time.Time) {
+	fd, err := unix.PidfdOpen(m.pid, 0)
+	if err != nil {
+		return // it has ended
+	}
+	defer unix.Close(fd)
+	for {
+		left := time.Until(deadline).Milliseconds()
+		if left <= 0 {
+			return
+		}
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left)); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// groupMembers finds the living processes of a group, as far as /proc shows them.
+func groupMembers(pgid int) []member {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil
 	}
-	var names []string
+	var all []member
 	for _, path := range stats {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if name, group, ok := parseStat(string(data)); ok && group == pgid {
-			names = append(names, fmt.Sprintf("%s (%s)", name, filepath.Base(filepath.Dir(path))))
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if name, group, ok := parseStat(string(data)); ok && err == nil && group == pgid {
+			all = append(all, member{name, pid})
 		}
 	}
-	return names
+	return all
 }
 
 // parseStat reads a process's name and process group from /proc/PID/stat (proc_pid_stat(5)). It reports false for a zombie.

@@ -40,7 +40,16 @@ func Decide(p *platform.State, a Arrival, to topology.Endpoint, tls bool) (Verdi
 	if d.Model == topology.Shared {
 		return shared(p, d, a, tls), nil
 	}
-	return dedicated(p, d, a, to, tls), nil
+	v := dedicated(p, d, a, to, tls)
+	if v.Class == Served && !tls && fromOwnNode(d, a) {
+		return unspecified("a node of %s reaches another one by way of their endpoint: C-03 denies it, the rule serves it", d.Name), nil
+	}
+	return v, nil
+}
+
+// fromOwnNode reports whether a node of the database asks for the database's own endpoint at its gateway.
+func fromOwnNode(d topology.Database, a Arrival) bool {
+	return a.Zone == topology.ZoneCluster && slices.ContainsFunc(d.Nodes, func(n topology.Node) bool { return slices.Contains(n.Addresses, a.Source) })
 }
 
 // speaks reports whether a port has a language in which the client could ask at all.

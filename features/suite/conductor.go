@@ -19,34 +19,41 @@ import (
 	"drawbridge/topology"
 )
 
-// conductor keeps the platform, the lab's fabric and the enforcer in step. It belongs to one goroutine.
+// conductor keeps the platform, the lab's fabric and the enforcer in step. It belongs to one goroutine; others at other points
+// share its books.
 type conductor struct {
+	*books
 	world    *topology.World
 	lab      Lab
 	enforcer Enforcer
 	driver   driver.Description
+	ground   ground // the points that are its own
 
 	defaults *platform.State // what every scenario begins with
 	state    *platform.State // what is in force now
 	dirty    map[string]bool // points that differ from the defaults, or may
 	free     map[string]bool // points at which no policy is in force
-	receipts map[string]driver.Receipt
-	asked    map[string]driver.Document // by point: what apply was called with last
-	inForce  map[string]driver.Document // by point: what it accepted last; nothing after a reset
-	left     bool                       // a reset was seen to leave something in force
-	lost     error                      // set once the defaults could not be brought back: nothing can be judged any more
-
-	mu        sync.Mutex      // guards receipts, asked, inForce and durations while calls run at several points
-	durations []time.Duration // of every successful apply
 }
 
 func newConductor(w *topology.World, lab Lab, enforcer Enforcer) *conductor {
 	start := platform.Start(w)
 	return &conductor{
-		world: w, lab: lab, enforcer: enforcer, defaults: start, state: start.Clone(),
-		dirty: map[string]bool{}, free: map[string]bool{}, receipts: map[string]driver.Receipt{},
-		asked: map[string]driver.Document{}, inForce: map[string]driver.Document{},
+		books: &books{receipts: map[string]driver.Receipt{}, asked: map[string]driver.Document{}, inForce: map[string]driver.Document{}},
+		world: w, lab: lab, enforcer: enforcer, ground: everywhere(w), defaults: start, state: start.Clone(),
+		dirty: map[string]bool{}, free: map[string]bool{},
 	}
+}
+
+// within returns a conductor for some points that are at their defaults.
+func (c *conductor) within(g ground) *conductor {
+	in := &conductor{
+		books: c.books, world: c.world, lab: &bounded{c.lab, c.world, g}, enforcer: c.enforcer, driver: c.driver, ground: g,
+		defaults: c.defaults, state: c.defaults.Clone(), dirty: map[string]bool{}, free: map[string]bool{},
+	}
+	if p, ok := c.enforcer.(*paper); ok { // what it says follows from the state of whoever asks
+		p.conductor = in
+	}
+	return in
 }
 
 // begin asks the enforcer what it is, checks the lab without it, and brings the defaults into force everywhere.
@@ -73,16 +80,19 @@ func (c *conductor) begin(ctx context.Context) error {
 // end takes everything out of force, unless that is known not to work, and checks that the lab is then as it was at the
 // beginning: restore looks at some connections to endpoints only.
 func (c *conductor) end(ctx context.Context) error {
-	if c.lost != nil {
+	if c.whyLost() != nil {
 		return nil
 	}
 	if err := c.release(ctx, c.points()); err != nil {
 		return err
 	}
-	if c.left { // said where it happened; looking at everything would wait for every connection that is dropped
+	if c.leftBehind(false) { // said where it happened; looking at everything would wait for every connection that is dropped
 		return ctx.Err()
 	}
 	if err := c.lab.Baseline(ctx); err != nil && ctx.Err() == nil {
+		if broken := c.lab.Sound(); broken != nil {
+			return broken
+		}
 		return notConformant("after the last reset not everything is as it was before the first policy: %v", err)
 	}
 	return ctx.Err()
@@ -118,12 +128,17 @@ func (c *conductor) change(ctx context.Context, next *platform.State, databases 
 		return wrongFeature("the change of %v touches no enforcement point", databases)
 	}
 	for _, p := range points {
+		if !c.ground.own[p] {
+			return wrongFeature("the change of %v concerns %s, which the scenario does not name", databases, p)
+		}
 		c.dirty[p] = true
 	}
 	given, err := c.apply(ctx, next, points)
 	switch {
 	case err != nil:
 		return err
+	case c.whyLost() != nil:
+		return c.whyLost()
 	case len(given.refused) == len(points):
 		return errors.Join(given.words()...)
 	case len(given.refused) > 0:
@@ -197,7 +212,9 @@ func (c *conductor) applyOne(ctx context.Context, state *platform.State, point s
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.enforcer.Apply(ctx, doc)
+	began := time.Now()
+	r, err := c.submit(ctx, state, doc)
+	c.called(time.Since(began))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked[point] = doc
@@ -211,6 +228,14 @@ func (c *conductor) applyOne(ctx context.Context, state *platform.State, point s
 	}
 	c.receipts[point] = r
 	return finding, nil
+}
+
+// submit gives a policy to the enforcer; in a rehearsal, the state itself is answered.
+func (c *conductor) submit(ctx context.Context, state *platform.State, doc driver.Document) (driver.Receipt, error) {
+	if p, ok := c.enforcer.(*paper); ok {
+		return p.answer(state, doc.Point.Name)
+	}
+	return c.enforcer.Apply(ctx, doc)
 }
 
 // requireTLS hands Force TLS to the database servers, if the enforcer leaves it to them.
@@ -249,7 +274,9 @@ func (c *conductor) databasesAt(points []string) []topology.Database {
 func (c *conductor) release(ctx context.Context, points []string) error {
 	for _, p := range points {
 		c.dirty[p], c.free[p] = true, true
+		c.mu.Lock()
 		delete(c.inForce, p)
+		c.mu.Unlock()
 	}
 	if c.driver.ForceTLS == driver.ByDatabase {
 		for _, d := range c.databasesAt(points) {
@@ -258,13 +285,17 @@ func (c *conductor) release(ctx context.Context, points []string) error {
 			}
 		}
 	}
-	return each(ctx, points, c.enforcer.Reset)
+	return each(ctx, points, func(ctx context.Context, point string) error {
+		began := time.Now()
+		defer func() { c.called(time.Since(began)) }()
+		return c.enforcer.Reset(ctx, point)
+	})
 }
 
 // restore brings every touched point back to the defaults by way of nothing in force at all, and checks that both work. What it
 // finds wrong with the enforcer it returns; what keeps it from restoring at all it also remembers.
 func (c *conductor) restore(ctx context.Context) error {
-	if c.lost != nil {
+	if c.whyLost() != nil {
 		return nil // said before; another call may hang as long as the last
 	}
 	findings := errors.Join(c.restoreFabric(ctx), c.settled())
@@ -273,17 +304,19 @@ func (c *conductor) restore(ctx context.Context) error {
 		findings = errors.Join(findings, c.restorePoints(ctx, points))
 	}
 	if err := c.lab.Err(); err != nil {
-		c.lost = err
+		c.lose(err)
 	}
-	return errors.Join(findings, c.lost)
+	return errors.Join(findings, c.whyLost())
 }
 
 // settled ends the watched connections: what was denied and got through since is a finding.
-func (c *conductor) settled() error { return late(c.lab.Settle()) }
+func (c *conductor) settled() error {
+	return late(c.lab.Settle(slices.Sorted(maps.Keys(c.ground.own))))
+}
 
 // outlasted lets the clients that were denied try again. Without a conclusion about one of them there is none about the scenario.
 func (c *conductor) outlasted(ctx context.Context) error {
-	through, err := c.lab.Outlast(ctx)
+	through, err := c.lab.Outlast(ctx, slices.Sorted(maps.Keys(c.ground.own)))
 	return errors.Join(late(through), err)
 }
 
@@ -297,14 +330,14 @@ func late(through []string) error {
 
 func (c *conductor) restorePoints(ctx context.Context, points []string) error {
 	if err := c.release(ctx, points); err != nil {
-		c.lost = fmt.Errorf("reset failed: %w", err)
+		c.lose(fmt.Errorf("reset failed: %w", err))
 		return nil
 	}
 	c.state = c.defaults.Clone()
 	left := c.everythingReaches(ctx, points)
 	receipts, err := c.applyDefaults(ctx, points)
 	if err != nil {
-		c.lost = err
+		c.lose(err)
 	}
 	clear(c.dirty)
 	clear(c.free)
@@ -316,7 +349,7 @@ func (c *conductor) restoreFabric(ctx context.Context) error {
 	for _, d := range c.world.Databases() {
 		if start := c.defaults.Primary(d.Name); c.state.Primary(d.Name) != start {
 			if err := c.lab.Failover(ctx, d.Name, start); err != nil {
-				c.lost = fmt.Errorf("database %s could not be failed back: %w", d.Name, err)
+				c.lose(fmt.Errorf("database %s could not be failed back: %w", d.Name, err))
 			}
 		}
 	}
@@ -327,7 +360,7 @@ func (c *conductor) restoreFabric(ctx context.Context) error {
 				continue
 			}
 			if err := c.lab.MoveEgress(ctx, r.Name, to, from); err != nil {
-				c.lost = fmt.Errorf("region %s: egress could not be moved back: %w", r.Name, err)
+				c.lose(fmt.Errorf("region %s: egress could not be moved back: %w", r.Name, err))
 			}
 		}
 	}
@@ -350,10 +383,10 @@ func (c *conductor) everythingReaches(ctx context.Context, points []string) erro
 	left := map[string][]error{} // by point
 	for i, o := range outcomes {
 		if o.Finding == Inconclusive { // every further scenario would wait as long, and conclude as little
-			c.lost = fmt.Errorf("%w after reset at %s: %s: %s", errInconclusive, attempts[i].To.Point, describe(attempts[i]), o.Detail)
+			c.lose(fmt.Errorf("%w after reset at %s: %s: %s", errInconclusive, attempts[i].To.Point, describe(attempts[i]), o.Detail))
 		}
 		if o.Finding != Served {
-			c.left = true
+			c.leftBehind(true)
 			at := attempts[i].To.Point
 			left[at] = append(left[at], fmt.Errorf("%s: %s, %s", describe(attempts[i]), o.Verdict, o.Detail))
 		}
@@ -362,7 +395,7 @@ func (c *conductor) everythingReaches(ctx context.Context, points []string) erro
 	for _, at := range slices.Sorted(maps.Keys(left)) {
 		findings = append(findings, notConformant("reset at %s left something in force; not served after it:\n%v", at, limited(left[at])))
 	}
-	_ = c.lab.Settle() // what was wrongly denied is reported above
+	_ = c.lab.Settle(points) // what was wrongly denied is reported above
 	return errors.Join(findings...)
 }
 

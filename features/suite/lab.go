@@ -39,10 +39,11 @@ type Lab interface {
 	Endure(ctx context.Context, from topology.Vantage, to []topology.Endpoint, slow bool) ([]Endured, error)
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
-	// Outlast waits until the clients that were denied a connection have tried again, and returns in words those that got through.
-	Outlast(ctx context.Context) ([]string, error)
-	// Settle ends the denied connections that are still watched, and returns in words those that got through late.
-	Settle() []string
+	// Outlast waits until the clients that were denied a connection at some points have tried again, and returns in words those that
+	// got through.
+	Outlast(ctx context.Context, points []string) ([]string, error)
+	// Settle ends the denied connections at some points that are still watched, and returns in words those that got through late.
+	Settle(points []string) []string
 	// Failover makes the fabric send a database's endpoints to another of its nodes.
 	Failover(ctx context.Context, database, node string) error
 	// MoveEgress makes a region's traffic that leaves from one egress address leave from another.
@@ -51,6 +52,8 @@ type Lab interface {
 	RequireTLS(database string, policy func(client netip.Addr) bool) error
 	// Err returns an error once the lab lost sight of packets.
 	Err() error
+	// Sound returns an error if something is missing in the lab that was there at the first Baseline: a listener, a route.
+	Sound() error
 }
 
 // Session is a connection held open (SPEC ).
@@ -99,7 +102,9 @@ type Outcome struct {
 	Finding Finding
 	// Verdict is the finding's finer name: dropped, rejected, tls-refused and so on.
 	Verdict string
-	Detail  string
+	// Way is how the verdict was taken: by the database's answer, by fence, by patience.
+	Way    string
+	Detail string
 	// Arrived: it was seen at the entrance of the enforcement point.
 	Arrived bool
 	// Passed: its first packet got past the enforcement point.
@@ -110,6 +115,8 @@ type Outcome struct {
 	// Local is the client's own end.
 	Local netip.AddrPort
 	Took  time.Duration
+	// Evidence is what was seen at both ends, for reports.
+	Evidence any
 }
 
 // Replication is node-to-node traffic with a marker in it, as seen on the wire between the nodes.

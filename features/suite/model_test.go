@@ -28,19 +28,20 @@ type model struct {
 	faults  faults
 	about   driver.Description
 	byDB    map[string]func(netip.Addr) bool
-	pending []string // denied connections that will get through late
+	pending map[string][]string // by point: denied connections that will get through late
 }
 
 type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
 	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
-	evaded, impatient bool
+	evaded, impatient, removalOpens, neverForced bool
 }
 
 func newModel(f faults) *model {
 	return &model{
 		fabric: platform.Start(topology.Default()), force: map[string]*driver.Document{}, faults: f, byDB: map[string]func(netip.Addr) bool{},
+		pending: map[string][]string{},
 		about: driver.Description{
 			Name: "model", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut,
 		},
@@ -93,6 +94,10 @@ func (m *model) spoil(old, doc *driver.Document) {
 		d, o := &doc.Databases[i], old.Databases[i]
 		if m.faults.ignoreRemoval && len(o.FirewallRules) > len(d.FirewallRules) {
 			d.FirewallRules = o.FirewallRules
+		}
+		if m.faults.removalOpens && len(o.FirewallRules) > len(d.FirewallRules) {
+			all := netip.MustParsePrefix("::/0")
+			d.FirewallRules = append(d.FirewallRules, driver.Rule{Type: driver.CustomRange, CIDR: &all})
 		}
 		if m.faults.forgetRule30 && len(d.FirewallRules) >= 30 {
 			d.FirewallRules = d.FirewallRules[:29]
@@ -193,7 +198,7 @@ func (m *model) inForce(doc *driver.Document, d driver.Database, a oracle.Arriva
 	if !m.allowed(doc, d, d.Endpoints[i], a) {
 		return answer{}
 	}
-	if force && !c.TLS && !m.faults.unforced && m.about.ForceTLS == driver.FirstBytes {
+	if force && !c.TLS && !m.faults.unforced && !(m.faults.neverForced && d.Name == "pg-shared") && m.about.ForceTLS == driver.FirstBytes {
 		return answer{talk: true}
 	}
 	return answer{allowed: m.endpointWorks(d, d.Endpoints[i])}
@@ -262,7 +267,9 @@ func (m *model) outcome(c oracle.Connection, a answer) suite.Outcome {
 	case a.allowed:
 		o.Finding, o.Verdict, o.Passed, o.SeenFrom, o.Node = suite.Served, "served", true, o.Local, c.To.Node
 		if d, ok := m.fabric.World().Database(c.To.Database); ok && d.Model == topology.Dedicated {
+			m.mu.Lock()
 			o.Node = m.fabric.Primary(c.To.Database)
+			m.mu.Unlock()
 		}
 		if m.faults.proxies {
 			o.SeenFrom = netip.MustParseAddrPort("198.51.100.129:4000")
@@ -284,10 +291,18 @@ func (m *model) Connect(_ context.Context, attempts []oracle.Connection) ([]suit
 		}
 		out[i] = m.outcome(c, a)
 		if m.faults.late && !a.allowed {
-			m.pending = append(m.pending, c.To.Database)
+			m.mu.Lock()
+			m.pending[c.To.Point] = append(m.pending[c.To.Point], c.To.Database)
+			m.mu.Unlock()
 		}
 	}
 	return out, nil
+}
+
+func (m *model) policy(point string) *driver.Document {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.force[point]
 }
 
 type session struct {
@@ -301,12 +316,12 @@ func (m *model) Hold(_ context.Context, c oracle.Connection) (suite.Session, sui
 	if err != nil || !a.allowed {
 		return nil, m.outcome(c, a), err
 	}
-	return &session{m, c, m.force[c.To.Point] == nil}, m.outcome(c, a), nil
+	return &session{m, c, m.policy(c.To.Point) == nil}, m.outcome(c, a), nil
 }
 
 func (s *session) Exchange(context.Context) suite.Exchange {
 	a, err := s.m.decide(s.c)
-	doc := s.m.force[s.c.To.Point]
+	doc := s.m.policy(s.c.To.Point)
 	if err == nil && a.allowed && s.unseen && doc != nil {
 		for _, d := range doc.Databases {
 			if d.Name == s.c.To.Database && d.ForceTLS != nil && *d.ForceTLS && d.UnknownConnections != "keep" {
@@ -382,15 +397,24 @@ func (m *model) Endure(_ context.Context, from topology.Vantage, to []topology.E
 
 func (m *model) Loopback(context.Context, string) (string, error) { return "served", nil }
 
-func (m *model) Outlast(context.Context) ([]string, error) { return m.Settle(), nil }
+func (m *model) Outlast(_ context.Context, points []string) ([]string, error) {
+	return m.Settle(points), nil
+}
 
-func (m *model) Settle() []string {
-	late := m.pending
-	m.pending = nil
+func (m *model) Settle(points []string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var late []string
+	for _, p := range points {
+		late = append(late, m.pending[p]...)
+		delete(m.pending, p)
+	}
 	return late
 }
 
 func (m *model) Failover(_ context.Context, database, node string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.fabric.SetPrimary(database, node)
 }
 
@@ -412,6 +436,8 @@ func (m *model) RequireTLS(database string, policy func(netip.Addr) bool) error 
 }
 
 func (m *model) Err() error { return nil }
+
+func (m *model) Sound() error { return nil }
 
 // blindAfter is a lab that loses its sight once the canaries have been seen.
 type blindAfter struct {
@@ -444,4 +470,16 @@ func (i *interrupting) Connect(ctx context.Context, attempts []oracle.Connection
 		}
 	}
 	return out, err
+}
+
+// blindLater is a lab that loses its sight after some calls.
+type blindLater struct {
+	*model
+	after int
+}
+
+func (b *blindLater) Connect(ctx context.Context, attempts []oracle.Connection) ([]suite.Outcome, error) {
+	b.after--
+	b.faults.blind = b.after < 0
+	return b.model.Connect(ctx, attempts)
 }

@@ -35,8 +35,8 @@ func (s *scenario) warned(literal bool) error {
 	return nil
 }
 
-// receipt checks that every point answered with a generation. That it differs from the one before was checked at once.
-func (s *scenario) receipt() error {
+// generation checks that every point answered with a generation. That it differs from the one before was checked at once.
+func (s *scenario) generation() error {
 	d, err := s.decided()
 	if err != nil {
 		return err

@@ -59,12 +59,15 @@ type Report struct {
 	Implementation Implementation    `json:"implementation"`
 	Profiles       []string          `json:"profiles"` // judged
 	Tags           string            `json:"tags,omitempty"`
+	Patience       string            `json:"patience,omitempty"` // denials were judged by waiting that long, and not by fence
 	Started        time.Time         `json:"started"`
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
 	Apply          Durations         `json:"apply"`
+	Denials        Durations         `json:"denials"`    // time to conclude a denial, in the scenarios
 	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
+	Lattice        *LatticeReport    `json:"lattice,omitempty"` // with --lattice
 }
 
 // Implementation is what the driver says of the enforcer.
@@ -95,7 +98,8 @@ type Counts struct {
 	Attempts int `json:"attempts"` // connections and packets
 }
 
-// Durations of the successful applies, each from the call of the driver to its end.
+// Durations of things of one sort: of successful applies, each from the call of the driver to its end; of denials, each from the
+// client's first action to the conclusion.
 type Durations struct {
 	Count int     `json:"count"`
 	P50   float64 `json:"p50_ms"`
@@ -125,6 +129,9 @@ type ScenarioReport struct {
 	Notes      []string      `json:"notes,omitempty"`
 	Policies   []string      `json:"policies,omitempty"` // unless it passed: files with the policies, in the report directory
 	Attempts   []AttemptLine `json:"attempts"`
+
+	number  int // its place among the selected scenarios, from 1
+	denials []time.Duration
 }
 
 // AttemptLine is one attempt: what must have become of it and why, what did, and how that is known.
@@ -133,14 +140,18 @@ type AttemptLine struct {
 	Must    string   `json:"must"`
 	Because []string `json:"because"`
 	Was     string   `json:"was"`
+	Way     string   `json:"way,omitempty"` // how that is known: answer, fence, patience
 	Detail  string   `json:"detail"`
 	OK      bool     `json:"ok"`
 	Millis  float64  `json:"ms"`
 }
 
 func (r *ScenarioReport) note(c oracle.Connection, want oracle.Verdict, got Outcome, err error) {
+	if got.Finding == Denied {
+		r.denials = append(r.denials, got.Took)
+	}
 	r.Attempts = append(r.Attempts, AttemptLine{
-		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Detail: got.Detail,
+		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Way: got.Way, Detail: got.Detail,
 		OK: err == nil, Millis: millis(got.Took),
 	})
 }
@@ -234,9 +245,9 @@ func (r *Report) conclude(err error) {
 		r.Error = err.Error()
 	}
 	switch {
-	case c.Failed > 0 || isFinding(err):
+	case c.Failed > 0 || isFinding(err) || r.Lattice != nil && r.Lattice.Result == Failed:
 		r.Result = Failed
-	case err != nil || c.Unjudged > 0 || c.Executed == 0:
+	case err != nil || c.Unjudged > 0 || c.Executed == 0 || r.Lattice != nil && r.Lattice.Result != Passed:
 		r.Result = Unjudged
 	default:
 		r.Result = Passed
@@ -264,6 +275,9 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	if r.Error != "" {
 		fmt.Fprintf(&b, "\nthe run as a whole:\n%s\n", indent(r.Error))
 	}
+	if r.Lattice != nil {
+		r.Lattice.write(&b)
+	}
 	i := r.Implementation
 	if i.Name != "" {
 		fmt.Fprintf(&b, "\n%s %s", i.Name, i.Version)
@@ -278,6 +292,10 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
 	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
 	r.writeServers(&b)
+	if r.Patience != "" {
+		fmt.Fprintf(&b, "denials were judged by patience (%s), not by fence\n", r.Patience)
+	}
+	fmt.Fprintf(&b, "denials: %d, concluded after a median of %.2f ms, 99th percentile %.1f ms\n", r.Denials.Count, r.Denials.P50, r.Denials.P99)
 	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
 	_, err := io.WriteString(w, b.String())
 	return err

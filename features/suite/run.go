@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cucumber/godog"
@@ -40,6 +41,14 @@ type Config struct {
 	NoColors bool
 	// ReportDir gets report.json, junit.xml, cucumber.json and the policies of failed scenarios; "" writes none.
 	ReportDir string
+	// Lanes is how many scenarios may run at once, where they have no enforcement point in common; 0: one after the other.
+	Lanes int
+	// Lattice: judge by the lattice as well, which Seed makes repeatable. Sequences is how many random sequences of changes follow.
+	Lattice   bool
+	Seed      uint64
+	Sequences int
+	// Patience is how long the Lab waits before it calls a connection denied, for the report; 0: it does not wait.
+	Patience time.Duration
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -52,9 +61,11 @@ type runner struct {
 	Config
 	conductor *conductor
 	report    *Report
-	running   *scenario
-	began     time.Time
-	policies  map[string]driver.Document // of failed scenarios, by the file's name
+	lanes     *lanes
+	order     []Selected // as in the features
+
+	mu       sync.Mutex                 // guards report.Scenarios and policies while scenarios run
+	policies map[string]driver.Document // of failed scenarios, by the file's name
 }
 
 // Run judges an enforcer. The error is ErrUsage, or that of writing the report; everything else is in the Report.
@@ -62,11 +73,17 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	r := &runner{Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), policies: map[string]driver.Document{}}
+	r := &runner{
+		Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), lanes: newLanes(cfg.Lanes), policies: map[string]driver.Document{},
+	}
 	r.report = &Report{World: cfg.World.Name(), Servers: cfg.Servers, Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	if cfg.Patience > 0 {
+		r.report.Patience = cfg.Patience.String()
+	}
 	err := r.judge(ctx)
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)
+	r.report.Denials = percentiles(r.denials())
 	r.report.trace()
 	r.report.conclude(err)
 	if errors.Is(err, ErrUsage) {
@@ -96,6 +113,9 @@ func (c *Config) check() error {
 
 // judge runs everything that is selected.
 func (r *runner) judge(ctx context.Context) error {
+	if err := r.rehearse(ctx); err != nil {
+		return err
+	}
 	if err := r.conductor.begin(ctx); err != nil {
 		r.report.Implementation = implementation(r.conductor.driver)
 		return err
@@ -108,6 +128,7 @@ func (r *runner) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.order = selected
 	r.report.Counts.Selected = len(selected)
 	if r.Tags == "" {
 		for _, p := range r.report.Profiles {
@@ -115,7 +136,22 @@ func (r *runner) judge(ctx context.Context) error {
 		}
 	}
 	runErr := r.godog(ctx)
-	return errors.Join(runErr, r.conductor.end(ctx))
+	if r.Lattice && runErr == nil {
+		r.report.Lattice, runErr = r.runLattice(ctx)
+	}
+	return errors.Join(runErr, r.conductor.end(ctx), r.diagnosis())
+}
+
+// diagnosis says why a run was lost, if it was, and what is wrong with the lab, if that was the reason.
+func (r *runner) diagnosis() error {
+	lost := r.conductor.whyLost()
+	if lost == nil {
+		return nil
+	}
+	if broken := r.Lab.Sound(); broken != nil && broken.Error() != lost.Error() {
+		return errors.Join(lost, broken)
+	}
+	return lost
 }
 
 // choose settles which profiles are judged.
@@ -151,14 +187,19 @@ func (r *runner) godog(ctx context.Context) error {
 		}
 		format += ",junit:" + filepath.Join(r.ReportDir, "junit.xml") + ",cucumber:" + filepath.Join(r.ReportDir, "cucumber.json")
 	}
+	concurrency := 1
+	if r.Lanes > 1 {
+		concurrency = len(r.order) // all wait for their lanes
+	}
 	status := godog.TestSuite{
 		Name:                "drawbridge",
 		ScenarioInitializer: r.initialize,
 		Options: &godog.Options{
-			FS: r.Features, Paths: []string{"."}, Tags: r.selection(), Strict: true, Concurrency: 1,
+			FS: r.Features, Paths: []string{"."}, Tags: r.selection(), Strict: true, Concurrency: concurrency,
 			Format: format, Output: r.Output, NoColors: r.NoColors, DefaultContext: ctx,
 		},
 	}.Run()
+	slices.SortStableFunc(r.report.Scenarios, func(a, b *ScenarioReport) int { return a.number - b.number })
 	allPassed := !slices.ContainsFunc(r.report.Scenarios, func(s *ScenarioReport) bool { return s.Result != Passed })
 	if (status == 0) != allPassed {
 		return fmt.Errorf("godog ended with status %d, which does not fit the scenarios' results", status)
@@ -166,37 +207,77 @@ func (r *runner) godog(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// initialize is called once for each scenario.
 func (r *runner) initialize(sc *godog.ScenarioContext) {
-	sc.Before(func(ctx context.Context, p *godog.Scenario) (context.Context, error) { return ctx, r.before(ctx, p) })
-	sc.After(func(ctx context.Context, _ *godog.Scenario, err error) (context.Context, error) {
-		return ctx, r.after(ctx, err)
+	var t turn
+	sc.Before(func(ctx context.Context, p *godog.Scenario) (context.Context, error) {
+		return ctx, r.before(ctx, p, &t)
 	})
-	steps(sc, func() *scenario { return r.running })
+	sc.After(func(ctx context.Context, _ *godog.Scenario, err error) (context.Context, error) {
+		return ctx, r.after(ctx, &t, err)
+	})
+	steps(sc, func() *scenario { return t.running })
 }
 
-func (r *runner) before(ctx context.Context, p *godog.Scenario) error {
+// turn is one scenario under way.
+type turn struct {
+	running *scenario
+	began   time.Time
+	inside  bool // its lane
+}
+
+func (r *runner) before(ctx context.Context, p *godog.Scenario, t *turn) error {
 	profile, ids, err := classify(p)
 	record := &ScenarioReport{Name: p.Name, File: p.Uri, Profile: profile, Statements: ids, Attempts: []AttemptLine{}}
-	r.report.Scenarios = append(r.report.Scenarios, record)
-	r.running = r.conductor.scenario(record)
-	r.began = r.Now()
-	if r.conductor.lost != nil { // said in full where it happened, and no finding against the enforcer here
+	g := groundOf(r.World, p)
+	t.running = r.conductor.within(g).scenario(record)
+	entered := r.lanes.enter(ctx, g)
+	t.inside = entered == nil
+	t.began = r.Now()
+	r.enlist(record)
+	if r.conductor.whyLost() != nil { // said in full where it happened, and no finding against the enforcer here
 		err = errors.Join(err, errLost)
 	}
-	return errors.Join(err, ctx.Err())
+	return errors.Join(err, entered, ctx.Err())
+}
+
+// enlist puts a scenario that begins into the report.
+func (r *runner) enlist(record *ScenarioReport) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, s := range r.order {
+		taken := func(other *ScenarioReport) bool { return other.number == i+1 }
+		if s.Name == record.Name && s.File == record.File && !slices.ContainsFunc(r.report.Scenarios, taken) {
+			record.number = i + 1
+			break
+		}
+	}
+	r.report.Scenarios = append(r.report.Scenarios, record)
 }
 
 // after ends a scenario: err is that of its steps. What finish finds is returned, so that godog's own reports have it too.
-func (r *runner) after(ctx context.Context, err error) error {
-	record := r.running.record
-	policies := r.running.policies() // finish brings others into force
-	finish := r.running.finish(ctx)
+func (r *runner) after(ctx context.Context, t *turn, err error) error {
+	record := t.running.record
+	if !t.inside { // interrupted: nothing was done, and the points are somebody else's
+		record.Error = err.Error()
+		return nil
+	}
+	defer r.lanes.leave(t.running.ground)
+	policies := t.running.policies() // finish brings others into force
+	finish := t.running.finish(ctx)
 	all := errors.Join(err, finish)
+	if isFinding(all) {
+		if broken := r.Lab.Sound(); broken != nil { // what happened in such a lab is nobody's fault
+			r.conductor.lose(broken)
+			all = fmt.Errorf("%w\nwhat would have been found is not to be trusted: %s", broken, all.Error())
+			finish = all
+		}
+	}
 	if all == nil && len(record.Attempts) == 0 {
 		finish = wrongFeature("the scenario drove no traffic")
 		all = finish
 	}
-	record.Millis = millis(r.Now().Sub(r.began))
+	record.Millis = millis(r.Now().Sub(t.began))
 	switch {
 	case all == nil:
 		record.Result = Passed
@@ -210,6 +291,15 @@ func (r *runner) after(ctx context.Context, err error) error {
 		r.keep(record, policies)
 	}
 	return finish
+}
+
+// denials are the times that the denials of all scenarios took.
+func (r *runner) denials() []time.Duration {
+	var all []time.Duration
+	for _, s := range r.report.Scenarios {
+		all = append(all, s.denials...)
+	}
+	return all
 }
 
 func isFinding(err error) bool { return errors.Is(err, ErrNotConformant) }

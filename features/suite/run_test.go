@@ -55,6 +55,25 @@ func TestARightEnforcerConforms(t *testing.T) {
 	require.Contains(t, summary(t, r), "\nCONFORMANT")
 }
 
+// TestScenariosSideBySide: where scenarios run at once, the report is the same, and in the same order.
+func TestScenariosSideBySide(t *testing.T) {
+	one := run(t, config(newModel(faults{})))
+	cfg := config(newModel(faults{}))
+	cfg.Lanes = 5
+	r := run(t, cfg)
+	require.Equal(t, suite.Passed, r.Result, summary(t, r))
+	require.Len(t, r.Scenarios, len(one.Scenarios))
+	for i, s := range r.Scenarios {
+		require.Equal(t, one.Scenarios[i].Name, s.Name)
+		require.Len(t, s.Attempts, len(one.Scenarios[i].Attempts), s.Name)
+	}
+	for _, f := range []faults{{late: true}, {openNeighbour: true}, {ignoreRemoval: true}} {
+		cfg := config(newModel(f))
+		cfg.Lanes = 5
+		require.Equal(t, suite.Failed, run(t, cfg).Result)
+	}
+}
+
 func TestAnEnforcerThatLeavesForceTLSToTheDatabaseConforms(t *testing.T) {
 	m := newModel(faults{})
 	m.about.ForceTLS, m.about.Profiles, m.about.Revoke = driver.ByDatabase, []string{driver.Core}, driver.Keep
@@ -242,4 +261,18 @@ func TestInconclusiveIsNeitherServedNorDenied(t *testing.T) {
 	r := run(t, cfg)
 	require.Equal(t, suite.Unjudged, r.Result, summary(t, r))
 	require.Contains(t, summary(t, r), "inconclusive")
+}
+
+// TestNoEnforcerRunsWhereTheFeaturesContradictTheOracle: what a feature says of the outcome is checked on paper first.
+func TestNoEnforcerRunsWhereTheFeaturesContradictTheOracle(t *testing.T) {
+	m := newModel(faults{})
+	cfg := config(m)
+	cfg.Features = fstest.MapFS{"f.feature": {Data: []byte("Feature: F\n\n  @core @S-01\n  Scenario: A\n" +
+		"    Given the database \"my-shared\" with its defaults\n    Then every Internet host is served\n")}}
+	cfg.Expected = nil
+	r := run(t, cfg)
+	require.Equal(t, suite.Unjudged, r.Result)
+	require.Contains(t, r.Error, "do not agree")
+	require.Zero(t, m.calls)
+	require.Empty(t, r.Scenarios)
 }

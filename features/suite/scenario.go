@@ -121,7 +121,7 @@ func (s *scenario) decide(ctx context.Context, name string, actions []string) er
 		return err
 	}
 	for _, p := range s.pointsOf(name) {
-		s.last.receipts = append(s.last.receipts, s.receipts[p])
+		s.last.receipts = append(s.last.receipts, s.receipt(p))
 	}
 	return nil
 }

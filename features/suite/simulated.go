@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"drawbridge/features/oracle"
@@ -32,10 +35,13 @@ var errRealServer = errors.New("an enforcer that leaves Force TLS to the databas
 type simulated struct {
 	lab    *sim.Lab
 	prober *probe.Prober
+
+	mu    sync.Mutex
+	whole sim.Inventory // at the first Baseline
 }
 
 // Simulated returns the Lab of a running sim.Lab whose servers have been started.
-func Simulated(lab *sim.Lab, prober *probe.Prober) Lab { return &simulated{lab, prober} }
+func Simulated(lab *sim.Lab, prober *probe.Prober) Lab { return &simulated{lab: lab, prober: prober} }
 
 func spec(c oracle.Connection) probe.Spec {
 	s := probe.Spec{From: c.From.Name, Source: c.Source, To: c.To, Mode: probe.Plain}
@@ -52,7 +58,7 @@ var findings = map[probe.Verdict]Finding{
 // outcome adds to a probe's conclusion what the database's journal knows of the client.
 func (l *simulated) outcome(o probe.Observation) Outcome {
 	out := Outcome{
-		Finding: findings[o.Verdict], Verdict: o.Verdict.String(), Detail: o.Reason, Local: o.Local, Took: o.Took,
+		Finding: findings[o.Verdict], Verdict: o.Verdict.String(), Way: string(o.Way), Detail: o.Reason, Local: o.Local, Took: o.Took, Evidence: o.Evidence,
 		Arrived: o.Evidence.SYNEntered, Passed: o.Evidence.SYNLeft || o.Evidence.Accepted,
 	}
 	if o.Verdict != probe.Served {
@@ -72,6 +78,9 @@ func (l *simulated) Baseline(ctx context.Context) error {
 	if err := l.prober.Baseline(ctx); err != nil {
 		return err
 	}
+	if err := l.takeStock(); err != nil {
+		return err
+	}
 	var group errgroup.Group
 	for _, d := range l.lab.World().Databases() {
 		if len(d.Nodes) > 1 {
@@ -79,6 +88,35 @@ func (l *simulated) Baseline(ctx context.Context) error {
 		}
 	}
 	return group.Wait()
+}
+
+// takeStock remembers what there is, once.
+func (l *simulated) takeStock() (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.whole != nil {
+		return nil
+	}
+	if l.whole, err = l.lab.Inventory(); err != nil {
+		return err
+	}
+	for _, p := range l.lab.World().Points() { // the routes there are the enforcer's to break, and then its fault
+		l.whole[p.Name] = slices.DeleteFunc(l.whole[p.Name], func(entry string) bool { return !strings.HasPrefix(entry, "tcp") })
+	}
+	return nil
+}
+
+func (l *simulated) Sound() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, err := l.lab.Inventory()
+	if err != nil {
+		return err
+	}
+	if missing := l.whole.Missing(now); len(missing) > 0 {
+		return fmt.Errorf("%w: %s", errBlind, strings.Join(missing[:min(len(missing), maxShown)], "; "))
+	}
+	return nil
 }
 
 func (l *simulated) seesMarker(ctx context.Context, d topology.Database) error {
@@ -190,10 +228,18 @@ func (l *simulated) Loopback(ctx context.Context, database string) (string, erro
 	return "served", nil
 }
 
-func (l *simulated) Settle() []string { return inWords(l.prober.Settle()) }
+func (l *simulated) Settle(points []string) []string {
+	if len(points) == 0 {
+		return nil // to the prober, it would mean all
+	}
+	return inWords(l.prober.Settle(points...))
+}
 
-func (l *simulated) Outlast(ctx context.Context) ([]string, error) {
-	late, err := l.prober.Outlast(ctx)
+func (l *simulated) Outlast(ctx context.Context, points []string) ([]string, error) {
+	if len(points) == 0 {
+		return nil, nil
+	}
+	late, err := l.prober.Outlast(ctx, points...)
 	return inWords(late), err
 }
 

@@ -47,7 +47,7 @@ func registerDecisions(sc *godog.ScenarioContext, get func() *scenario, step ste
 	})
 	sc.Step(`^the change is refused and nothing changed$`, func(ctx context.Context) error { return get().refused(ctx) })
 	sc.Step(`^its owner is (not )?warned$`, one(func(_ context.Context, s *scenario, not string) error { return s.warned(not == "") }))
-	sc.Step(`^the receipt names a generation of its own$`, step(func(_ context.Context, s *scenario) error { return s.receipt() }))
+	sc.Step(`^the receipt names a generation of its own$`, step(func(_ context.Context, s *scenario) error { return s.generation() }))
 	sc.Step(`^the change was in force within ([0-9]+) ms$`, one(func(_ context.Context, s *scenario, ms string) error { return s.within(ms) }))
 }
 

@@ -22,6 +22,8 @@ func (s *scenario) policies() map[string]driver.Document {
 		points = s.points()
 	}
 	all := map[string]driver.Document{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range points {
 		force, ok := s.inForce[p]
 		if ok {
@@ -46,8 +48,10 @@ func (r *runner) keep(record *ScenarioReport, policies map[string]driver.Documen
 	if r.ReportDir == "" {
 		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, p := range slices.Sorted(maps.Keys(policies)) {
-		name := fmt.Sprintf("%03d-%s.json", len(r.report.Scenarios), p)
+		name := fmt.Sprintf("%03d-%s.json", record.number, p)
 		r.policies[name] = policies[p]
 		record.Policies = append(record.Policies, filepath.Join(policyDir, name))
 	}

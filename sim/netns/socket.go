@@ -177,14 +177,13 @@ func (h *Handle) bound(ctx context.Context, local netip.AddrPort, typ int) (_ *o
 	return f, nil
 }
 
-// bind binds a socket. A dialling one leaves a port of 0 to connect, which can then share it between destinations; a
-// listening one may take over a port whose old connections linger in TIME-WAIT.
+// bind binds a socket. A dialling one leaves a port of 0 to connect, which can then share it between destinations; any
+// other may take over a port whose old connections linger in TIME-WAIT.
 func bind(fd int, local netip.AddrPort, dialling bool) error {
 	var err error
-	switch {
-	case dialling && local.Port() == 0:
+	if dialling && local.Port() == 0 {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	case !dialling:
+	} else {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	if err != nil {

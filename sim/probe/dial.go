@@ -19,14 +19,24 @@ func (p *Prober) dialAndTell(t *track, d *dialer) func(context.Context) (net.Con
 			return nil, err
 		}
 		t.update(func(e *Evidence) { e.Connected = true })
-		return &toldConn{Conn: conn, told: &t.told}, nil
+		return &toldConn{Conn: conn, told: &t.told, given: &t.given}, nil
 	}
 }
 
 // toldConn remembers whether the network ended the connection: drivers put other errors in the place of the kernel's.
 type toldConn struct {
 	net.Conn
-	told *atomic.Bool
+	told  *atomic.Bool
+	given *atomic.Bool
+}
+
+// Close closes the connection; one that was given up, by a reset: the kernel would repeat for minutes what was not acknowledged, into
+// the evidence of whoever has the port next.
+func (c *toldConn) Close() error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.given.Load() {
+		_ = tcp.SetLinger(0) // of a connection that has ended already
+	}
+	return c.Conn.Close()
 }
 
 // Read reads from the connection.

@@ -26,6 +26,9 @@ type Evidence struct {
 	// change, was served.
 	Fenced     bool   `json:"fenced"`
 	FenceError string `json:"fence_error,omitempty"`
+	// The control: a canary connection from a vantage of the same kind through the same point, with a query, begun after the verdict, was
+	// served.
+	Controlled bool `json:"controlled"`
 }
 
 // reached reports whether anything of the connection got past the enforcement point.

@@ -19,7 +19,21 @@ type route struct {
 	source netip.Addr
 	point  string
 	is4    bool
+	reach  reach
 }
+
+// reach is how far a fence goes. The zero value is the whole way.
+type reach int
+
+const (
+	// conversation: TLS, login, one query.
+	conversation reach = iota
+	// handshake: TCP's alone. It is enough to prove that a SYN is not on its way any more, and costs some 100 µs.
+	handshake
+	// opening: what a client says up to and with its ClientHello, and the beginning of the server's answer. What a client says can only
+	// be overtaken by what another one says.
+	opening
+)
 
 // fences shares canary connections between probes that wait for one on the same route: a caller gets a fence that
 // was begun after it asked, never one that was under way.
@@ -97,8 +111,37 @@ func (p *Prober) fence(ctx context.Context, r route) error {
 	defer cancel()
 	p.reg.add(t)
 	defer p.reg.remove(t)
+	if r.reach != conversation {
+		return p.shake(ctx, t, d, r.reach)
+	}
 	go p.converse(ctx, t, d, nil)
 	return p.awaitFence(ctx, t)
+}
+
+// shake makes a TCP connection to the canary, says no more than an opening on it, and waits until the tap of the point has seen all
+// of it through.
+func (p *Prober) shake(ctx context.Context, t *track, d *dialer, r reach) error {
+	conn, err := d.dial(ctx)
+	if err != nil {
+		return fmt.Errorf("%w from %s: %w", ErrFence, t.spec.From, err)
+	}
+	defer conn.Close()
+	said := 0
+	if r == opening {
+		if said, err = open(ctx, conn); err != nil {
+			return fmt.Errorf("%w from %s: opening: %w", ErrFence, t.spec.From, err)
+		}
+	}
+	for {
+		if e, _ := t.snapshot(); e.SYNEntered && e.SYNLeft && e.PayloadLeft >= said {
+			return nil
+		}
+		select {
+		case <-t.changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w from %s: it connected, but the tap did not see it", ErrFence, t.spec.From)
+		}
+	}
 }
 
 func (p *Prober) awaitFence(ctx context.Context, t *track) error {

@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -10,11 +11,15 @@ import (
 // Outlast waits until every client whose connection was dropped has tried again by itself, which its kernel does after a second
 // (RFC 6298 section 2.1), and looks anew: an enforcer that drops only the first SYN, or that closes what it opens for the
 // first moments, lets the second one in. Clients that were rejected are sent once more. It returns those that got further, and
-// ErrFence where nothing can be said. What was denied stays watched.
-func (p *Prober) Outlast(ctx context.Context) ([]Late, error) {
+// ErrFence where nothing can be said. What was denied stays watched. It looks at the given enforcement points, or at all if none is
+// given.
+func (p *Prober) Outlast(ctx context.Context, points ...string) ([]Late, error) {
 	p.mu.Lock()
-	watched := append([]*watch(nil), p.watched...)
+	watched := slices.DeleteFunc(slices.Clone(p.watched), func(w *watch) bool { return !w.at(points) })
 	p.mu.Unlock()
+	if p.waits > 0 {
+		return p.outlastPatiently(ctx, watched)
+	}
 	late := make([]*Late, len(watched))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(len(watched) + 1) // nearly all of it is waiting
@@ -76,7 +81,7 @@ func (p *Prober) outlast(ctx context.Context, w *watch) (*Late, error) {
 	}
 	source := w.observation.Local.Addr()
 	select {
-	case err := <-p.fences.pass(ctx, route{t.spec.From, source, t.point.Name, source.Is4()}):
+	case err := <-p.fences.pass(ctx, route{from: t.spec.From, source: source, point: t.point.Name, is4: source.Is4()}):
 		if err != nil {
 			return nil, err
 		}

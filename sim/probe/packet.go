@@ -85,16 +85,24 @@ func (p *Prober) Send(ctx context.Context, spec PacketSpec) (PacketObservation, 
 // follow waits until the packet was delivered, or until a fence sent after its arrival got through.
 func (p *Prober) follow(ctx context.Context, s *shot) (Delivery, string) {
 	var fence <-chan error
+	var over <-chan time.Time
+	if p.waits > 0 {
+		timer := time.NewTimer(p.waits)
+		defer timer.Stop()
+		over = timer.C
+	}
 	for {
 		select {
+		case <-over:
+			return s.afterFence(nil)
 		case <-s.received:
 			return Delivered, "the gateway's listener got it"
 		case packet := <-s.packets:
 			switch {
 			case packet.Outgoing && packet.Echo(true):
 				return Delivered, "the gateway answered the echo request"
-			case !packet.Outgoing && fence == nil:
-				fence = p.fences.pass(ctx, route{s.spec.From, s.local.Addr(), s.spec.Point, s.spec.To.Is4()})
+			case !packet.Outgoing && fence == nil && over == nil:
+				fence = p.fences.pass(ctx, route{from: s.spec.From, source: s.local.Addr(), point: s.spec.Point, is4: s.spec.To.Is4()})
 			}
 		case err := <-fence:
 			return s.afterFence(err)

@@ -33,3 +33,16 @@ func TestBaselineHoldsWithoutAnEnforcer(t *testing.T) {
 	_, p := lab(t)
 	require.NoError(t, p.Baseline(context.Background()))
 }
+
+// TestNoProbeComesFromAServersPort: at a tap, what that server says would pass for what the probe's client says.
+func TestNoProbeComesFromAServersPort(t *testing.T) {
+	_, p := lab(t)
+	taken := map[uint16]bool{}
+	for _, e := range append(topology.Default().Endpoints(), topology.Default().Bypasses()...) {
+		taken[e.Addr.Port()] = true
+	}
+	require.True(t, taken[27017], "MongoDB's is among the probes' own")
+	for range 45000 {
+		require.False(t, taken[p.Port()])
+	}
+}

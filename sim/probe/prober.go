@@ -32,11 +32,17 @@ const (
 	defaultPatience = 5 * time.Second
 	// grace: how long a packet may take from the entrance of an enforcement point to the database before a fence is sent after
 	// it. A served connection needs some 50 µs; a shorter grace only costs needless fences, a longer one only time.
-	grace = time.Millisecond
+	grace = 200 * time.Microsecond
+	// idle: a probe that has not been concluded by then waits for something, and needs no processor meanwhile.
+	idle = 20 * time.Millisecond
 )
 
-// parallel is how many probes run at once in ProbeAll: enough to hide every wait, few enough not to crowd two cores.
-const parallel = 48
+// How many probes run at once: busy of those that keep a processor occupied, so that none waits for its turn for longer than it
+// takes, and parallel of all, those included that wait.
+const (
+	busy     = 6
+	parallel = 48
+)
 
 // ErrSpec says that a probe cannot be made as asked: a vantage, source or target that the lab does not have.
 var ErrSpec = errors.New("no such probe")
@@ -52,8 +58,10 @@ type Prober struct {
 	reg      registry
 	fences   fences
 	nextPort atomic.Uint32
+	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
 	nextMark atomic.Uint64
 	patience time.Duration
+	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -65,11 +73,14 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	p := &Prober{
 		lab: lab, world: lab.World(), patience: defaultPatience,
 		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
-		tapOf: map[string]*capture.Tap{},
-		reg:   registry{tracks: map[uint16]*track{}},
+		tapOf: map[string]*capture.Tap{}, taken: map[uint16]bool{},
+		reg: registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
 	p.canaries = canaries(p.world)
+	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
+		p.taken[e.Addr.Port()] = true
+	}
 	for _, v := range p.world.Vantages() {
 		p.vantages[v.Name] = v
 	}
@@ -129,10 +140,14 @@ func (p *Prober) Err() error {
 	return nil
 }
 
-// port returns a source port that no other probe used for some forty thousand probes.
+// port returns a source port that no other probe used for some forty thousand probes, and no server uses at all.
 func (p *Prober) port() uint16 {
-	n := p.nextPort.Add(1) - 1
-	return uint16(firstPort + n%(lastPort-firstPort+1))
+	for {
+		n := p.nextPort.Add(1) - 1
+		if port := uint16(firstPort + n%(lastPort-firstPort+1)); !p.taken[port] {
+			return port
+		}
+	}
 }
 
 // mark returns a string that occurs in no other probe's query.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"drawbridge/sim/client"
 	"drawbridge/sim/endpoint"
+	"drawbridge/topology"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -16,6 +18,12 @@ import (
 // Probe makes one connection and concludes what became of it. A denied connection stays open and watched until Settle.
 // The error is ErrSpec for a probe that cannot be made; everything else is an Observation.
 func (p *Prober) Probe(ctx context.Context, spec Spec) (Observation, error) {
+	all, err := p.ProbeAll(ctx, []Spec{spec})
+	return all[0], err
+}
+
+// probe makes one connection, and leaves the control to the caller.
+func (p *Prober) probe(ctx context.Context, spec Spec) (Observation, error) {
 	t, stop, o, err := p.try(ctx, spec, nil)
 	if err == nil && o.Verdict == Served {
 		stop()
@@ -34,9 +42,9 @@ func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) 
 	p.reg.add(t)
 	started := time.Now()
 	go p.converse(clientCtx, t, d, hold)
-	c := p.await(ctx, t, d.local.Addr())
+	c, way := p.judge(ctx, t, d.local.Addr())
 	o := Observation{
-		Spec: spec, Verdict: c.verdict, By: c.by, Reason: c.reason, Local: d.local,
+		Spec: spec, Verdict: c.verdict, Way: way, By: c.by, Reason: c.reason, Local: d.local,
 		Evidence: p.look(t), Started: started, Took: time.Since(started),
 	}
 	if o.Verdict != Served {
@@ -45,19 +53,95 @@ func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) 
 	return t, stop, o, nil
 }
 
-// ProbeAll makes all the probes, many at a time, and returns their observations in the same order. The error is that of the
-// first probe that cannot be made.
+// judge follows a track until its verdict is final, and says in which way it was taken.
+func (p *Prober) judge(ctx context.Context, t *track, source netip.Addr) (conclusion, Way) {
+	way, follow := ByFence, func() conclusion { return p.await(ctx, t, source) }
+	if p.waits > 0 {
+		way, follow = ByPatience, func() conclusion { return p.awaitPatiently(ctx, t) }
+	}
+	c := follow()
+	if c.verdict == Served || c.by == ByDatabase {
+		way = ByAnswer
+	}
+	return c, way
+}
+
+// ProbeAll makes all the probes, many at a time, and then the controls of those that were denied. It returns the observations in
+// the same order. The error is that of the first probe that cannot be made.
 func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, error) {
 	out := make([]Observation, len(specs))
 	var group errgroup.Group
 	group.SetLimit(parallel)
+	if p.waits > 0 {
+		group.SetLimit(max(len(specs), 1)) // nearly all of it is waiting
+	}
+	slots := make(chan struct{}, busy)
 	for i, spec := range specs {
+		slots <- struct{}{}
 		group.Go(func() (err error) {
-			out[i], err = p.Probe(ctx, spec)
+			var once sync.Once
+			free := func() { once.Do(func() { <-slots }) }
+			defer free()
+			defer time.AfterFunc(idle, free).Stop() // it waits for something: another one can have the processors
+			out[i], err = p.probe(ctx, spec)
 			return err
 		})
 	}
-	return out, group.Wait()
+	if err := group.Wait(); err != nil {
+		return out, err
+	}
+	p.control(ctx, out)
+	return out, nil
+}
+
+// control makes canary connections, with a query, through every point at which something was denied: one for each kind of vantage
+// and each family. Without them the denials were no conclusions.
+func (p *Prober) control(ctx context.Context, all []Observation) {
+	controls := map[gate]route{}
+	for _, o := range all {
+		if g, needed := p.gateOf(o); needed {
+			controls[g] = route{from: o.Spec.From, point: g.point, is4: g.is4} // any of them
+		}
+	}
+	var mu sync.Mutex
+	outcome := map[gate]error{}
+	var group errgroup.Group
+	group.SetLimit(busy)
+	for g, r := range controls {
+		group.Go(func() error {
+			err := <-p.fences.pass(ctx, r)
+			mu.Lock()
+			defer mu.Unlock()
+			outcome[g] = err
+			return nil
+		})
+	}
+	_ = group.Wait() // the outcomes are in the map
+	for i := range all {
+		g, needed := p.gateOf(all[i])
+		switch err := outcome[g]; {
+		case !needed:
+		case err != nil:
+			all[i].Verdict, all[i].By = Inconclusive, ByNobody
+			all[i].Reason = "it arrived and did not leave, but the control after it failed: " + err.Error()
+		default:
+			all[i].Evidence.Controlled = true
+		}
+	}
+}
+
+// gate is what a control stands for: all clients of a kind at one point, in one family.
+type gate struct {
+	point string
+	is4   bool
+	kind  topology.VantageKind
+}
+
+// gateOf returns the gate at which a connection was denied, and false if the enforcer did not deny it.
+func (p *Prober) gateOf(o Observation) (gate, bool) {
+	to := o.Spec.To
+	return gate{to.Point, to.Addr.Addr().Is4(), p.vantages[o.Spec.From].Kind},
+		o.Verdict == Dropped || o.Verdict == Rejected || o.Verdict == TLSRefused && o.By == ByEnforcer
 }
 
 // await follows a track until its verdict is final, or patience or the context ends.
@@ -87,7 +171,11 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 		case <-journal:
 		case <-pauseOver:
 			pauseOver = nil
-			_, mark = t.snapshot()
+			e, mark = t.snapshot()
+			r.reach = opening
+			if !e.Connected && !e.reached() && e.PayloadEntered == 0 {
+				r.reach = handshake
+			}
 			fence = p.fences.pass(ctx, r)
 		case err := <-fence:
 			fence, pause = nil, nil
@@ -171,12 +259,19 @@ type Late struct {
 	Evidence    Evidence    // as it is now
 }
 
-// Settle ends all connections that were kept open since the last call, and returns those that were denied and
-// had got further by now. Call it before a policy changes and when a scenario ends.
-func (p *Prober) Settle() []Late {
+// Settle ends the connections that were kept open since the last call, at the given enforcement points or, if none is given, at
+// all, and returns those that were denied and had got further by now. Call it before a policy changes and when a scenario ends.
+func (p *Prober) Settle(points ...string) []Late {
 	p.mu.Lock()
-	watched := p.watched
-	p.watched = nil
+	var watched, rest []*watch
+	for _, w := range p.watched {
+		if w.at(points) {
+			watched = append(watched, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	p.watched = rest
 	p.mu.Unlock()
 	var late []Late
 	var wg sync.WaitGroup
@@ -184,11 +279,17 @@ func (p *Prober) Settle() []Late {
 		if e := p.look(w.track); w.gotFurther(e) {
 			late = append(late, Late{Observation: w.observation, Evidence: e})
 		}
+		w.track.given.Store(true)
 		wg.Go(w.stop)
 		p.reg.remove(w.track)
 	}
 	wg.Wait()
 	return late
+}
+
+// at reports whether the connection is one at the given points, or at any if none is given.
+func (w *watch) at(points []string) bool {
+	return len(points) == 0 || slices.Contains(points, w.track.point.Name)
 }
 
 // gotFurther reports whether a denied connection's later evidence shows more at the database than the verdict rested on.

@@ -17,7 +17,8 @@ type track struct {
 	marker string
 	point  *watchpoint
 
-	told atomic.Bool // the network ended the connection at the client's end
+	told  atomic.Bool // the network ended the connection at the client's end
+	given atomic.Bool // up: nobody watches it any more
 
 	mu       sync.Mutex
 	evidence Evidence

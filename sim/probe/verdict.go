@@ -93,11 +93,25 @@ const (
 	ByDatabase By = "database"
 )
 
+// Way says how a verdict was taken.
+type Way string
+
+// Ways to a verdict.
+const (
+	// ByAnswer: the database itself answered: the query, or with a refusal of its own.
+	ByAnswer Way = "answer"
+	// ByFence: from the taps at the enforcement point, and a fence sent afterwards.
+	ByFence Way = "fence"
+	// ByPatience: by time-out, from the client's end and the database's alone.
+	ByPatience Way = "patience"
+)
+
 // Observation is what a probe saw, and what follows from it.
 type Observation struct {
 	Spec     Spec           `json:"-"`
 	Verdict  Verdict        `json:"verdict"`
 	By       By             `json:"by,omitempty"`
+	Way      Way            `json:"way"`
 	Reason   string         `json:"reason"` // in words, for people
 	Local    netip.AddrPort `json:"local"`  // the client's end, before any source NAT
 	Evidence Evidence       `json:"evidence"`
