@@ -40,7 +40,7 @@ const (
 // How many probes run at once: busy of those that keep a processor occupied, so that none waits for its turn for longer than it
 // takes, and parallel of all, those included that wait.
 const (
-	busy     = 6
+	busy     = 3
 	parallel = 48
 )
 
