@@ -25,17 +25,25 @@ func (l *simulated) Evade(ctx context.Context, from topology.Vantage, to topolog
 			}
 		}
 	}
-	field, err := evade.Open(l.lab, from.Name, evade.Embedded(l.lab.Journal()))
+	recorder, real := evade.Embedded(l.lab.Journal()), l.lab.RealServer(to.Node)
+	if real != nil {
+		recorder = evade.Logged(l.lab.Journal())
+	}
+	field, err := evade.Open(l.lab, from.Name, recorder)
 	if err != nil {
 		return nil, err
 	}
 	all, err := field.PlayAll(ctx, chosen, to)
+	if real != nil {
+		err = errors.Join(err, real.Sync(ctx)) // what it has logged by now has been read then
+	}
 	if err = errors.Join(err, field.Close()); err != nil {
 		return nil, err
 	}
 	out := make([]Evasion, len(all))
 	for i, o := range all {
-		out[i] = Evasion{Name: o.Attempt, Plaintext: o.Plaintext(), OnWire: o.OnWire() != nil, Detail: o.String(), Took: o.Took}
+		o.Read = recorder.Read(o.Port)
+		out[i] = Evasion{Name: o.Attempt, Plaintext: o.Plaintext(), OnWire: o.OnWire() != nil, ByLog: real != nil, Detail: o.String(), Took: o.Took}
 	}
 	return out, nil
 }
@@ -43,9 +51,10 @@ func (l *simulated) Evade(ctx context.Context, from topology.Vantage, to topolog
 // firstPackets is how many packets of a connection have their accidents.
 const firstPackets = 6
 
-// troubles are the handshakes that scenarios make at an endpoint. Their ClientHello is one segment.
+// troubles are the handshakes that scenarios make at an endpoint. Their ClientHello is one segment, with the one group that every
+// server of the distribution takes.
 func troubles(to topology.Endpoint, slow bool) []trouble.Case {
-	small := []tls.CurveID{tls.X25519}
+	small := []tls.CurveID{tls.CurveP256}
 	all := []trouble.Case{{To: to, Groups: small}}
 	for _, way := range []trouble.Way{trouble.Up, trouble.Down} {
 		for _, accident := range []trouble.Accident{trouble.Lost, trouble.Repeated, trouble.Swapped} {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"drawbridge/sim"
 	"drawbridge/sim/endpoint"
 	"drawbridge/sim/netns"
+	"drawbridge/sim/realserver"
 	"drawbridge/topology"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +48,31 @@ func (j journal) Wait(ctx context.Context, port uint16, done func() bool) error 
 	_, err := j.Journal.Wait(ctx, port, func(endpoint.Event) bool { return done() })
 	return err
 }
+
+// Logged is the Recorder of a lab whose servers are real: what their own logs say, which is what was asked and not which bytes
+// were read. A connection in whose plaintext something was said has the words of the log as its stream.
+func Logged(j *endpoint.Journal) Recorder { return logged{journal{j}} }
+
+type logged struct{ journal }
+
+func (l logged) Read(port uint16) [][]byte {
+	var order []uint64
+	streams := map[uint64][]byte{}
+	for _, e := range realserver.Plaintext(l.Events(port)) {
+		if _, known := streams[e.Conn]; !known {
+			order = append(order, e.Conn)
+		}
+		streams[e.Conn] = fmt.Appendf(streams[e.Conn], "%s %s%s;", e.Kind, e.Query, e.Reason)
+	}
+	var out [][]byte
+	for _, id := range order {
+		out = append(out, streams[id])
+	}
+	return out
+}
+
+// Received is more than any client sends: a log does not count bytes, so that nobody waits for them.
+func (l logged) Received(uint16) uint64 { return math.MaxInt32 }
 
 // Bare are servers that know no TLS and read whatever they get, a single byte included: the worst that Force TLS can stand in
 // front of. They say what their engines say first, and answer everything else in plaintext.

@@ -86,6 +86,8 @@ func (g *mariadbLog) takeError(line string) {
 	switch {
 	case strings.HasPrefix(message, "Aborted connection "):
 		g.ledger.closed(thread, message)
+	case strings.Contains(message, "Got an error writing communication packets"): // the client was gone: nothing of it was read
+		g.ledger.closed(thread, message)
 	case level == "ERROR":
 		g.ledger.said(thread, endpoint.Bytes, message)
 	}

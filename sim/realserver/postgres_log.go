@@ -86,6 +86,8 @@ func (p *postgresLog) client(pid, client, level, message string) {
 		if notTLS(message) {
 			p.ledger.said(pid, endpoint.Bytes, message)
 		}
+	case strings.HasPrefix(message, "failed to send SSL negotiation response"):
+		p.failed[pid] = true // the client was gone, and had said no more than that it wants TLS
 	case strings.HasPrefix(message, "SSL connection from "): // which PostgreSQL 15 says of failed handshakes, too
 		if !p.failed[pid] {
 			p.ledger.secured(pid)

@@ -117,11 +117,13 @@ type Wire struct {
 	nearTo []byte   // Ethernet header towards the client, without the type
 	farTo  []byte
 	wg     sync.WaitGroup
-	next   atomic.Uint32
 
 	mu    sync.Mutex
 	flows map[uint16]*conversation // by the client's port
 }
+
+// next counts the ports of all wires of this process, which may lie side by side.
+var next atomic.Uint32
 
 // Ports of these clients: below those of hand-made clients (sim/evade), and above the last that probes use.
 const (
@@ -339,7 +341,7 @@ func (w *Wire) Run(ctx context.Context, c Case) (Result, error) {
 func (w *Wire) local(to netip.Addr) (netip.AddrPort, error) {
 	for _, a := range w.addrs {
 		if a.Is4() == to.Is4() {
-			return netip.AddrPortFrom(a, uint16(firstPort+w.next.Add(1)%count)), nil
+			return netip.AddrPortFrom(a, uint16(firstPort+next.Add(1)%count)), nil
 		}
 	}
 	return netip.AddrPort{}, fmt.Errorf("%w: the client has no address of the family of %s", ErrWire, to)
