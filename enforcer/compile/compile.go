@@ -45,8 +45,10 @@ type Options struct {
 	// SentTimeout is how long a database's memory holds a connection after its first segment went to the server,
 	// whole seconds, more than 2; 0: 8 s. Tests shorten it.
 	SentTimeout time.Duration
-	// Memory is how many elements each database may remember of connections that begin; 0: 2^18. Tests shrink it.
+	// Memory is how many connections that begin are remembered in all; 0: 2^20. Tests shrink it.
 	Memory uint32
+	// Budget is how many connections may begin at one endpoint in a second; 0: 10,000. Twice as many may at once.
+	Budget uint64
 	// WithoutGate leaves out what tells TLS from plaintext, for a kernel that cannot. Databases with Force TLS on are then
 	// closed as a whole, and so is traffic between nodes, which always needs TLS (SPEC C-03).
 	WithoutGate bool
@@ -74,12 +76,9 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 		zones:     len(p.Interfaces()) > 0,
 		ranges:    p.ManagedRanges(),
 		sent:      cmp.Or(o.SentTimeout, sentTimeout),
-		memory:    cmp.Or(o.Memory, expectedSize),
-		gated:     map[string]bool{},
+		memory:    cmp.Or(o.Memory, memorySize),
+		budget:    cmp.Or(o.Budget, budgetRate),
 		blind:     o.WithoutGate,
-	}
-	for _, db := range p.Databases() {
-		c.gated[db.Name()] = isGated(db) && !c.blind
 	}
 	c.declareSets(p)
 	c.fill(p)
@@ -89,7 +88,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	c.reply()
 	c.databaseChains(p)
 	if !c.blind {
-		c.locked(p)
+		c.locked()
 		c.tally()
 		c.gate()
 		c.witness()
@@ -106,8 +105,8 @@ type compiler struct {
 	ranges    []policy.ManagedRange
 	sent      time.Duration
 	memory    uint32
-	gated     map[string]bool // databases with a port that can arrive at TLS, and a gate that can tell
-	blind     bool            // there is no gate
+	budget    uint64
+	blind     bool // there is no gate
 }
 
 // baseChain is a base chain that lets pass what its rules do not mention.

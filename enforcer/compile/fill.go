@@ -62,24 +62,18 @@ func (c *compiler) declareSets(p *policy.Policy) {
 			c.declare(f.endpointSet(name + f.suffix))
 		}
 		c.declare(f.pairSet(setForcePair))
-		for _, chain := range memoryChains {
-			c.declare(f.endpointMap(chain))
-		}
+		c.declare(budgetSet(f))
 		c.declareTally(f)
+	}
+	if !c.blind {
+		for _, s := range memorySets(c.memory) {
+			c.declare(s)
+		}
 	}
 	if c.dedicated {
 		for _, db := range p.Databases() {
 			for _, f := range families {
 				c.declare(f.rangeSet(setCustom(f, db.Name())))
-			}
-		}
-	}
-	// Last: the kernel finds a set by walking their list in the order of creation (net/netfilter/nf_tables_api.c:
-	// nft_set_lookup), and nobody asks it for the elements of these.
-	for _, db := range p.Databases() {
-		if c.gated[db.Name()] {
-			for _, s := range memorySets(db.Name(), c.memory) {
-				c.declare(s)
 			}
 		}
 	}
@@ -255,30 +249,12 @@ func (c *compiler) protect(db policy.Database, a netip.AddrPort, tls policy.TLS)
 		return
 	}
 	c.endpoint(set, a)
-	for _, chain := range memoryChains {
-		c.put(chain+f.suffix, ruleset.Element{Key: endpointKey(a), Verdict: jump(chain + "_" + db.Name())})
-	}
 	if db.ForceTLS() {
 		c.endpoint(setForce, a)
 	}
 	if db.KeepUnknown() {
 		c.endpoint(setKeep, a)
 	}
-}
-
-// isGated tells whether some port of the database can arrive at TLS.
-func isGated(db policy.Database) bool {
-	for _, e := range db.Endpoints() {
-		if negotiation(db.Engine(), e.TLS) != "" {
-			return true
-		}
-	}
-	for _, n := range db.Nodes() {
-		if n.Here && slices.ContainsFunc(n.Ports, func(p policy.Port) bool { return negotiation(db.Engine(), p.TLS) != "" }) {
-			return true
-		}
-	}
-	return false
 }
 
 // negotiation returns the set of endpoints that arrive at TLS in this way; none for a port that never does, or whose

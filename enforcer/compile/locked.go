@@ -3,17 +3,19 @@ package compile
 import (
 	"time"
 
-	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/ruleset"
 )
 
-// The locked byte: by the server's own word, the sequence number that the client's next tested byte has.
-//
-// Each database that can speak TLS remembers it in a set of its own, so that a flood of connections at one database takes
-// no memory from another (SPEC X-10). A set holds two kinds of elements:
+// The locked byte: by the server's own word, the sequence number that the client's next tested byte has. A set holds two
+// kinds of elements:
 //
 //	ct id . sequence number   where the client's next byte must be (the lock)
 //	ct id . ct id             a tested segment went to the server lately (the mark of freshness)
+//
+// One set serves the whole table. So that a flood of connections at one database takes nothing from another (SPEC X-10), each
+// endpoint has a budget of locks: beyond it, its SYN-ACKs are dropped. Sets of their own for all databases would part them
+// altogether, and were tried; but the kernel looks sets up by walking a list, and checks the chains behind every path to
+// them: 1,000 databases took half a minute to install.
 //
 // No lock may be believed that is not the connection's latest: a segment at an earlier one reaches over bytes that the
 // server has into those that it takes. Two things see to that. Where a request was sent to the server, its place is noted
@@ -28,9 +30,15 @@ import (
 // freshness, which is made together with the lock and expires before it. (A ct id is a keyed hash that nobody outside
 // knows, net/netfilter/nf_conntrack_core.c: nf_ct_get_id, so that no client can choose a sequence number that equals it.)
 const (
-	// expectedSize bounds a database's memory for connections that begin: 26,000 new ones in a second, none of them
-	// completed, for synTimeout.
-	expectedSize = 1 << 18
+	// memorySize bounds each of the sets. An endpoint whose budget is used up by connections that nobody completes holds
+	// budgetRate * synTimeout and a burst of elements, so that eight of them may be flooded at the same time.
+	memorySize = 1 << 20
+	// budgetRate is how many connections may begin at an endpoint in a second, for long; at once it may be the budget of
+	// budgetBurst seconds.
+	budgetRate  = 10_000
+	budgetBurst = 2
+	// budgetSize bounds the set of budgets: more than a point has endpoints.
+	budgetSize = 1 << 16
 	// synTimeout is for a connection whose client has not completed the TCP handshake: two retransmissions of the
 	// SYN-ACK (1 s, 3 s, 7 s), each of which renews it.
 	synTimeout = 10 * time.Second
@@ -47,7 +55,7 @@ const (
 	noteMargin = 2 * time.Second
 )
 
-// Chains that lead to the chains of a database, and the beginnings of their names.
+// Chains of the memory.
 const (
 	chainPlace  = "place"  // client's packet: is it at the locked byte?
 	chainAnswer = "answer" // server's packet: a new lock, nothing new, or more
@@ -56,35 +64,42 @@ const (
 	chainForget = "forget" // client's SYN: forgets the connection before
 )
 
-// memoryChains are the chains that lead to those of a database.
-var memoryChains = []string{chainPlace, chainAnswer, chainLock, chainAsked, chainForget}
+// Names of what is remembered; setBudget is followed by 4 or 6.
+const (
+	setExpected  = "expected"  // locks and marks of freshness
+	setRequested = "requested" // where requests went to the server
+	mapLatest    = "latest"    // a connection's latest lock
+	mapAsked     = "asked"     // a connection's latest request
+	setBudget    = "budget"    // endpoints, with what is left of their budgets
+)
 
-func setExpected(database string) string  { return "expected_" + database }
-func setRequested(database string) string { return "requested_" + database }
-func mapLatest(database string) string    { return "latest_" + database }
-func mapAsked(database string) string     { return "asked_" + database }
-
-// memorySets are what one database remembers.
-func memorySets(database string, size uint32) []ruleset.Set {
+// memorySets are what the table remembers of connections that begin.
+func memorySets(size uint32) []ruleset.Set {
 	pair := []ruleset.DataType{ruleset.TypeMark, ruleset.TypeMark}
 	return []ruleset.Set{
-		{Name: setExpected(database), Key: pair, Dynamic: true, Timeout: synTimeout, Size: size},
-		{Name: setRequested(database), Key: pair, Dynamic: true, Timeout: synTimeout, Size: size},
-		{Name: mapLatest(database), Key: pair[:1], Data: ruleset.TypeMark, Dynamic: true, Timeout: synTimeout, Size: size},
-		{Name: mapAsked(database), Key: pair[:1], Data: ruleset.TypeMark, Dynamic: true, Timeout: synTimeout, Size: size},
+		{Name: setExpected, Key: pair, Dynamic: true, Timeout: synTimeout, Size: size},
+		{Name: setRequested, Key: pair, Dynamic: true, Timeout: synTimeout, Size: size},
+		{Name: mapLatest, Key: pair[:1], Data: ruleset.TypeMark, Dynamic: true, Timeout: synTimeout, Size: size},
+		{Name: mapAsked, Key: pair[:1], Data: ruleset.TypeMark, Dynamic: true, Timeout: synTimeout, Size: size},
 	}
 }
 
-// memory writes the rules on what one database remembers.
-type memory struct {
-	expected, requested string // sets
-	latest, asked       string // maps
-	sent                time.Duration
+func budgetSet(f family) ruleset.Set {
+	s := f.endpointSet(setBudget + f.suffix)
+	s.Dynamic, s.Size = true, budgetSize
+	return s
 }
 
-func memoryOf(database string, sent time.Duration) memory {
-	return memory{setExpected(database), setRequested(database), mapLatest(database), mapAsked(database), sent}
+// overBudget matches a server's packet that begins more connections at its endpoint than it may.
+func (c *compiler) overBudget(f family) ruleset.Statement {
+	return ruleset.Dynset{
+		Op: ruleset.UpdateElement, Set: setBudget + f.suffix, Key: fields(f.saddr, ruleset.THSport),
+		Over: ruleset.Limit{Rate: c.budget, Burst: uint32(budgetBurst * c.budget)},
+	}
 }
+
+// memory writes the rules on what is remembered.
+type memory struct{ sent time.Duration }
 
 // several are statements that belong together. They are carried out one after the other, as if each stood for itself.
 type several []ruleset.Statement
@@ -102,16 +117,16 @@ func statements(parts ...any) (out []ruleset.Statement) {
 }
 
 // at matches packets of the client at a locked sequence number.
-func (m memory) at() ruleset.Statement { return in(m.expected, ruleset.CTID, ruleset.TCPSeq) }
+func (m memory) at() ruleset.Statement { return in(setExpected, ruleset.CTID, ruleset.TCPSeq) }
 
 // atRequest matches packets of the client where a request went to the server.
-func (m memory) atRequest() ruleset.Statement { return in(m.requested, ruleset.CTID, ruleset.TCPSeq) }
+func (m memory) atRequest() ruleset.Statement { return in(setRequested, ruleset.CTID, ruleset.TCPSeq) }
 
 // waits matches answers of a server that has taken nothing beyond a locked sequence number.
-func (m memory) waits() ruleset.Statement { return in(m.expected, ruleset.CTID, ruleset.TCPAckSeq) }
+func (m memory) waits() ruleset.Statement { return in(setExpected, ruleset.CTID, ruleset.TCPAckSeq) }
 
 // stale matches connections whose client has not sent a tested segment lately.
-func (m memory) stale() ruleset.Statement { return notIn(m.expected, ruleset.CTID, ruleset.CTID) }
+func (m memory) stale() ruleset.Statement { return notIn(setExpected, ruleset.CTID, ruleset.CTID) }
 
 func (m memory) element(op ruleset.SetOp, set string, timeout time.Duration, key ...ruleset.FieldKind) ruleset.Statement {
 	return ruleset.Dynset{Op: op, Set: set, Key: fields(key...), Timeout: timeout}
@@ -125,31 +140,31 @@ func (m memory) note(op ruleset.SetOp, of string, seq ruleset.FieldKind, timeout
 // renew keeps the lock of a packet of the client that is at it, and what says where it is.
 func (m memory) renew(timeout time.Duration) several {
 	return several{
-		m.element(ruleset.UpdateElement, m.expected, timeout, ruleset.CTID, ruleset.TCPSeq),
-		m.note(ruleset.UpdateElement, m.latest, ruleset.TCPSeq, timeout+noteMargin),
+		m.element(ruleset.UpdateElement, setExpected, timeout, ruleset.CTID, ruleset.TCPSeq),
+		m.note(ruleset.UpdateElement, mapLatest, ruleset.TCPSeq, timeout+noteMargin),
 	}
 }
 
 func (m memory) refresh() ruleset.Statement {
-	return m.element(ruleset.UpdateElement, m.expected, m.sent-freshMargin, ruleset.CTID, ruleset.CTID)
+	return m.element(ruleset.UpdateElement, setExpected, m.sent-freshMargin, ruleset.CTID, ruleset.CTID)
 }
 
 // lock makes what the server acknowledges now the locked sequence number. An update leaves a map's value as it is, so that
 // the one before is deleted first.
 func (m memory) lock(timeout time.Duration) several {
 	return several{
-		m.note(ruleset.DeleteElement, m.latest, ruleset.TCPAckSeq, 0),
-		m.note(ruleset.UpdateElement, m.latest, ruleset.TCPAckSeq, timeout+noteMargin),
-		m.element(ruleset.UpdateElement, m.expected, timeout, ruleset.CTID, ruleset.TCPAckSeq),
+		m.note(ruleset.DeleteElement, mapLatest, ruleset.TCPAckSeq, 0),
+		m.note(ruleset.UpdateElement, mapLatest, ruleset.TCPAckSeq, timeout+noteMargin),
+		m.element(ruleset.UpdateElement, setExpected, timeout, ruleset.CTID, ruleset.TCPAckSeq),
 	}
 }
 
 // request notes that a request goes to the server from here.
 func (m memory) request() several {
 	return several{
-		m.element(ruleset.UpdateElement, m.requested, m.sent+noteMargin, ruleset.CTID, ruleset.TCPSeq),
-		m.note(ruleset.DeleteElement, m.asked, ruleset.TCPSeq, 0),
-		m.note(ruleset.UpdateElement, m.asked, ruleset.TCPSeq, m.sent+noteMargin),
+		m.element(ruleset.UpdateElement, setRequested, m.sent+noteMargin, ruleset.CTID, ruleset.TCPSeq),
+		m.note(ruleset.DeleteElement, mapAsked, ruleset.TCPSeq, 0),
+		m.note(ruleset.UpdateElement, mapAsked, ruleset.TCPSeq, m.sent+noteMargin),
 	}
 }
 
@@ -157,37 +172,15 @@ func (m memory) request() several {
 func (m memory) forget(of string) several {
 	return several{
 		ruleset.SetTCPAckSeq{From: ruleset.Field{Kind: ruleset.CTID, Map: of}},
-		m.element(ruleset.DeleteElement, m.expected, 0, ruleset.CTID, ruleset.TCPAckSeq),
-		m.element(ruleset.DeleteElement, m.requested, 0, ruleset.CTID, ruleset.TCPAckSeq),
-		m.element(ruleset.DeleteElement, m.expected, 0, ruleset.CTID, ruleset.CTID),
+		m.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPAckSeq),
+		m.element(ruleset.DeleteElement, setRequested, 0, ruleset.CTID, ruleset.TCPAckSeq),
+		m.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.CTID),
 		m.note(ruleset.DeleteElement, of, ruleset.TCPAckSeq, 0),
 		ruleset.SetTCPAckSeq{},
 	}
 }
 
-// locked adds the chains that hold databases' memories, and those that lead there: by source for the server's packets, by
-// destination for the client's.
-func (c *compiler) locked(p *policy.Policy) {
-	for _, db := range p.Databases() {
-		if c.gated[db.Name()] {
-			c.remember(memoryOf(db.Name(), c.sent), db.Name())
-		}
-	}
-	for _, chain := range memoryChains {
-		var rules []ruleset.Rule
-		for _, f := range families {
-			key := fields(f.daddr, ruleset.THDport)
-			if chain == chainAnswer || chain == chainLock {
-				key = fields(f.saddr, ruleset.THSport)
-			}
-			rules = append(rules, rule(f.is(), ruleset.VerdictMap{Key: key, Map: chain + f.suffix}))
-		}
-		c.regular(chain, rules...)
-	}
-	c.inPlace()
-}
-
-// remember adds a database's own chains.
+// locked adds the chains of the memory.
 //
 // place does not come back with a segment at the locked byte; it goes to the test. It comes back with everything else.
 //
@@ -195,25 +188,28 @@ func (c *compiler) locked(p *policy.Policy) {
 // sequence number, and with one that says what no server says there.
 //
 // lock and asked do not come back if there was room.
-func (c *compiler) remember(db memory, name string) {
-	m := c.mark
+func (c *compiler) locked() {
+	m, db := c.mark, memory{c.sent}
 	synAck := flags(syn|ack, syn|ack)
 	tentative := m.stage(ClassRequested, ClassHello, ClassGSS)
-	c.regular(chainPlace+"_"+name,
+	c.regular(chainPlace,
 		because("only a request may be repeated there", db.atRequest(), m.notStage(ClassRequested, ClassGSS), back),
 		rule(statements(payload, db.at(), db.renew(db.sent), db.refresh(), goTo(chainInPlace))...),
 		because("it ends without a word", anyFlag(fin|rst), db.at(),
-			db.element(ruleset.DeleteElement, db.expected, 0, ruleset.CTID, ruleset.TCPSeq), back),
+			db.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPSeq), back),
 		because("the client has completed the TCP handshake", statements(db.at(), db.renew(requestTimeout))...))
-	c.regular(chainAnswer+"_"+name,
+	c.regular(chainAnswer,
 		because("repeated, while a first segment is on its way", synAck, db.waits(), tentative, accept),
+		because("the endpoint's budget is used up", families[0].is(), synAck, c.overBudget(families[0]), back),
+		because("the endpoint's budget is used up", families[1].is(), synAck, c.overBudget(families[1]), back),
 		rule(statements(synAck, db.lock(synTimeout), m.set(ClassBegun), accept)...),
 		because("no room", synAck, back),
 		rule(db.waits(), goTo(chainNothingNew)),
 		because("the lock may have expired: nobody knows what the server took", tentative, db.stale(), m.set(ClassUnknown)))
-	c.regular(chainLock+"_"+name, rule(statements(db.lock(requestTimeout), accept)...))
-	c.regular(chainAsked+"_"+name, rule(statements(db.request(), accept)...))
-	c.regular(chainForget+"_"+name, rule(statements(db.forget(db.latest))...), rule(statements(db.forget(db.asked))...))
+	c.regular(chainLock, rule(statements(db.lock(requestTimeout), accept)...))
+	c.regular(chainAsked, rule(statements(db.request(), accept)...))
+	c.regular(chainForget, rule(statements(db.forget(mapLatest))...), rule(statements(db.forget(mapAsked))...))
+	c.inPlace()
 }
 
 // chainInPlace is where a segment at the locked byte goes.

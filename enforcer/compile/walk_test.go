@@ -162,6 +162,9 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 			if !ok {
 				return verdict{}, false
 			}
+			if s.Over != (ruleset.Limit{}) {
+				return verdict{}, false // never exceeded here
+			}
 			if s.Op == ruleset.DeleteElement {
 				delete(w.dynamic[s.Set], string(key))
 				continue

@@ -347,8 +347,12 @@ func (d *ruleDecoder) inAnonymous(l *expr.Lookup, values [][]byte) error {
 }
 
 func (d *ruleDecoder) dynset(s *expr.Dynset) error {
-	if s.Invert || len(s.Exprs) > 0 {
-		return foreign("a dynset with expressions")
+	if s.Invert {
+		return foreign("a dynset that is inverted")
+	}
+	over, err := decodeOver(s.Exprs)
+	if err != nil {
+		return err
 	}
 	var data ruleset.Field
 	if s.SrcRegData != 0 {
@@ -367,11 +371,23 @@ func (d *ruleDecoder) dynset(s *expr.Dynset) error {
 	}
 	for op, code := range setOps {
 		if code == s.Operation {
-			d.emit(ruleset.Dynset{Op: op, Key: key, Set: s.SetName, Timeout: s.Timeout, Data: data})
+			d.emit(ruleset.Dynset{Op: op, Key: key, Set: s.SetName, Timeout: s.Timeout, Data: data, Over: over})
 			return nil
 		}
 	}
 	return foreign("dynset operation %d", s.Operation)
+}
+
+// decodeOver reads the limit that a dynset counts by.
+func decodeOver(expressions []expr.Any) (ruleset.Limit, error) {
+	if len(expressions) == 0 {
+		return ruleset.Limit{}, nil
+	}
+	l, ok := expressions[0].(*expr.Limit)
+	if len(expressions) > 1 || !ok || !l.Over || l.Type != expr.LimitTypePkts || l.Unit != expr.LimitTimeSecond {
+		return ruleset.Limit{}, foreign("a dynset with expressions that are no limit to be exceeded")
+	}
+	return ruleset.Limit{Rate: l.Rate, Burst: l.Burst}, nil
 }
 
 func (d *ruleDecoder) setMark(c *expr.Ct) error {

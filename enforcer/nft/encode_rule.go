@@ -252,6 +252,14 @@ func (e *ruleEncoder) dynset(d ruleset.Dynset) error {
 		e.add(data)
 		encoded.SrcRegData = register(dataIndex)
 	}
+	if d.Over != (ruleset.Limit{}) {
+		limit, err := limitExpr(d.Over)
+		if err != nil {
+			return fmt.Errorf("set %q: %w", d.Set, err)
+		}
+		limit.Over = true
+		encoded.Exprs = []expr.Any{limit}
+	}
 	e.add(encoded)
 	return nil
 }
@@ -315,11 +323,19 @@ func counter(c ruleset.Counter) operation {
 }
 
 func (e *ruleEncoder) limit(l ruleset.Limit) error {
-	if l.Rate == 0 || l.Burst == 0 {
-		return fmt.Errorf("limit of %d/second with burst %d: both must be positive (the kernel replaces a burst of 0)", l.Rate, l.Burst)
+	encoded, err := limitExpr(l)
+	if err != nil {
+		return err
 	}
-	e.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: l.Rate, Unit: expr.LimitTimeSecond, Burst: l.Burst})
+	e.add(encoded)
 	return nil
+}
+
+func limitExpr(l ruleset.Limit) (*expr.Limit, error) {
+	if l.Rate == 0 || l.Burst == 0 {
+		return nil, fmt.Errorf("limit of %d/second with burst %d: both must be positive (the kernel replaces a burst of 0)", l.Rate, l.Burst)
+	}
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: l.Rate, Unit: expr.LimitTimeSecond, Burst: l.Burst}, nil
 }
 
 func logExpr(l ruleset.Log) operation {

@@ -76,7 +76,11 @@ func printDynset(s Dynset) string {
 	if s.Data.Kind != FieldInvalid {
 		data = " : " + s.Data.String()
 	}
-	return fmt.Sprintf("%s @%s { %s%s%s }", s.Op, s.Set, printFields(s.Key), timeout, data)
+	over := ""
+	if s.Over != (Limit{}) {
+		over = fmt.Sprintf(" limit rate over %d/second burst %d packets", s.Over.Rate, s.Over.Burst)
+	}
+	return fmt.Sprintf("%s @%s { %s%s%s%s }", s.Op, s.Set, printFields(s.Key), timeout, over, data)
 }
 
 func printInAnonymous(s InAnonymous) string {

@@ -229,6 +229,8 @@ type Dynset struct {
 	Set     string
 	Timeout time.Duration // 0: the set's default
 	Data    Field         // of a map: the value; otherwise the zero value
+	// Over, unless it is the zero value, counts packets by element, and the rule goes on only with those beyond this limit.
+	Over Limit
 }
 
 // SetMark sets ct mark to (mark & ^Mask) | Value: other bits stay as they are.

@@ -105,7 +105,7 @@ func (f *Field) PlayAll(ctx context.Context, attempts []Attempt, to topology.End
 }
 
 // readPatience is how long a server may take to read what its kernel has taken. One that never does has closed the connection.
-const readPatience = 250 * time.Millisecond
+const readPatience = time.Second
 
 // notRead is what a server acknowledges of each connection and its application never reads: the end of the stream, or an
 // urgent byte.
