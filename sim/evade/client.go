@@ -162,7 +162,7 @@ func (c *client) send(s Segment) {
 	}
 	c.clock++
 	datagrams, err := s.encode(header{local: c.local, remote: c.to.Addr, seq: c.isn + 1 + uint32(s.At), ack: c.ack,
-		clock: c.clock, echo: c.echo, window: c.window, stamps: true, id: c.field.datagram.Add(1)})
+		clock: c.clock, echo: c.echo, window: c.window, stamps: true, id: identification.Add(1)})
 	c.fail(err)
 	for _, d := range datagrams {
 		if c.err == nil {

@@ -71,7 +71,6 @@ type Field struct {
 	recorder Recorder
 	radio    radio
 	nextPort *atomic.Uint32
-	datagram atomic.Uint32 // identification of fragments: one count for all clients of one address
 	canary   map[canaryKey]netip.AddrPort
 
 	mu   sync.Mutex
@@ -83,8 +82,9 @@ type canaryKey struct {
 	is4   bool
 }
 
-// ports are handed out once for all fields of the process, since a lab has many fields.
-var ports atomic.Uint32
+// ports and the identifications of datagrams are handed out once for all fields of the process, since a lab has many fields: half a
+// datagram of one attempt waits at its destination for 30 s, and would swallow a fragment of the same number.
+var ports, identification atomic.Uint32
 
 // Open prepares attempts from a vantage whose addresses are its own alone: an Internet host. Close releases what it holds.
 func Open(lab *sim.Lab, from string, recorder Recorder) (*Field, error) {
