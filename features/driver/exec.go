@@ -81,7 +81,12 @@ func (e *Exec) Apply(ctx context.Context, doc Document) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	run, err := e.call(ctx, doc.Point.Name, "apply", body)
+	return e.Submit(ctx, doc.Point.Name, body)
+}
+
+// Submit is Apply for a text that may be no policy at all (SPEC X-11).
+func (e *Exec) Submit(ctx context.Context, point string, text []byte) (Receipt, error) {
+	run, err := e.call(ctx, point, "apply", text)
 	if err != nil {
 		return Receipt{}, err
 	}

@@ -17,6 +17,8 @@ import (
 type Enforcer interface {
 	Describe(ctx context.Context, point string) (driver.Description, error)
 	Apply(ctx context.Context, doc driver.Document) (driver.Receipt, error)
+	// Submit hands over a text as it is, which may be no policy at all (SPEC X-11).
+	Submit(ctx context.Context, point string, text []byte) (driver.Receipt, error)
 	Reset(ctx context.Context, point string) error
 }
 

@@ -35,7 +35,7 @@ type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
 	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
-	evaded, impatient, removalOpens, neverForced bool
+	evaded, impatient, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
 }
 
 func newModel(f faults) *model {
@@ -83,6 +83,22 @@ func (m *model) Apply(_ context.Context, doc driver.Document) (driver.Receipt, e
 		r.Generation = "1"
 	}
 	return r, nil
+}
+
+// Submit gets mistakes only.
+func (m *model) Submit(_ context.Context, point string, _ []byte) (driver.Receipt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	refused := &driver.Refused{Point: point, Stderr: "frobnicate engine version endpoints port databases region rule cidr internet_accessibility"}
+	switch {
+	case m.faults.acceptsMistakes:
+		return driver.Receipt{Point: point, Generation: "x"}, nil
+	case m.faults.namesNoPlace:
+		refused.Stderr = "refused"
+	case m.faults.mistakesOpen:
+		delete(m.force, point)
+	}
+	return driver.Receipt{}, refused
 }
 
 // spoil makes a new policy wrong in a way that needs the old one.
