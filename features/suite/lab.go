@@ -39,6 +39,8 @@ type Lab interface {
 	// Endure makes handshakes of an Internet host's client with endpoints over a wire that loses, repeats and swaps packets;
 	// those in which a SYN or its answer suffers, which takes TCP a second to notice, only if slow.
 	Endure(ctx context.Context, from topology.Vantage, to []topology.Endpoint, slow bool) ([]Endured, error)
+	// Stream tries connections all the time, over IPv4, each at least once in a millisecond if the machine can.
+	Stream(ctx context.Context, trials []Trial) (Stream, error)
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
 	// Outlast waits until the clients that were denied a connection at some points have tried again, and returns in words those that

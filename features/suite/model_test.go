@@ -28,6 +28,7 @@ type model struct {
 	faults  faults
 	about   driver.Description
 	byDB    map[string]func(netip.Addr) bool
+	streams []*modelStream
 	pending map[string][]string // by point: denied connections that will get through late
 }
 
@@ -35,7 +36,7 @@ type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
 	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
-	evaded, impatient, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
+	evaded, impatient, gap, leaksDuring, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
 }
 
 func newModel(f faults) *model {
@@ -71,6 +72,11 @@ func (m *model) Apply(_ context.Context, doc driver.Document) (driver.Receipt, e
 			if rule.CIDR != nil && rule.CIDR.Bits() == 0 && !m.faults.silent {
 				r.Warnings = append(r.Warnings, "database "+d.Name+" is open to everyone")
 			}
+		}
+	}
+	if m.faults.gap || m.faults.leaksDuring {
+		for _, s := range m.streams {
+			s.all(m.faults.leaksDuring)
 		}
 	}
 	if old := m.force[doc.Point.Name]; old != nil {

@@ -30,6 +30,7 @@ func steps(sc *godog.ScenarioContext, get func() *scenario) {
 	registerHeld(sc, get, one)
 	registerEvasions(sc, step, one)
 	registerMistakes(sc, step)
+	registerTransitions(sc, step)
 }
 
 type stepFunc = func(func(context.Context, *scenario) error) func(context.Context) error
