@@ -65,3 +65,23 @@ Feature: Transitions
       | "office"         | over TLS | its SYN |
     And the platform updates the managed range of "osc-fr1"
     Then each of them fared as the policy before or after a change has it
+
+  @extended @X-07
+  Scenario Outline: The enforcer of "<database>" is killed in the middle of changes
+    What is in force then is the policy before or the one after, as a whole, and the next change comes into force.
+
+    Given the database "<database>" with its defaults
+    When its owner adds the firewall rule "198.51.100.0/28" and adds the firewall rule "203.0.113.0/26"
+    And these are tried all the time:
+      | who                          | how      | tries   |
+      | "office" using 198.51.100.7  | over TLS | its SYN |
+      | "home" using 203.0.113.7     | over TLS | its SYN |
+      | "home" using 203.0.113.70    | over TLS | its SYN |
+      | "osc-fr1/web"                | over TLS | its SYN |
+    And 10 times the enforcer is killed while it replaces the firewall rule "203.0.113.0/26" by "203.0.113.64/26" or the other way round, and does it afterwards
+    Then each of them fared as the policy before or after a change has it
+
+    Examples:
+      | database         |
+      | pg-dedicated     |
+      | search-dedicated |

@@ -104,6 +104,21 @@ func (e *Exec) Submit(ctx context.Context, point string, text []byte) (Receipt, 
 	return r, nil
 }
 
+// errKilled ends a call that Interrupt kills.
+var errKilled = errors.New("killed on purpose")
+
+// Interrupt is Apply by a program that is killed, with everything that it started in its process group, after some time, unless it
+// has ended before (SPEC X-07). If it was killed, nobody knows what is in force, and the error is nil.
+func (e *Exec) Interrupt(ctx context.Context, doc Document, after time.Duration) (r Receipt, killed bool, err error) {
+	limited, cancel := context.WithTimeoutCause(ctx, after, errKilled)
+	defer cancel()
+	r, err = e.Apply(limited, doc)
+	if errors.Is(err, errKilled) {
+		return Receipt{}, true, nil
+	}
+	return r, false, err
+}
+
 // Reset takes everything out of force at a point.
 func (e *Exec) Reset(ctx context.Context, point string) error {
 	run, err := e.call(ctx, point, "reset", nil)

@@ -19,6 +19,8 @@ type Enforcer interface {
 	Apply(ctx context.Context, doc driver.Document) (driver.Receipt, error)
 	// Submit hands over a text as it is, which may be no policy at all (SPEC X-11).
 	Submit(ctx context.Context, point string, text []byte) (driver.Receipt, error)
+	// Interrupt is Apply by a process that is killed after some time, unless it has answered before (SPEC X-07).
+	Interrupt(ctx context.Context, doc driver.Document, after time.Duration) (r driver.Receipt, killed bool, err error)
 	Reset(ctx context.Context, point string) error
 }
 

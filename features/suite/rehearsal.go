@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"drawbridge/features/driver"
 	"drawbridge/features/oracle"
@@ -67,6 +68,11 @@ func (p *paper) Describe(context.Context, string) (driver.Description, error) {
 // Apply is never called: the conductor asks the paper for its answer to a state.
 func (p *paper) Apply(context.Context, driver.Document) (driver.Receipt, error) {
 	return driver.Receipt{}, errors.New("a rehearsal has no enforcer")
+}
+
+// Interrupt is never answered: on paper, every change is killed before it began.
+func (p *paper) Interrupt(context.Context, driver.Document, time.Duration) (driver.Receipt, bool, error) {
+	return driver.Receipt{}, true, nil
 }
 
 // Submit refuses whatever it gets: scenarios hand over mistakes only.

@@ -31,6 +31,7 @@ func steps(sc *godog.ScenarioContext, get func() *scenario) {
 	registerEvasions(sc, step, one)
 	registerMistakes(sc, step)
 	registerTransitions(sc, step)
+	registerKills(sc, step)
 }
 
 type stepFunc = func(func(context.Context, *scenario) error) func(context.Context) error

@@ -87,9 +87,7 @@ func (j *judgement) try(i int, shots []Shot, phases []phase, verdicts map[*platf
 			if !p.meets(s) {
 				continue
 			}
-			for _, state := range p.states {
-				right = right || s.fared(verdicts[state])
-			}
+			right = right || p.allows(s, verdicts)
 			when = p.String(s)
 		}
 		if !right {
@@ -99,6 +97,20 @@ func (j *judgement) try(i int, shots []Shot, phases []phase, verdicts map[*platf
 	j.windows.tries += len(shots)
 	j.windows.wrong += len(j.wrong[i])
 	j.tries[i] = fmt.Sprintf("tried %d times in %s, served %d times", len(shots), shots[len(shots)-1].Began.Sub(shots[0].Began).Round(time.Millisecond), served)
+}
+
+// allows reports whether a try fared as one of the states has it. Where one lets it pass and another does not, the change may
+// have come between the first packet and its answer.
+func (p phase) allows(s Shot, verdicts map[*platform.State]oracle.Verdict) bool {
+	var serves, denies bool
+	for _, state := range p.states {
+		v := verdicts[state]
+		if s.fared(v) {
+			return true
+		}
+		serves, denies = serves || v.Class == oracle.Served, denies || v.Class == oracle.Denied
+	}
+	return serves && denies && s.Passed
 }
 
 func (p phase) String(s Shot) string {

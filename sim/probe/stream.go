@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -16,8 +17,8 @@ import (
 	"drawbridge/topology/flow"
 )
 
-// pace is the time between two rounds of a Stream: half the millisecond that is promised, as a loaded machine is late.
-const pace = 500 * time.Microsecond
+// pace is the time between two rounds of a Stream: a little less than the millisecond that is promised, as a loaded machine is late.
+const pace = 900 * time.Microsecond
 
 // talkers is how many clients say the same at once: a conversation takes longer than a SYN.
 const talkers = 3
@@ -34,8 +35,38 @@ const (
 	lastStreamPort  = firstPort - 1
 )
 
-// streamPorts are handed out once for all streams of the process.
-var streamPorts atomic.Uint32
+// answerLimit is how late a SYN may be answered: before the server's TCP, whose first answer may have been dropped, tries again
+// after a second.
+const answerLimit = 500 * time.Millisecond
+
+// streamPorts hands out source ports for each way that streams go: a port that was used a moment ago belongs to a connection that
+// the database or the enforcement point may remember. The zero value is ready.
+type streamPorts struct {
+	mu   sync.Mutex
+	last map[streamWay]uint32
+	syns atomic.Uint32 // numbers every SYN of all streams
+}
+
+type streamWay struct {
+	from netip.Addr
+	to   netip.AddrPort
+}
+
+// next returns a port that nobody had on this way for some eighteen thousand SYNs.
+func (p *streamPorts) next(way streamWay, taken map[uint16]bool) uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil {
+		p.last = map[streamWay]uint32{}
+	}
+	for {
+		n := p.last[way]
+		p.last[way]++
+		if port := uint16(firstStreamPort + n%(lastStreamPort-firstStreamPort+1)); !taken[port] {
+			return port
+		}
+	}
+}
 
 // StreamSpec is what a Stream tries again and again: the SYN of a client alone, or also what the client says first.
 type StreamSpec struct {
@@ -72,14 +103,14 @@ type Stream struct {
 
 	mu     sync.Mutex
 	shots  []*Shot
-	byPort map[uint16]*Shot // SYNs
-	fences map[uint16]chan struct{}
+	bySeq  map[uint32]*Shot // SYNs
+	fences map[uint32]chan struct{}
 }
 
 // Stream starts trying connections, over IPv4, every one of them more than once in a millisecond if the machine can. It returns
 // once some have been tried.
 func (p *Prober) Stream(ctx context.Context, specs []StreamSpec) (_ *Stream, err error) {
-	s := &Stream{p: p, specs: specs, taps: map[string]*capture.Tap{}, byPort: map[uint16]*Shot{}, fences: map[uint16]chan struct{}{}}
+	s := &Stream{p: p, specs: specs, taps: map[string]*capture.Tap{}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -155,22 +186,22 @@ func (s *Stream) watch(point string) error {
 // see notes what left an enforcement point: the SYN, towards the database, or the database's answer.
 func (s *Stream) see(c capture.Packet) {
 	answer := c.Flags.Has(capture.ACK)
-	port := c.Flow.Src.Port()
+	seq := c.Seq
 	if answer {
-		port = c.Flow.Dst.Port()
+		seq = c.Ack - 1
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f, ok := s.fences[port]; ok && answer {
+	if f, ok := s.fences[seq]; ok && answer {
 		close(f)
-		delete(s.fences, port)
+		delete(s.fences, seq)
 	}
-	shot := s.byPort[port]
+	shot := s.bySeq[seq]
 	if shot == nil {
 		return
 	}
 	shot.Passed = true
-	if answer && !shot.Served {
+	if answer && !shot.Served && c.At.Sub(shot.Began) < answerLimit {
 		shot.Served, shot.Ended = true, c.At
 	}
 }
@@ -187,13 +218,12 @@ func (s *Stream) run(timer *timer) {
 			if sender == nil {
 				continue
 			}
-			port := s.port()
-			shot := &Shot{Spec: i, Began: time.Now()}
-			shot.Ended = shot.Began.Add(pace)
-			s.mu.Lock()
-			s.shots, s.byPort[port] = append(s.shots, shot), shot
-			s.mu.Unlock()
-			if err := sender.send(port, s.specs[i].To.Addr); err != nil {
+			err := s.send(sender, s.specs[i].To.Addr, func(seq uint32) {
+				shot := &Shot{Spec: i, Began: time.Now()}
+				shot.Ended = shot.Began.Add(pace)
+				s.shots, s.bySeq[seq] = append(s.shots, shot), shot
+			})
+			if err != nil {
 				s.fail(err)
 				return
 			}
@@ -217,14 +247,14 @@ func (s *Stream) err() error {
 	return nil
 }
 
-// port returns a port that no stream had for some fifteen thousand SYNs.
-func (s *Stream) port() uint16 {
-	for {
-		n := streamPorts.Add(1) - 1
-		if port := uint16(firstStreamPort + n%(lastStreamPort-firstStreamPort+1)); !s.p.taken[port] {
-			return port
-		}
-	}
+// send sends a SYN to an address and returns its sequence number, by which it and its answer are known everywhere: no NAT of the
+// fabric changes it. note is called before the SYN is on its way.
+func (s *Stream) send(sender *synSender, to netip.AddrPort, note func(seq uint32)) error {
+	seq := s.p.stream.syns.Add(1) << 4 // whose neighbours are nobody's
+	s.mu.Lock()
+	note(seq)
+	s.mu.Unlock()
+	return sender.send(s.p.stream.next(streamWay{sender.source, to}, s.p.taken), seq, to)
 }
 
 // Rounds returns after some more rounds.
@@ -282,12 +312,8 @@ func (s *Stream) fence(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("%w: point %s has no canary", ErrSpec, s.specs[i].To.Point)
 		}
-		port, through := s.port(), make(chan struct{})
-		s.mu.Lock()
-		delete(s.byPort, port)
-		s.fences[port] = through
-		s.mu.Unlock()
-		if err := sender.send(port, to.Addr); err != nil {
+		through := make(chan struct{})
+		if err := s.send(sender, to.Addr, func(seq uint32) { s.fences[seq] = through }); err != nil {
 			return err
 		}
 		select {

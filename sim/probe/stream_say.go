@@ -110,9 +110,9 @@ func newSYNSender(ns *netns.Handle, source netip.Addr) (*synSender, error) {
 	return &synSender{fd: fd, source: source, buf: gopacket.NewSerializeBuffer()}, nil
 }
 
-func (s *synSender) send(port uint16, to netip.AddrPort) error {
+func (s *synSender) send(port uint16, seq uint32, to netip.AddrPort) error {
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: s.source.AsSlice(), DstIP: to.Addr().AsSlice()}
-	tcp := &layers.TCP{SrcPort: layers.TCPPort(port), DstPort: layers.TCPPort(to.Port()), Seq: uint32(time.Now().UnixNano()), SYN: true, Window: 65535}
+	tcp := &layers.TCP{SrcPort: layers.TCPPort(port), DstPort: layers.TCPPort(to.Port()), Seq: seq, SYN: true, Window: 65535}
 	err := errors.Join(tcp.SetNetworkLayerForChecksum(ip),
 		gopacket.SerializeLayers(s.buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, tcp))
 	if err != nil {
