@@ -157,6 +157,8 @@ type WindowsReport struct {
 	Changes int `json:"changes"`
 	Tries   int `json:"tries"`
 	Wrong   int `json:"wrong"` // tries that fared as neither policy has it; must be 0
+	// Cut: conversations that Force TLS ended as it came on in the middle of them, which SPEC X-05 allows.
+	Cut int `json:"cut_at_their_beginning"`
 	// Gap is the longest time in which a connection was not tried: nothing is known of what happened in less.
 	Gap float64 `json:"longest_gap_ms"`
 	// Deny and Allow are the times from the call of the enforcer to the first try that fared by the new policy, after which none fared
@@ -167,9 +169,9 @@ type WindowsReport struct {
 
 // windows are the same, of one scenario.
 type windows struct {
-	changes, tries, wrong int
-	gap                   time.Duration
-	deny, allow           []time.Duration
+	changes, tries, wrong, cut int
+	gap                        time.Duration
+	deny, allow                []time.Duration
 }
 
 func (r *Report) measureWindows() {
@@ -178,6 +180,7 @@ func (r *Report) measureWindows() {
 	var deny, allow []time.Duration
 	for _, s := range r.Scenarios {
 		sum.Changes, sum.Tries, sum.Wrong = sum.Changes+s.windows.changes, sum.Tries+s.windows.tries, sum.Wrong+s.windows.wrong
+		sum.Cut += s.windows.cut
 		gap = max(gap, s.windows.gap)
 		deny, allow = append(deny, s.windows.deny...), append(allow, s.windows.allow...)
 	}
