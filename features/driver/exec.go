@@ -81,7 +81,12 @@ func (e *Exec) Apply(ctx context.Context, doc Document) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	run, err := e.call(ctx, doc.Point.Name, "apply", body)
+	return e.Submit(ctx, doc.Point.Name, body)
+}
+
+// Submit is Apply for a text that may be no policy at all (SPEC X-11).
+func (e *Exec) Submit(ctx context.Context, point string, text []byte) (Receipt, error) {
+	run, err := e.call(ctx, point, "apply", text)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -97,6 +102,21 @@ func (e *Exec) Apply(ctx context.Context, doc Document) (Receipt, error) {
 	}
 	r.Point, r.Duration, r.Warnings = run.point, run.duration, warnings(run.stderr.text())
 	return r, nil
+}
+
+// errKilled ends a call that Interrupt kills.
+var errKilled = errors.New("killed on purpose")
+
+// Interrupt is Apply by a program that is killed, with everything that it started in its process group, after some time, unless it
+// has ended before (SPEC X-07). If it was killed, nobody knows what is in force, and the error is nil.
+func (e *Exec) Interrupt(ctx context.Context, doc Document, after time.Duration) (r Receipt, killed bool, err error) {
+	limited, cancel := context.WithTimeoutCause(ctx, after, errKilled)
+	defer cancel()
+	r, err = e.Apply(limited, doc)
+	if errors.Is(err, errKilled) {
+		return Receipt{}, true, nil
+	}
+	return r, false, err
 }
 
 // Reset takes everything out of force at a point.

@@ -60,6 +60,15 @@ func (b *bounded) Send(ctx context.Context, packets []Packet) ([]Outcome, error)
 	return b.Lab.Send(ctx, packets)
 }
 
+func (b *bounded) Stream(ctx context.Context, trials []Trial) (Stream, error) {
+	for _, t := range trials {
+		if err := b.allows(t.Connection); err != nil {
+			return nil, err
+		}
+	}
+	return b.Lab.Stream(ctx, trials)
+}
+
 func (b *bounded) Evade(ctx context.Context, from topology.Vantage, to topology.Endpoint, names []string) ([]Evasion, error) {
 	if err := b.allows(oracle.Connection{From: from, To: to}); err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ type conductor struct {
 	state    *platform.State // what is in force now
 	dirty    map[string]bool // points that differ from the defaults, or may
 	free     map[string]bool // points at which no policy is in force
+	under    *transition     // what is tried all the time, if anything is
 }
 
 func newConductor(w *topology.World, lab Lab, enforcer Enforcer) *conductor {
@@ -133,7 +134,9 @@ func (c *conductor) change(ctx context.Context, next *platform.State, databases 
 		}
 		c.dirty[p] = true
 	}
+	before, began := c.state, time.Now()
 	given, err := c.apply(ctx, next, points)
+	ended := time.Now()
 	switch {
 	case err != nil:
 		return err
@@ -145,6 +148,7 @@ func (c *conductor) change(ctx context.Context, next *platform.State, databases 
 		return notConformant("one change was accepted at some points and refused at others:\n%v", errors.Join(given.words()...))
 	}
 	c.state = next
+	c.under.during(window{began: began, ended: ended, before: before, after: next})
 	for _, p := range points {
 		delete(c.free, p)
 	}

@@ -17,6 +17,10 @@ import (
 type Enforcer interface {
 	Describe(ctx context.Context, point string) (driver.Description, error)
 	Apply(ctx context.Context, doc driver.Document) (driver.Receipt, error)
+	// Submit hands over a text as it is, which may be no policy at all (SPEC X-11).
+	Submit(ctx context.Context, point string, text []byte) (driver.Receipt, error)
+	// Interrupt is Apply by a process that is killed after some time, unless it has answered before (SPEC X-07).
+	Interrupt(ctx context.Context, doc driver.Document, after time.Duration) (r driver.Receipt, killed bool, err error)
 	Reset(ctx context.Context, point string) error
 }
 
@@ -37,6 +41,8 @@ type Lab interface {
 	// Endure makes handshakes of an Internet host's client with endpoints over a wire that loses, repeats and swaps packets;
 	// those in which a SYN or its answer suffers, which takes TCP a second to notice, only if slow.
 	Endure(ctx context.Context, from topology.Vantage, to []topology.Endpoint, slow bool) ([]Endured, error)
+	// Stream tries connections all the time, over IPv4, each at least once in a millisecond if the machine can.
+	Stream(ctx context.Context, trials []Trial) (Stream, error)
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
 	// Outlast waits until the clients that were denied a connection at some points have tried again, and returns in words those that

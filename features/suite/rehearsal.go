@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"drawbridge/features/driver"
 	"drawbridge/features/oracle"
@@ -68,6 +69,19 @@ func (p *paper) Describe(context.Context, string) (driver.Description, error) {
 func (p *paper) Apply(context.Context, driver.Document) (driver.Receipt, error) {
 	return driver.Receipt{}, errors.New("a rehearsal has no enforcer")
 }
+
+// Interrupt is never answered: on paper, every change is killed before it began.
+func (p *paper) Interrupt(context.Context, driver.Document, time.Duration) (driver.Receipt, bool, error) {
+	return driver.Receipt{}, true, nil
+}
+
+// Submit refuses whatever it gets: scenarios hand over mistakes only.
+func (p *paper) Submit(_ context.Context, point string, _ []byte) (driver.Receipt, error) {
+	return driver.Receipt{}, &driver.Refused{Point: point, Stderr: everyPlace}
+}
+
+// everyPlace names the place of every mistake there is.
+const everyPlace = "frobnicate engine version endpoints port databases region rule cidr internet_accessibility"
 
 func (p *paper) answer(state *platform.State, point string) (driver.Receipt, error) {
 	at, _ := p.world.Point(point)

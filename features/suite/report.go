@@ -64,8 +64,9 @@ type Report struct {
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
 	Apply          Durations         `json:"apply"`
-	Denials        Durations         `json:"denials"`    // time to conclude a denial, in the scenarios
-	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
+	Denials        Durations         `json:"denials"`           // time to conclude a denial, in the scenarios
+	Windows        *WindowsReport    `json:"windows,omitempty"` // what was tried while policies changed
+	Statements     []StatementReport `json:"statements"`        // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
 	Lattice        *LatticeReport    `json:"lattice,omitempty"` // with --lattice
 }
@@ -130,6 +131,7 @@ type ScenarioReport struct {
 	Policies   []string      `json:"policies,omitempty"` // unless it passed: files with the policies, in the report directory
 	Attempts   []AttemptLine `json:"attempts"`
 
+	windows windows
 	number  int // its place among the selected scenarios, from 1
 	denials []time.Duration
 }
@@ -296,6 +298,9 @@ func (r *Report) WriteSummary(w io.Writer) error {
 		fmt.Fprintf(&b, "denials were judged by patience (%s), not by fence\n", r.Patience)
 	}
 	fmt.Fprintf(&b, "denials: %d, concluded after a median of %.2f ms, 99th percentile %.1f ms\n", r.Denials.Count, r.Denials.P50, r.Denials.P99)
+	if r.Windows != nil {
+		b.WriteString(r.Windows.String())
+	}
 	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -84,6 +84,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)
 	r.report.Denials = percentiles(r.denials())
+	r.report.measureWindows()
 	r.report.trace()
 	r.report.conclude(err)
 	if errors.Is(err, ErrUsage) {

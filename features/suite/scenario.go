@@ -368,5 +368,9 @@ func (s *scenario) finish(ctx context.Context) error {
 	for _, h := range s.held {
 		_ = h.session.Close() // cut connections cannot say goodbye
 	}
+	if s.under != nil { // a step failed in between: what was tried is not judged
+		_, _ = s.under.stream.Stop(ctx)
+		s.under = nil
+	}
 	return errors.Join(err, s.restore(ctx))
 }

@@ -29,6 +29,9 @@ func steps(sc *godog.ScenarioContext, get func() *scenario) {
 	registerVerdicts(sc, get, step, one)
 	registerHeld(sc, get, one)
 	registerEvasions(sc, step, one)
+	registerMistakes(sc, step)
+	registerTransitions(sc, step)
+	registerKills(sc, step)
 }
 
 type stepFunc = func(func(context.Context, *scenario) error) func(context.Context) error

@@ -58,6 +58,7 @@ type Prober struct {
 	reg      registry
 	fences   fences
 	nextPort atomic.Uint32
+	stream   streamPorts
 	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
 	nextMark atomic.Uint64
 	patience time.Duration
