@@ -137,7 +137,8 @@ type Report struct {
 	Results  []Result `json:"results"`
 }
 
-// Conclude computes what is said of all rows, of which there is at least one. One row that missed the goal misses it for all.
+// Conclude computes what is said of all rows, of which there is at least one. One row that missed the goal misses it for all, and so do
+// all together, in which there is less noise.
 func (r *Report) Conclude() {
 	r.Goal = Goal
 	var gate, proxy []float64
@@ -148,5 +149,9 @@ func (r *Report) Conclude() {
 			worst = row.Verdict
 		}
 	}
-	r.AllGate, r.AllProxy, r.Verdict = NewSpread(gate), NewSpread(proxy), worst
+	r.AllGate, r.AllProxy = NewSpread(gate), NewSpread(proxy)
+	if verdictOf(r.AllGate) == Missed {
+		worst = Missed
+	}
+	r.Verdict = worst
 }

@@ -131,13 +131,31 @@ func TestOneRowMissesTheGoalForAll(t *testing.T) {
 	require.NoError(t, r.Write(dir))
 	text, err := os.ReadFile(filepath.Join(dir, "bench-tls.md"))
 	require.NoError(t, err)
-	require.Contains(t, string(text), "Missed beyond noise: mysql dedicated new tls.")
+	require.Contains(t, string(text), "Missed beyond noise: mysql dedicated new tls.\n")
 	requireAligned(t, string(text))
 	text, err = os.ReadFile(filepath.Join(dir, "bench-tls.json"))
 	require.NoError(t, err)
 	var back bench.Report
 	require.NoError(t, json.Unmarshal(text, &back))
 	require.Equal(t, r, back)
+}
+
+// TestAllRowsTogether: what no row has rounds enough to tell, all of them may.
+func TestAllRowsTogether(t *testing.T) {
+	var r bench.Report
+	for i := range 3 {
+		row := bench.Row{Engine: topology.Redis, Model: topology.Shared, TLS: true}
+		r.Results = append(r.Results, bench.NewResult(row, samples(0.9, 0.5, 2), 2))
+		r.Conclude()
+		want := bench.Noise
+		if i == 2 { // six ratios
+			want = bench.Missed
+		}
+		require.Equal(t, want, r.Verdict, i)
+	}
+	var text strings.Builder
+	require.NoError(t, r.WriteMarkdown(&text))
+	require.Contains(t, text.String(), "Missed beyond noise: all together.")
 }
 
 // requireAligned: the lines of each table are of one length.

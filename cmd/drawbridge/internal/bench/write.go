@@ -67,6 +67,9 @@ func (r *Report) introduce(b *strings.Builder) {
 
 func (r *Report) conclusion() string {
 	var missed, unclear []string
+	if verdictOf(r.AllGate) == Missed {
+		missed = append(missed, "all together")
+	}
 	for _, row := range r.Results {
 		switch row.Verdict {
 		case Missed:
