@@ -17,8 +17,9 @@ GOTEST := $(GO) test -buildvcs=false -timeout 20m
 WITH_TOOLS := .ci/tools --
 REPORT ?= report
 CONFORM_FLAGS ?=
+BENCH_FLAGS ?=
 
-.PHONY: help build conform conform-real test mutants patience race lint bench readme clean
+.PHONY: help build conform conform-real test mutants patience race lint bench bench-tls readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 
 bench: ## run the benchmarks
 	$(WITH_TOOLS) $(GOTEST) -run '^$$' -bench . -benchmem ./...
+
+bench-tls: build ## compare the gate with no firewall and with HAProxy under load on real servers; some 4 minutes, writes report/bench-tls/
+	$(WITH_TOOLS) ./bin/drawbridge bench tls --report '$(REPORT)/bench-tls' $(BENCH_FLAGS)
 
 readme: ## copy what the last `make conform` said into README.md
 	$(GO) run ./cmd/readme -report '$(REPORT)' -readme README.md

@@ -37,6 +37,11 @@ var packages = map[string]string{
 
 // Installation is the distribution's servers, and a directory for their data.
 type Installation struct {
+	// Quiet servers tell nothing of their clients: no event reaches a journal, and Sync and Seen fail with ErrQuiet. It is for
+	// measurements, in which a server that logs every statement would be slower than whatever is measured in front of it. It is
+	// set before the first Start.
+	Quiet bool
+
 	dir      string
 	programs map[string]string
 

@@ -100,19 +100,23 @@ func (i *Installation) startMariaDB(ctx context.Context, s *Server) error {
 	}
 	m := &mariadbServer{ledger: s.ledger}
 	s.engine = m
-	if err := m.listen(s.cfg, dir); err != nil {
-		return err
+	if !s.quiet {
+		if err := m.listen(s.cfg, dir); err != nil {
+			return err
+		}
 	}
 	ready := make(chan struct{})
 	log := newMariadbLog(s.ledger, func() { close(ready) })
-	cmd, err := i.mariadbCommand(s.cfg, dir)
+	cmd, err := i.mariadbCommand(s.cfg, dir, s.quiet)
 	if err != nil {
 		return err
 	}
 	if s.process, err = launch(s.cfg.Node, cmd, log.takeError); err != nil {
 		return err
 	}
-	go eachLine(m.log, log.takeGeneral)
+	if m.log != nil {
+		go eachLine(m.log, log.takeGeneral)
+	}
 	if err := s.process.await(ctx, ready); err != nil {
 		return err
 	}
@@ -122,16 +126,21 @@ func (i *Installation) startMariaDB(ctx context.Context, s *Server) error {
 	return m.admin.QueryRowContext(ctx, "SELECT CONCAT('MariaDB ', @@version)").Scan(&s.program)
 }
 
-func (i *Installation) mariadbCommand(cfg Config, dir string) (*exec.Cmd, error) {
+func (i *Installation) mariadbCommand(cfg Config, dir string, quiet bool) (*exec.Cmd, error) {
 	share, err := i.mariadbShare()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(i.programs["mariadbd"], append(mariadbBasics(share, dir),
+	args := append(mariadbBasics(share, dir),
 		"--socket="+filepath.Join(dir, mariadbSocket), "--port="+strconv.Itoa(int(cfg.Port)), "--pid-file="+filepath.Join(dir, "pid"),
-		"--ssl-cert="+filepath.Join(dir, certFile), "--ssl-key="+filepath.Join(dir, keyFile),
+		"--ssl-cert="+filepath.Join(dir, certFile), "--ssl-key="+filepath.Join(dir, keyFile))
+	if quiet {
+		args = append(args, "--general-log=0", "--log-warnings=0")
+	} else {
 		// Warnings of level 4 and more name each connection that ended before its login.
-		"--general-log=1", "--general-log-file="+filepath.Join(dir, mariadbPipe), "--log-warnings=9")...)
+		args = append(args, "--general-log=1", "--general-log-file="+filepath.Join(dir, mariadbPipe), "--log-warnings=9")
+	}
+	cmd := exec.Command(i.programs["mariadbd"], args...)
 	cmd.Dir, cmd.Env = dir, environment()
 	return cmd, nil
 }

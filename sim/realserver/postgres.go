@@ -78,7 +78,11 @@ func (i *Installation) startPostgres(ctx context.Context, s *Server) error {
 	ready := make(chan struct{})
 	log := newPostgresLog(s.ledger, func() { close(ready) })
 	s.program = i.programs["postgres"]
-	cmd := exec.Command(s.program, append([]string{"-D", dir}, postgresSettings(s.cfg.Port, dir)...)...)
+	args := append([]string{"-D", dir}, postgresSettings(s.cfg.Port, dir)...)
+	if s.quiet {
+		args = append(args, postgresQuiet...)
+	}
+	cmd := exec.Command(s.program, args...)
 	cmd.Dir, cmd.Env = dir, environment()
 	if s.process, err = launch(s.cfg.Node, cmd, log.take); err != nil {
 		return err
@@ -136,6 +140,13 @@ func postgresSettings(port uint16, dir string) []string {
 		args = append(args, "-c", setting)
 	}
 	return args
+}
+
+// postgresQuiet overrides what would log, and what would have every query read files: of a setting that is given twice, the
+// server takes the last. The message that it is ready is of level log.
+var postgresQuiet = []string{
+	"-c", "log_min_messages=log", "-c", "log_connections=off", "-c", "log_disconnections=off", "-c", "log_statement=none",
+	"-c", "log_replication_commands=off", "-c", "shared_buffers=32MB",
 }
 
 func (p *postgresServer) barrier(ctx context.Context, text string) error {

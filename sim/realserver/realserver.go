@@ -54,6 +54,9 @@ import (
 // ErrEngine is the error of a Config whose engine has no real server here.
 var ErrEngine = errors.New("no real server for this engine")
 
+// ErrQuiet is returned where a server that was told to log nothing is asked what it saw.
+var ErrQuiet = errors.New("the server was started quiet, and has logged nothing")
+
 // Plays reports whether an engine's client ports can be served by a real server.
 func Plays(e topology.Engine) bool {
 	return e == topology.PostgreSQL || e == topology.MySQL || e == topology.Redis
@@ -78,6 +81,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	program string
+	quiet   bool
 	process *process
 	ledger  *ledger
 	engine  engine
@@ -106,6 +110,9 @@ const syncLimit = 10 * time.Second
 
 // Sync returns once everything that the server had logged before the call is in the journal.
 func (s *Server) Sync(ctx context.Context) error {
+	if s.quiet {
+		return s.because("barrier", ErrQuiet)
+	}
 	ctx, cancel := context.WithTimeout(ctx, syncLimit)
 	defer cancel()
 	text, seen := s.ledger.expect()
@@ -182,7 +189,7 @@ func (i *Installation) Start(ctx context.Context, cfg Config) (*Server, error) {
 	default:
 		return nil, fmt.Errorf("%w: %q", ErrEngine, cfg.Engine)
 	}
-	s := &Server{cfg: cfg, ledger: newLedger(cfg)}
+	s := &Server{cfg: cfg, quiet: i.Quiet, ledger: newLedger(cfg)}
 	if err := start(ctx, s); err != nil {
 		err = s.because("start", err)
 		if s.process != nil {

@@ -48,6 +48,9 @@ user %[9]s on nopass ~* +@all
 `, cfg.Port, cfg.PlainPort, dir, certFile, keyFile, redisSocket, endpoint.Password, endpoint.User, redisAdmin)
 }
 
+// redisQuiet overrides the level that names clients. The message that the server is ready is a notice.
+const redisQuiet = "loglevel notice\n"
+
 // redisServer is the engine of a running Redis.
 type redisServer struct {
 	cfg     Config
@@ -63,7 +66,11 @@ func (i *Installation) startRedis(ctx context.Context, s *Server) error {
 	if err := errors.Join(os.Mkdir(dir, 0o700), writeCertificate(dir, s.cfg.Certificate)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, redisConfig), []byte(redisSettings(s.cfg, dir)), 0o600); err != nil {
+	settings := redisSettings(s.cfg, dir)
+	if s.quiet {
+		settings += redisQuiet
+	}
+	if err := os.WriteFile(filepath.Join(dir, redisConfig), []byte(settings), 0o600); err != nil {
 		return err
 	}
 	r := &redisServer{cfg: s.cfg, ledger: s.ledger, nudges: make(chan struct{}, 1), done: make(chan struct{})}
@@ -81,6 +88,9 @@ func (i *Installation) startRedis(ctx context.Context, s *Server) error {
 	}
 	s.program = "Redis " + log.version
 	r.connect(filepath.Join(dir, redisSocket))
+	if s.quiet {
+		return nil
+	}
 	if err := r.watch(ctx, filepath.Join(dir, redisSocket)); err != nil {
 		return err
 	}
