@@ -20,6 +20,7 @@ import (
 func config(m *model) suite.Config {
 	return suite.Config{
 		World: topology.Default(), Lab: m, Enforcer: m, Features: features.Files, Expected: features.Expected, Format: "progress",
+		Rehearsed: true, // by TestARightEnforcerConforms
 	}
 }
 
@@ -38,6 +39,9 @@ func summary(t *testing.T, r *suite.Report) string {
 }
 
 func TestARightEnforcerConforms(t *testing.T) {
+	rehearsed := config(newModel(faults{}))
+	rehearsed.Rehearsed = false
+	require.Equal(t, suite.Passed, run(t, rehearsed).Result)
 	cfg := config(newModel(faults{}))
 	cfg.ReportDir = t.TempDir()
 	r := run(t, cfg)
@@ -276,7 +280,7 @@ func TestNoEnforcerRunsWhereTheFeaturesContradictTheOracle(t *testing.T) {
 	cfg := config(m)
 	cfg.Features = fstest.MapFS{"f.feature": {Data: []byte("Feature: F\n\n  @core @S-01\n  Scenario: A\n" +
 		"    Given the database \"my-shared\" with its defaults\n    Then every Internet host is served\n")}}
-	cfg.Expected = nil
+	cfg.Expected, cfg.Rehearsed = nil, false
 	r := run(t, cfg)
 	require.Equal(t, suite.Unjudged, r.Result)
 	require.Contains(t, r.Error, "do not agree")
