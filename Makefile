@@ -57,7 +57,7 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 bench: ## run the benchmarks
 	$(WITH_TOOLS) $(GOTEST) -run '^$$' -bench . -benchmem ./...
 
-bench-tls: build ## compare the gate with no firewall and with HAProxy under load on real servers; some 4 minutes, writes report/bench-tls/
+bench-tls: build ## compare the gate with no firewall and with HAProxy under load on real servers; some 3 minutes, writes report/bench-tls/
 	$(WITH_TOOLS) ./bin/drawbridge bench tls --report '$(REPORT)/bench-tls' $(BENCH_FLAGS)
 
 readme: ## copy what the last `make conform` said into README.md

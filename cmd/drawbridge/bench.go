@@ -50,7 +50,7 @@ Exit codes: 0 the goal is met or not missed beyond noise, 1 it is missed, 2 wron
 		RunE: func(c *cobra.Command, _ []string) error { return p.benchTLS(c.Context(), o) },
 	}
 	f := c.Flags()
-	f.IntVar(&o.rounds, "rounds", 15, "`number` of rounds for each row; fewer than 5 tell nothing about noise")
+	f.IntVar(&o.rounds, "rounds", 11, "`number` of rounds for each row; fewer than 5 tell nothing about noise")
 	f.DurationVar(&o.length, "length", 300*time.Millisecond, "`time` that a run takes without firewall, about; the other runs do the same work")
 	f.IntVar(&o.clients, "clients", 4, "`number` of clients that ask at the same time")
 	f.StringVar(&o.rows, "rows", "tls$", "regular `expression` of the rows to measure")

@@ -156,6 +156,11 @@ func TestAllRowsTogether(t *testing.T) {
 	var text strings.Builder
 	require.NoError(t, r.WriteMarkdown(&text))
 	require.Contains(t, text.String(), "Missed beyond noise: all together.")
+	require.Contains(t, text.String(), "Other work used more than 20 % of the machine during 3 of 3 rows")
+	r.Results[1].Others = 0.1
+	text.Reset()
+	require.NoError(t, r.WriteMarkdown(&text))
+	require.Contains(t, text.String(), "during 2 of 3 rows")
 }
 
 // requireAligned: the lines of each table are of one length.

@@ -46,8 +46,24 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	writeTable(&b, r.costs())
 	fmt.Fprintf(&b, "\nAll rows together: gate %s, HAProxy %s of the rate without firewall. Goal of the gate: %.2f. %s.\n",
 		ratio(r.AllGate), ratio(r.AllProxy), r.Goal, r.conclusion())
+	if n := r.disturbed(); n > 0 {
+		fmt.Fprintf(&b, "\nOther work used more than %.0f %% of the machine during %d of %d rows: what they say is worth little before "+
+			"it was repeated on an idle machine.\n", 100*disturbing, n, len(r.Results))
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// disturbing is the share of the machine from which on other work is worth a warning: kernel threads alone take a few per cent.
+const disturbing = 0.2
+
+func (r *Report) disturbed() (n int) {
+	for _, row := range r.Results {
+		if row.Others > disturbing {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *Report) introduce(b *strings.Builder) {
