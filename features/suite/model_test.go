@@ -36,7 +36,7 @@ type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
 	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
-	evaded, impatient, gap, leaksDuring, leavesHalves, killOpens, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
+	evaded, impatient, gap, leaksDuring, crashOpens, tampered, leavesHalves, killOpens, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
 }
 
 func newModel(f faults) *model {
@@ -44,7 +44,7 @@ func newModel(f faults) *model {
 		fabric: platform.Start(topology.Default()), force: map[string]*driver.Document{}, faults: f, byDB: map[string]func(netip.Addr) bool{},
 		pending: map[string][]string{},
 		about: driver.Description{
-			Name: "model", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut,
+			Name: "model", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut, Run: true,
 		},
 	}
 }
@@ -105,6 +105,24 @@ func (m *model) Interrupt(_ context.Context, doc driver.Document, _ time.Duratio
 		delete(m.force, doc.Point.Name)
 	}
 	return driver.Receipt{}, true, nil
+}
+
+func (m *model) Crash(_ context.Context, point string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.faults.crashOpens {
+		delete(m.force, point)
+	}
+	return m.about.Run, nil
+}
+
+func (m *model) Tamper(_ context.Context, point string, _ suite.Tampering) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.faults.tampered {
+		delete(m.force, point)
+	}
+	return nil
 }
 
 // Submit gets mistakes only.
