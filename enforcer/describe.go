@@ -13,6 +13,8 @@ type Description struct {
 type Features struct {
 	ForceTLS string `json:"force_tls"`
 	Revoke   string `json:"revoke"`
+	// Run: a program of its own runs at each point (enforce resident).
+	Run bool `json:"run,omitempty"`
 }
 
 // driverProtocol is the version of docs/DRIVERS.md.

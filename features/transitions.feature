@@ -85,3 +85,37 @@ Feature: Transitions
       | database         |
       | pg-dedicated     |
       | search-dedicated |
+
+  @extended @X-07
+  Scenario: A long-running enforcer is killed and started again
+    Given the database "mongo-dedicated" with its defaults
+    When its owner adds the firewall rule "198.51.100.0/28"
+    And these are tried all the time:
+      | who                         | how      | tries   |
+      | "office" using 198.51.100.7 | over TLS | its SYN |
+      | "home"                      | over TLS | its SYN |
+    And the enforcer is killed and started again where it is
+    And its owner adds the firewall rule "203.0.113.0/25"
+    Then each of them fared as the policy before or after a change has it
+
+  @extended @X-09
+  Scenario Outline: Another program <tampers> where "<database>" is
+    What it does is prevented or undone within milliseconds while the enforcer runs; otherwise, the next change repairs it.
+
+    Given the database "<database>" with its defaults
+    When its owner adds the firewall rule "198.51.100.0/28"
+    And these are tried all the time:
+      | who                         | how      | tries   |
+      | "office" using 198.51.100.7 | over TLS | its SYN |
+      | "home"                      | over TLS | its SYN |
+      | "osc-fr1/web"               | over TLS | its SYN |
+    And another program <tampers> where it is
+    And its owner adds the firewall rule "203.0.113.0/25"
+    Then each of them fared as the policy before or after a change has it
+
+    Examples:
+      | database         | tampers             |
+      | pg-dedicated     | flushes the ruleset |
+      | search-dedicated | flushes the ruleset |
+      | pg-dedicated     | empties every set   |
+      | mongo-dedicated  | empties every set   |

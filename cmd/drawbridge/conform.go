@@ -28,6 +28,7 @@ import (
 type conformOptions struct {
 	driver   string
 	mutant   string
+	resident bool
 	profiles []string
 	tags     string
 	format   string
@@ -69,7 +70,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --schema > policy.schema.json`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant")); err != nil {
+			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant"), apart(c, "driver", "resident"), apart(c, "mutant", "resident")); err != nil {
 				return err
 			}
 			if c.Flags().Changed("seed") && !o.lattice {
@@ -83,6 +84,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	}
 	f := c.Flags()
 	f.StringVar(&o.driver, "driver", "", "`program` of the enforcer to judge (default: this program's own enforce)")
+	f.BoolVar(&o.resident, "resident", false, "judge the reference enforcer in its long-running form (drawbridge enforce resident)")
 	f.StringVar(&o.mutant, "mutant", "", "judge one of the deliberately wrong `enforcers` that test the suite")
 	f.Var(&choices{&o.profiles, profiles}, "profile", "judge on `core` or extended; may be repeated (default: all that the enforcer declares)")
 	f.StringVar(&o.tags, "tags", "", "run only scenarios that an `expression` selects: @S-06, ~@S-12, \",\" is or, \"&&\" is and")

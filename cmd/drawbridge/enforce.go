@@ -26,7 +26,7 @@ docs/DRIVERS.md. All verbs need CAP_NET_ADMIN.`,
   drawbridge enforce apply < policy.json
   drawbridge enforce status
   drawbridge enforce reset`,
-	}, p.enforceApplyCommand(), p.enforcePlanCommand(), p.enforceStatusCommand(), p.enforceRunCommand(), p.enforceBootCommand(), p.enforceResetCommand(), p.enforceDescribeCommand())
+	}, p.enforceApplyCommand(), p.enforcePlanCommand(), p.enforceStatusCommand(), p.enforceRunCommand(), p.enforceBootCommand(), p.enforceResetCommand(), p.enforceDescribeCommand(), p.enforceResidentCommand())
 }
 
 func (p *program) enforceApplyCommand() *cobra.Command {
@@ -67,9 +67,12 @@ func (o *enforceFlags) addPolicy(c *cobra.Command) {
 }
 
 func (o *enforceFlags) addMask(c *cobra.Command) {
-	c.Flags().StringVar(&o.mask, "mark-mask", fmt.Sprintf("%#x", compile.DefaultMarkMask),
+	c.Flags().StringVar(&o.mask, "mark-mask", defaultMask,
 		"the four adjacent `bits` of the conntrack mark that hold a connection's class")
 }
+
+// defaultMask is the default of --mark-mask.
+var defaultMask = fmt.Sprintf("%#x", compile.DefaultMarkMask)
 
 // options are the flags as the enforcer takes them.
 func (o *enforceFlags) options(verb string) (enforcer.Options, error) {

@@ -22,6 +22,7 @@ type runFlags struct {
 	enforceFlags
 	state, socket, audit string
 	noOwner, jsonLog     bool
+	await                bool // for the first policy
 }
 
 func (p *program) enforceRunCommand() *cobra.Command {
@@ -79,7 +80,7 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	defer stop()
 	err = daemon.Run(ctx, daemon.Options{
 		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Audit: o.audit, NoOwner: o.noOwner,
-		Enforcer: options, Reload: reload, Log: p.logger(o.jsonLog), Ready: func() {
+		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Ready: func() {
 			fmt.Fprintln(p.std.out, "ready")
 			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this
 		},

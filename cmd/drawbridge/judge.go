@@ -103,7 +103,11 @@ func enforcerOf(l *sim.Lab, o conformOptions, dir string) (*driver.Exec, error) 
 	if o.mutant != "" {
 		return driver.New(path, []string{"mutate", o.mutant}, dir, at)
 	}
-	reference, err := driver.New(path, []string{"enforce"}, dir, at)
+	args := []string{"enforce"}
+	if o.resident {
+		args = append(args, "resident")
+	}
+	reference, err := driver.New(path, args, dir, at)
 	if err != nil {
 		return nil, err
 	}

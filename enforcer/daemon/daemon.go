@@ -32,6 +32,8 @@ type Options struct {
 	NoOwner bool
 	// Enforcer are the enforcer's options.
 	Enforcer enforcer.Options
+	// Await: without any policy, wait for the first one. Until then nothing is enforced.
+	Await bool
 	// Reload asks for the policy to be read again.
 	Reload <-chan struct{}
 	// Ready is called once, when a policy is in force.
@@ -89,7 +91,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // open opens everything that the daemon holds. The watches come first, so that nothing is missed.
 func (d *daemon) open(ctx context.Context) (err error) {
-	if d.source, err = newSource(d.Policy); err != nil {
+	if d.source, err = newSource(d.Policy, d.Await); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	if d.files, err = fsnotify.NewWatcher(); err != nil {
@@ -147,6 +149,11 @@ func (d *daemon) close() error {
 
 // begin brings the policy into force, or the last one that was good.
 func (d *daemon) begin(ctx context.Context) error {
+	if d.Await && d.source.missing() {
+		if _, err := d.Snapshots.Load(); err != nil {
+			return nil // there was never any
+		}
+	}
 	if d.follow(ctx, "start") {
 		return nil
 	}

@@ -23,12 +23,16 @@ type source struct {
 // errPart: the files of a directory do not add up to one document.
 var errPart = errors.New("the parts of the policy do not fit together")
 
-func newSource(path string) (source, error) {
+// newSource looks what the path is. A file that is missing may come later, with await.
+func newSource(path string, await bool) (source, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return source{}, err
 	}
 	info, err := os.Stat(absolute)
+	if errors.Is(err, os.ErrNotExist) && await {
+		return source{path: absolute}, nil
+	}
 	if err != nil {
 		return source{}, err
 	}
@@ -49,6 +53,12 @@ func (s source) read() ([]byte, error) {
 	}
 	slices.Sort(files)
 	return merge(files, os.ReadFile)
+}
+
+// missing reports whether there is no such file yet.
+func (s source) missing() bool {
+	_, err := os.Stat(s.path)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // merge puts parts together: their lists of databases one after the other, in the order of the files' names; of every

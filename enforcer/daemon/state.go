@@ -38,19 +38,21 @@ type Status struct {
 
 // state is a Status that the loop writes and others read, with the metrics of the same facts.
 type state struct {
-	mu       sync.Mutex
-	status   Status
-	registry *prometheus.Registry
-	changes  prometheus.Counter
-	refusals prometheus.Counter
-	repairs  prometheus.Counter
-	ended    prometheus.Counter
-	seconds  prometheus.Histogram
-	ready    prometheus.Gauge
+	mu        sync.Mutex
+	status    Status
+	refusedAt time.Time     // when a policy was refused last
+	changed   chan struct{} // closed and replaced when the status changes
+	registry  *prometheus.Registry
+	changes   prometheus.Counter
+	refusals  prometheus.Counter
+	repairs   prometheus.Counter
+	ended     prometheus.Counter
+	seconds   prometheus.Histogram
+	ready     prometheus.Gauge
 }
 
 func newState() *state {
-	s := &state{registry: prometheus.NewRegistry()}
+	s := &state{registry: prometheus.NewRegistry(), changed: make(chan struct{})}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "drawbridge", Name: name, Help: help})
 		s.registry.MustRegister(c)
@@ -73,6 +75,8 @@ func (s *state) change(fn func(*Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fn(&s.status)
+	close(s.changed)
+	s.changed = make(chan struct{})
 	ready := 0.0
 	if s.status.Ready && s.status.Refused == "" {
 		ready = 1
@@ -92,7 +96,7 @@ func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration)
 }
 
 func (s *state) refused(err error) {
-	s.change(func(st *Status) { st.Refused = err.Error() })
+	s.change(func(st *Status) { st.Refused, s.refusedAt = err.Error(), time.Now() })
 	s.refusals.Inc()
 }
 
@@ -115,6 +119,39 @@ func (s *state) now() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
+}
+
+// applies waits until a document has come into force after some time, or anything was refused since, and returns the status then.
+func (s *state) applies(ctx context.Context, sum string, since time.Time) (Status, error) {
+	for {
+		s.mu.Lock()
+		st, changed, refusedAt := s.status, s.changed, s.refusedAt
+		s.mu.Unlock()
+		if refusedAt.After(since) || st.PolicySHA256 == sum && st.AppliedAt.After(since) {
+			return st, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return Status{}, ctx.Err()
+		}
+	}
+}
+
+// awaits answers /status/SHA256?since=TIME (RFC 3339) once that document is in force.
+func (s *state) awaits(w http.ResponseWriter, r *http.Request) {
+	since, err := time.Parse(time.RFC3339Nano, r.URL.Query().Get("since"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	st, err := s.applies(r.Context(), r.PathValue("sum"), since)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(st) // the reader may be gone
 }
 
 // listen opens the local socket; nil for none.
@@ -160,6 +197,7 @@ func (s *state) handler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.now()) // the reader may be gone
 	})
+	mux.HandleFunc("GET /status/{sum}", s.awaits)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }

@@ -41,6 +41,8 @@ type Description struct {
 	Profiles []string
 	ForceTLS ForceTLS
 	Revoke   Revoke
+	// Run: the enforcer has a program of its own that runs for as long as a point lives (verb run).
+	Run bool
 }
 
 // Has reports whether the enforcer asks to be judged on a profile.
@@ -65,6 +67,7 @@ type rawDescription struct {
 	Features struct {
 		ForceTLS ForceTLS `json:"force_tls"`
 		Revoke   Revoke   `json:"revoke"`
+		Run      bool     `json:"run"`
 	} `json:"features"`
 }
 
@@ -95,7 +98,7 @@ func parseDescription(data []byte) (Description, error) {
 	case slices.Contains(raw.Profiles, Extended) && raw.Features.Revoke != Cut:
 		return Description{}, fmt.Errorf("features.revoke: profile %q needs %q", Extended, Cut)
 	}
-	return Description{raw.Name, raw.Version, raw.Profiles, raw.Features.ForceTLS, raw.Features.Revoke}, nil
+	return Description{raw.Name, raw.Version, raw.Profiles, raw.Features.ForceTLS, raw.Features.Revoke, raw.Features.Run}, nil
 }
 
 func parseReceipt(data []byte) (Receipt, error) {

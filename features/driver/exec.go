@@ -44,6 +44,8 @@ type Exec struct {
 	At func(point string) (Starter, error)
 	// Limit is the time for one call; 0: CallLimit.
 	Limit time.Duration
+
+	residents residents
 }
 
 // New returns an Exec for a program given as a path or as a name in PATH.
@@ -71,6 +73,7 @@ func (e *Exec) Describe(ctx context.Context, point string) (Description, error) 
 	if err != nil {
 		return Description{}, run.broken(NonsenseOutput, err.Error())
 	}
+	e.residents.declared.Store(d.Run)
 	return d, nil
 }
 
@@ -86,6 +89,9 @@ func (e *Exec) Apply(ctx context.Context, doc Document) (Receipt, error) {
 
 // Submit is Apply for a text that may be no policy at all (SPEC X-11).
 func (e *Exec) Submit(ctx context.Context, point string, text []byte) (Receipt, error) {
+	if err := e.resident(ctx, point); err != nil {
+		return Receipt{}, err
+	}
 	run, err := e.call(ctx, point, "apply", text)
 	if err != nil {
 		return Receipt{}, err
@@ -119,8 +125,11 @@ func (e *Exec) Interrupt(ctx context.Context, doc Document, after time.Duration)
 	return r, false, err
 }
 
-// Reset takes everything out of force at a point.
+// Reset takes everything out of force at a point, and ends what runs there first.
 func (e *Exec) Reset(ctx context.Context, point string) error {
+	if err := e.dismiss(ctx, point, syscall.SIGTERM); err != nil {
+		return err
+	}
 	run, err := e.call(ctx, point, "reset", nil)
 	if err != nil {
 		return err
@@ -134,9 +143,9 @@ func (e *Exec) call(ctx context.Context, point, verb string, stdin []byte) (*run
 	if err != nil {
 		return nil, fmt.Errorf("point %s: %w", point, err)
 	}
-	dir := filepath.Join(e.Dir, point)
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("point %s: working directory: %w", point, err)
+	dir, err := e.dir(point)
+	if err != nil {
+		return nil, err
 	}
 	limit := e.Limit
 	if limit == 0 {
@@ -174,6 +183,15 @@ func (e *Exec) call(ctx context.Context, point, verb string, stdin []byte) (*run
 		return r, r.broken(LeftBehind, "it ended, but not everything that it had started; a daemon needs a session of its own")
 	}
 	return r, nil
+}
+
+// dir is the working directory of a point.
+func (e *Exec) dir(point string) (string, error) {
+	dir := filepath.Join(e.Dir, point)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("point %s: working directory: %w", point, err)
+	}
+	return dir, nil
 }
 
 // answered reports whether the call ended as the protocol has it. What else went wrong is told by other means.

@@ -13,7 +13,7 @@ const refused = 2
 
 // answers are mutants that answer wrongly, or too early.
 func answers() []Mutant {
-	return slices.Concat(refusals(), receipts())
+	return slices.Concat(refusals(), receipts(), transitions())
 }
 
 // refusals are mutants that accept what must be refused, or do it the wrong way.

@@ -19,6 +19,8 @@ type Enforcer interface {
 	Apply(ctx context.Context, doc driver.Document) (driver.Receipt, error)
 	// Submit hands over a text as it is, which may be no policy at all (SPEC X-11).
 	Submit(ctx context.Context, point string, text []byte) (driver.Receipt, error)
+	// Crash kills what runs at a point for as long as it lives, and starts it again; false: nothing does (SPEC X-07).
+	Crash(ctx context.Context, point string) (bool, error)
 	// Interrupt is Apply by a process that is killed after some time, unless it has answered before (SPEC X-07).
 	Interrupt(ctx context.Context, doc driver.Document, after time.Duration) (r driver.Receipt, killed bool, err error)
 	Reset(ctx context.Context, point string) error
@@ -43,6 +45,8 @@ type Lab interface {
 	Endure(ctx context.Context, from topology.Vantage, to []topology.Endpoint, slow bool) ([]Endured, error)
 	// Stream tries connections all the time, over IPv4, each at least once in a millisecond if the machine can.
 	Stream(ctx context.Context, trials []Trial) (Stream, error)
+	// Tamper changes the rules at a point as another program would (SPEC X-09), by nft(8).
+	Tamper(ctx context.Context, point string, how Tampering) error
 	// Loopback connects to a database from its own host and says in words what became of it.
 	Loopback(ctx context.Context, database string) (string, error)
 	// Outlast waits until the clients that were denied a connection at some points have tried again, and returns in words those that

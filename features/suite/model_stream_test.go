@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"drawbridge/features/driver"
 	"drawbridge/features/suite"
 )
 
@@ -52,4 +53,54 @@ func (s *modelStream) Stop(ctx context.Context) ([]suite.Shot, error) {
 	defer s.m.mu.Unlock()
 	s.m.streams = nil
 	return s.shots, err
+}
+
+// Interrupt is killed at once, with half of the policy in force if that goes wrong.
+func (m *model) Interrupt(_ context.Context, doc driver.Document, _ time.Duration) (driver.Receipt, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old := m.force[doc.Point.Name]; m.faults.leavesHalves && old != nil {
+		for i := range doc.Databases {
+			doc.Databases[i].FirewallRules = append(doc.Databases[i].FirewallRules, old.Databases[i].FirewallRules...)
+		}
+		m.force[doc.Point.Name] = &doc
+	}
+	if m.faults.killOpens {
+		delete(m.force, doc.Point.Name)
+	}
+	return driver.Receipt{}, true, nil
+}
+
+func (m *model) Crash(_ context.Context, point string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.faults.crashOpens {
+		delete(m.force, point)
+	}
+	return m.about.Run, nil
+}
+
+func (m *model) Tamper(_ context.Context, point string, _ suite.Tampering) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.faults.tampered {
+		delete(m.force, point)
+	}
+	return nil
+}
+
+// Submit gets mistakes only.
+func (m *model) Submit(_ context.Context, point string, _ []byte) (driver.Receipt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	refused := &driver.Refused{Point: point, Stderr: "frobnicate engine version endpoints port databases region rule cidr internet_accessibility"}
+	switch {
+	case m.faults.acceptsMistakes:
+		return driver.Receipt{Point: point, Generation: "x"}, nil
+	case m.faults.namesNoPlace:
+		refused.Stderr = "refused"
+	case m.faults.mistakesOpen:
+		delete(m.force, point)
+	}
+	return driver.Receipt{}, refused
 }

@@ -36,7 +36,7 @@ type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
 	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
-	evaded, impatient, gap, leaksDuring, leavesHalves, killOpens, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
+	evaded, impatient, gap, leaksDuring, crashOpens, tampered, leavesHalves, killOpens, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
 }
 
 func newModel(f faults) *model {
@@ -44,7 +44,7 @@ func newModel(f faults) *model {
 		fabric: platform.Start(topology.Default()), force: map[string]*driver.Document{}, faults: f, byDB: map[string]func(netip.Addr) bool{},
 		pending: map[string][]string{},
 		about: driver.Description{
-			Name: "model", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut,
+			Name: "model", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut, Run: true,
 		},
 	}
 }
@@ -89,38 +89,6 @@ func (m *model) Apply(_ context.Context, doc driver.Document) (driver.Receipt, e
 		r.Generation = "1"
 	}
 	return r, nil
-}
-
-// Interrupt is killed at once, with half of the policy in force if that goes wrong.
-func (m *model) Interrupt(_ context.Context, doc driver.Document, _ time.Duration) (driver.Receipt, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if old := m.force[doc.Point.Name]; m.faults.leavesHalves && old != nil {
-		for i := range doc.Databases {
-			doc.Databases[i].FirewallRules = append(doc.Databases[i].FirewallRules, old.Databases[i].FirewallRules...)
-		}
-		m.force[doc.Point.Name] = &doc
-	}
-	if m.faults.killOpens {
-		delete(m.force, doc.Point.Name)
-	}
-	return driver.Receipt{}, true, nil
-}
-
-// Submit gets mistakes only.
-func (m *model) Submit(_ context.Context, point string, _ []byte) (driver.Receipt, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	refused := &driver.Refused{Point: point, Stderr: "frobnicate engine version endpoints port databases region rule cidr internet_accessibility"}
-	switch {
-	case m.faults.acceptsMistakes:
-		return driver.Receipt{Point: point, Generation: "x"}, nil
-	case m.faults.namesNoPlace:
-		refused.Stderr = "refused"
-	case m.faults.mistakesOpen:
-		delete(m.force, point)
-	}
-	return driver.Receipt{}, refused
 }
 
 // spoil makes a new policy wrong in a way that needs the old one.

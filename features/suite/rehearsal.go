@@ -61,7 +61,7 @@ type paper struct {
 // Describe claims everything, so that every scenario is played.
 func (p *paper) Describe(context.Context, string) (driver.Description, error) {
 	return driver.Description{
-		Name: "rehearsal", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut,
+		Name: "rehearsal", Version: "1", Profiles: []string{driver.Core, driver.Extended}, ForceTLS: driver.FirstBytes, Revoke: driver.Cut, Run: true,
 	}, nil
 }
 
@@ -74,6 +74,9 @@ func (p *paper) Apply(context.Context, driver.Document) (driver.Receipt, error) 
 func (p *paper) Interrupt(context.Context, driver.Document, time.Duration) (driver.Receipt, bool, error) {
 	return driver.Receipt{}, true, nil
 }
+
+func (p *paper) Crash(context.Context, string) (bool, error)     { return true, nil }
+func (p *paper) Tamper(context.Context, string, Tampering) error { return nil }
 
 // Submit refuses whatever it gets: scenarios hand over mistakes only.
 func (p *paper) Submit(_ context.Context, point string, _ []byte) (driver.Receipt, error) {

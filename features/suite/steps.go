@@ -32,6 +32,7 @@ func steps(sc *godog.ScenarioContext, get func() *scenario) {
 	registerMistakes(sc, step)
 	registerTransitions(sc, step)
 	registerKills(sc, step)
+	registerTampering(sc, step, one)
 }
 
 type stepFunc = func(func(context.Context, *scenario) error) func(context.Context) error

@@ -39,6 +39,9 @@ type window struct {
 	before, after *platform.State
 	// killed: nobody knows which of both is in force until the next change, but one of them is, as a whole.
 	killed bool
+	// tampered: somebody else changed the rules. Until the end of the window nothing is expected; without a program that runs, not
+	// before the next change is in force.
+	tampered, helpless bool
 }
 
 // transition is a stream under way, and what was changed meanwhile.
@@ -127,9 +130,10 @@ func (s *scenario) fared(ctx context.Context) error {
 
 // phase is a time in which one of some states is in force.
 type phase struct {
-	from, to time.Time // to: zero, it goes on
-	states   []*platform.State
-	changes  int // the window's index, or -1 between two
+	from, to time.Time         // to: zero, it goes on
+	states   []*platform.State // none: whatever happens is not judged
+	changes  int               // the window's index, or -1 between two
+	helpless bool
 }
 
 // phases are the windows and what lies between them.
@@ -143,7 +147,13 @@ func (t *transition) phases() []phase {
 		if w.killed {
 			after = possible
 		}
-		all = append(all, phase{w.began, w.ended, possible, i}, phase{from: w.ended, states: after, changes: -1})
+		if w.tampered || last.helpless {
+			possible = nil
+		}
+		all = append(all, phase{w.began, w.ended, possible, i, false}, phase{from: w.ended, states: after, changes: -1, helpless: w.helpless})
+		if w.helpless {
+			all[len(all)-1].states = nil
+		}
 	}
 	return all
 }

@@ -123,6 +123,9 @@ func (t *transition) excused(trial int, s Shot) bool {
 // allows reports whether a try fared as one of the states has it. Where one lets it pass and another does not, the change may
 // have come between the first packet and its answer.
 func (p phase) allows(s Shot, verdicts map[*platform.State]oracle.Verdict) bool {
+	if len(p.states) == 0 {
+		return true
+	}
 	var serves, denies bool
 	for _, state := range p.states {
 		v := verdicts[state]
@@ -148,7 +151,7 @@ func (p phase) String(s Shot) string {
 func (j *judgement) measure(t *transition, n int, shots []Shot, verdicts map[*platform.State]oracle.Verdict) {
 	w := t.windows[n]
 	was, is := verdicts[w.before], verdicts[w.after]
-	if was.Class == is.Class || w.killed || n > 0 && t.windows[n-1].killed {
+	if was.Class == is.Class || w.killed || n > 0 && (t.windows[n-1].killed || t.windows[n-1].helpless) {
 		return
 	}
 	var felt time.Time

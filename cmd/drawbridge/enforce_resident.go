@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/daemon"
+	"drawbridge/enforcer/policy"
+
+	"github.com/spf13/cobra"
+)
+
+// The files of a resident enforcer, in the working directory of its point.
+const (
+	residentPolicy = "policy.json"
+	residentSocket = "socket"
+	residentState  = "state"
+)
+
+// enforceResidentCommand is the driver of the reference enforcer's long-running form.
+func (p *program) enforceResidentCommand() *cobra.Command {
+	leaf := func(use, short string, run func(context.Context) error) *cobra.Command {
+		return &cobra.Command{
+			Use: use, Short: short, Example: "  drawbridge enforce resident " + use, Args: exactly(),
+			RunE: func(c *cobra.Command, _ []string) error { return run(c.Context()) },
+		}
+	}
+	return group(&cobra.Command{
+		Use:   "resident",
+		Short: "The reference enforcer as a long-running program, behind the driver protocol",
+		Long: `The driver of drawbridge enforce run (docs/DRIVERS.md, features.run). Its policy, socket and state are files in the working
+directory; apply puts the policy there and answers once the program has brought it into force.`,
+		Example: "  drawbridge conform --resident",
+	},
+		leaf("describe", "Say what this enforcer is and can do", func(context.Context) error {
+			about := enforcer.Describe(currentVersion())
+			about.Features.Run = true
+			return json.NewEncoder(p.std.out).Encode(about)
+		}),
+		leaf("run", "Keep in force what apply hands over, until SIGTERM", func(ctx context.Context) error {
+			return p.enforceRun(ctx, runFlags{
+				enforceFlags: enforceFlags{file: residentPolicy, mask: defaultMask}, state: residentState, socket: residentSocket, await: true,
+			})
+		}),
+		leaf("apply", "Hand a policy to the running program and wait until it is in force", p.residentApply),
+		leaf("reset", "Take everything out of force that was ever applied here, once nothing runs any more", func(ctx context.Context) error {
+			err := errors.Join(os.RemoveAll(residentPolicy), os.RemoveAll(residentState), enforcer.Reset(ctx))
+			if err != nil {
+				return unable("enforce resident reset", err)
+			}
+			return nil
+		}),
+	)
+}
+
+func (p *program) residentApply(ctx context.Context) error {
+	const verb = "enforce resident apply"
+	name, document, err := p.readPolicy("")
+	if err != nil {
+		return misuse(verb, err)
+	}
+	if _, err := policy.Parse(name, document); err != nil {
+		return misuse(verb, fmt.Errorf("%w: %w", enforcer.ErrRefused, err))
+	}
+	began := time.Now()
+	next := residentPolicy + ".new"
+	if err := errors.Join(os.WriteFile(next, document, 0o600), os.Rename(next, residentPolicy)); err != nil {
+		return unable(verb, err)
+	}
+	status, err := residentStatus(ctx, document, began)
+	switch {
+	case err != nil:
+		return unable(verb, err)
+	case status.Refused != "" || status.Receipt == nil:
+		return unable(verb, errors.New("the running program refused it: "+status.Refused))
+	}
+	for _, w := range status.Receipt.Warnings {
+		fmt.Fprintf(p.std.err, "warning: %s\n", w)
+	}
+	if err := json.NewEncoder(p.std.out).Encode(status.Receipt); err != nil {
+		return unable(verb, err)
+	}
+	return nil
+}
+
+// residentStatus asks the running program for its status once a document is in force.
+func residentStatus(ctx context.Context, document []byte, since time.Time) (st daemon.Status, err error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", residentSocket)
+	}}}
+	where := fmt.Sprintf("http://drawbridge/status/%x?since=%s", sha256.Sum256(document), url.QueryEscape(since.Format(time.RFC3339Nano)))
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return st, err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return st, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("the running program answered %s", answer.Status)
+	}
+	return st, json.NewDecoder(answer.Body).Decode(&st)
+}
