@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 # The limit is for one package: judging the deliberately wrong enforcers takes minutes where other work runs beside it.
 GOTEST := $(GO) test -buildvcs=false -timeout 20m
-# Programs that only tests need (nft, nmap, jq, and the databases' servers and clients). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
+# Programs that only tests need (nft, nmap, jq, python3, chromium, and the databases' servers and clients). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
 REPORT ?= report

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -39,6 +40,17 @@ func (r Result) String() string {
 // MarshalText writes the result in words.
 func (r Result) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (r *Result) UnmarshalText(text []byte) error {
+	for _, known := range []Result{Unjudged, Failed, Passed} {
+		if known.String() == string(text) {
+			*r = known
+			return nil
+		}
+	}
+	return fmt.Errorf("result %q: must be passed, failed or unjudged", text)
+}
+
 // ExitCode is the exit status of a run with this result: 0 conformant, 1 not conformant, 3 could not be judged.
 func (r Result) ExitCode() int {
 	switch r {
@@ -53,8 +65,11 @@ func (r Result) ExitCode() int {
 // Report is what a run found.
 type Report struct {
 	Result         Result            `json:"result"`
+	Suite          SuiteReport       `json:"suite"`
 	Error          string            `json:"error,omitempty"` // what kept the run as a whole from being judged, or failed it
 	World          string            `json:"world"`
+	Kernel         string            `json:"kernel,omitempty"`  // release of the kernel that carried the lab
+	Command        string            `json:"command,omitempty"` // what repeats the run, but for the scenarios
 	Servers        []ServerReport    `json:"servers,omitempty"`
 	Implementation Implementation    `json:"implementation"`
 	Profiles       []string          `json:"profiles"` // judged
@@ -68,6 +83,12 @@ type Report struct {
 	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
 	Lattice        *LatticeReport    `json:"lattice,omitempty"` // with --lattice
+}
+
+// SuiteReport names the specification that was judged by.
+type SuiteReport struct {
+	Digest   string `json:"digest"`   // sha256 of the feature files, see Digest
+	Features int    `json:"features"` // how many files there are
 }
 
 // Implementation is what the driver says of the enforcer.
@@ -137,23 +158,36 @@ type ScenarioReport struct {
 // AttemptLine is one attempt: what must have become of it and why, what did, and how that is known.
 type AttemptLine struct {
 	What    string   `json:"what"`
+	From    string   `json:"from,omitempty"` // the vantage; empty where an attempt is not one connection of one client
+	To      string   `json:"to,omitempty"`   // the database
+	Point   string   `json:"point,omitempty"`
+	TLS     bool     `json:"tls,omitempty"`
 	Must    string   `json:"must"`
 	Because []string `json:"because"`
+	Why     string   `json:"why,omitempty"` // the same in words
 	Was     string   `json:"was"`
 	Way     string   `json:"way,omitempty"` // how that is known: answer, fence, patience
 	Detail  string   `json:"detail"`
 	OK      bool     `json:"ok"`
 	Millis  float64  `json:"ms"`
+	Proof   *Proof   `json:"proof,omitempty"` // of what did not end as it must
+
+	local netip.AddrPort // the client's own end
 }
 
 func (r *ScenarioReport) note(c oracle.Connection, want oracle.Verdict, got Outcome, err error) {
 	if got.Finding == Denied {
 		r.denials = append(r.denials, got.Took)
 	}
-	r.Attempts = append(r.Attempts, AttemptLine{
-		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Way: got.Way, Detail: got.Detail,
-		OK: err == nil, Millis: millis(got.Took),
-	})
+	line := AttemptLine{
+		What: describe(c), From: c.From.Name, To: c.To.Database, Point: c.To.Point, TLS: c.TLS,
+		Must: want.Class.String(), Because: want.Because, Why: want.Reason, Was: got.Verdict, Way: got.Way, Detail: got.Detail,
+		OK: err == nil, Millis: millis(got.Took), local: got.Local,
+	}
+	if err != nil {
+		line.Proof = &Proof{Seen: got.Evidence}
+	}
+	r.Attempts = append(r.Attempts, line)
 }
 
 func (r *ScenarioReport) noteHeld(c oracle.Connection, want oracle.Verdict, x Exchange, took time.Duration, err error) {
@@ -162,7 +196,7 @@ func (r *ScenarioReport) noteHeld(c oracle.Connection, want oracle.Verdict, x Ex
 		was = "answered"
 	}
 	r.Attempts = append(r.Attempts, AttemptLine{
-		What: "held: " + describe(c), Must: want.Class.String(), Because: want.Because, Was: was, Detail: x.Detail,
+		What: "held: " + describe(c), From: c.From.Name, To: c.To.Database, Point: c.To.Point, TLS: c.TLS, Why: want.Reason, Must: want.Class.String(), Because: want.Because, Was: was, Detail: x.Detail,
 		OK: err == nil, Millis: millis(took),
 	})
 }
