@@ -37,7 +37,7 @@ test: build ## run every test of the project, preparing the programs that tests 
 	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
 
 mutants: build ## judge every deliberately wrong enforcer by all scenarios; `make test` takes those that must catch it
-	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -timeout 60m -run '^TestMutants' -v ./cmd/drawbridge
+	$(WITH_TOOLS) ./bin/drawbridge conform --mutants --all-scenarios --report '$(REPORT)'
 
 patience: build ## judge everything by patience too, and compare; `make test` takes some of it
 	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -run '^TestPatience' -v ./cmd/drawbridge

@@ -61,21 +61,27 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 			return nil, err
 		}
 	}
+	deviations, err := knownDeviations(o.known)
+	if err != nil {
+		return nil, err
+	}
 	recorder, err := record(l.Lab)
 	if err != nil {
 		return nil, err
 	}
 	output := p.std.out
-	if o.json {
+	line, alone := p.live(o)
+	if o.json || alone {
 		output = io.Discard
 	}
 	report, err := suite.Run(ctx, suite.Config{
-		Kernel: kernel(), Command: commandOf(o), Recorder: recorder,
+		Kernel: kernel(), Command: commandOf(o), Recorder: recorder, Deviations: deviations, Progress: line.update,
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
 		Lattice: o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
 	})
+	line.close()
 	if err = errors.Join(err, recorder.close()); err != nil || o.report == "" {
 		return report, err
 	}
@@ -102,6 +108,7 @@ func commandOf(o conformOptions) string {
 	flag("driver", o.driver)
 	flag("mutant", o.mutant)
 	flag("world", o.world)
+	flag("deviations", o.known)
 	if o.servers != "" && o.servers != embeddedServers {
 		flag("servers", string(o.servers))
 	}

@@ -30,6 +30,8 @@ func mark(result string) string {
 		return "✓"
 	case "failed":
 		return "✗"
+	case "known-deviation":
+		return "!"
 	}
 	return "?"
 }

@@ -28,6 +28,7 @@ type view struct {
 
 var banners = map[suite.Result]string{
 	suite.Passed: "Conformant", suite.Failed: "Not conformant", suite.Unjudged: "Could not be judged",
+	suite.Deviating: "Conformant but for known deviations",
 }
 
 func newView(w *topology.World, r *suite.Report) (*view, error) {

@@ -24,6 +24,8 @@ const (
 	Unjudged Result = iota
 	Failed
 	Passed
+	// Deviating: it failed, and that is a known deviation (Config.Deviations); of a run, that nothing else failed.
+	Deviating
 )
 
 // String returns the result in words.
@@ -33,6 +35,8 @@ func (r Result) String() string {
 		return "failed"
 	case Passed:
 		return "passed"
+	case Deviating:
+		return "known-deviation"
 	}
 	return "unjudged"
 }
@@ -42,19 +46,19 @@ func (r Result) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
 func (r *Result) UnmarshalText(text []byte) error {
-	for _, known := range []Result{Unjudged, Failed, Passed} {
+	for _, known := range []Result{Unjudged, Failed, Passed, Deviating} {
 		if known.String() == string(text) {
 			*r = known
 			return nil
 		}
 	}
-	return fmt.Errorf("result %q: must be passed, failed or unjudged", text)
+	return fmt.Errorf("result %q: must be passed, failed, known-deviation or unjudged", text)
 }
 
-// ExitCode is the exit status of a run with this result: 0 conformant, 1 not conformant, 3 could not be judged.
+// ExitCode is the exit status of a run with this result: 0 conformant, with or without known deviations, 1 not conformant, 3 could not be judged.
 func (r Result) ExitCode() int {
 	switch r {
-	case Passed:
+	case Passed, Deviating:
 		return 0
 	case Failed:
 		return 1
@@ -82,7 +86,8 @@ type Report struct {
 	Denials        Durations         `json:"denials"`    // time to conclude a denial, in the scenarios
 	Statements     []StatementReport `json:"statements"` // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
-	Lattice        *LatticeReport    `json:"lattice,omitempty"` // with --lattice
+	Deviations     []DeviationReport `json:"deviations,omitempty"` // known ones, with --deviations
+	Lattice        *LatticeReport    `json:"lattice,omitempty"`    // with --lattice
 }
 
 // SuiteReport names the specification that was judged by.
@@ -115,6 +120,7 @@ type Counts struct {
 	Executed int `json:"executed"`
 	Passed   int `json:"passed"`
 	Failed   int `json:"failed"`
+	Known    int `json:"known_deviations"` // failed, and not counted there
 	Unjudged int `json:"unjudged"`
 	Attempts int `json:"attempts"` // connections and packets
 }
@@ -239,6 +245,8 @@ func (r *Report) trace() {
 			r.Counts.Passed++
 		case Failed:
 			r.Counts.Failed++
+		case Deviating:
+			r.Counts.Known++
 		default:
 			r.Counts.Unjudged++
 		}
@@ -256,8 +264,10 @@ func (r *Report) statement(id, profile string) StatementReport {
 		switch {
 		case s.Result == Failed:
 			out.Result = Failed
-		case s.Result == Unjudged && out.Result == Passed:
+		case s.Result == Unjudged && out.Result != Failed:
 			out.Result = Unjudged
+		case s.Result == Deviating && out.Result == Passed:
+			out.Result = Deviating
 		}
 	}
 	if out.Open = out.Attempts == 0; out.Open && out.Result == Passed {
@@ -283,6 +293,8 @@ func (r *Report) conclude(err error) {
 		r.Result = Failed
 	case err != nil || c.Unjudged > 0 || c.Executed == 0 || r.Lattice != nil && r.Lattice.Result != Passed:
 		r.Result = Unjudged
+	case c.Known > 0:
+		r.Result = Deviating
 	default:
 		r.Result = Passed
 	}
@@ -306,6 +318,7 @@ func (r *Report) WriteSummary(w io.Writer) error {
 		r.writeStatements(&b)
 	}
 	r.writeTrouble(&b)
+	r.writeDeviations(&b)
 	if r.Error != "" {
 		fmt.Fprintf(&b, "\nthe run as a whole:\n%s\n", indent(r.Error))
 	}
@@ -323,7 +336,11 @@ func (r *Report) WriteSummary(w io.Writer) error {
 		b.WriteString("\nthe driver did not say what it is: ")
 	}
 	c := r.Counts
-	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
+	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged", c.Executed, c.Passed, c.Failed, c.Unjudged)
+	if c.Known > 0 {
+		fmt.Fprintf(&b, ", %d known deviations", c.Known)
+	}
+	fmt.Fprintf(&b, "; %d attempts\n", c.Attempts)
 	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
 	r.writeServers(&b)
 	if r.Patience != "" {
@@ -345,6 +362,13 @@ func (r *Report) writeServers(b *strings.Builder) {
 	}
 	for _, program := range slices.Sorted(maps.Keys(byProgram)) {
 		fmt.Fprintf(b, "%s: %s\n", program, strings.Join(byProgram[program], ", "))
+	}
+}
+
+// writeDeviations says of each known deviation what became of it.
+func (r *Report) writeDeviations(b *strings.Builder) {
+	for _, d := range r.Deviations {
+		fmt.Fprintf(b, "\ndeviation, %s: %s\n  %s; until %s\n", d.Status, d, d.Reason, d.Expires.Format(dayLayout))
 	}
 }
 
@@ -395,6 +419,7 @@ func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "
 
 var verdictLine = map[Result]string{
 	Passed: "CONFORMANT", Failed: "NOT CONFORMANT", Unjudged: "COULD NOT BE JUDGED",
+	Deviating: "CONFORMANT BUT FOR KNOWN DEVIATIONS (not everything holds, see above)",
 }
 
 func implementation(d driver.Description) Implementation {

@@ -51,6 +51,8 @@ type Config struct {
 	Patience time.Duration
 	// Kernel is the release of the kernel that carries the lab, for the report.
 	Kernel string
+	// Deviations are known ones (ReadDeviations): failures that they name fail no run before they expire.
+	Deviations []Deviation
 	// Command is what repeats the run, but for the selection of scenarios, for the report.
 	Command string
 	// Recorder shows what passed an enforcement point a moment ago, for the report; nil: the report has no packets.
@@ -97,6 +99,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)
 	r.report.Denials = percentiles(r.denials())
+	if wrong := r.report.excuse(cfg.Deviations, cfg.Now()); err == nil || isFinding(err) {
+		err = errors.Join(err, wrong)
+	}
 	r.report.trace()
 	r.report.conclude(err)
 	if errors.Is(err, ErrUsage) {
