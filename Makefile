@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 # The limit is for one package: judging the deliberately wrong enforcers takes minutes where other work runs beside it.
 GOTEST := $(GO) test -buildvcs=false -timeout 20m
-# Programs that only tests need (nft, nmap, jq, and the databases' servers and clients). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
+# Programs that only tests need (nft, nmap, jq, python3, chromium, and the databases' servers and clients). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
 REPORT ?= report
@@ -38,7 +38,7 @@ test: build ## run every test of the project, preparing the programs that tests 
 	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
 
 mutants: build ## judge every deliberately wrong enforcer by all scenarios; `make test` takes those that must catch it
-	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -timeout 60m -run '^TestMutants' -v ./cmd/drawbridge
+	$(WITH_TOOLS) ./bin/drawbridge conform --mutants --all-scenarios --report '$(REPORT)'
 
 patience: build ## judge everything by patience too, and compare; `make test` takes some of it
 	DRAWBRIDGE_TEST_ALL_SCENARIOS=1 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -run '^TestPatience' -v ./cmd/drawbridge

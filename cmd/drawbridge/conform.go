@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -36,11 +37,16 @@ type conformOptions struct {
 	world    string
 	servers  serverKind
 	list     bool
-	schema   bool
+	schema   string
 	json     bool
-	lattice  bool
-	seed     uint64
-	patience time.Duration
+	// unformatted: no format was asked for.
+	unformatted bool
+	known       string // file of known deviations
+	mutants     bool
+	all         bool // scenarios, with mutants
+	lattice     bool
+	seed        uint64
+	patience    time.Duration
 }
 
 var (
@@ -67,14 +73,20 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --lattice --seed 42
   drawbridge conform --patience 2s --tags @D-09
   drawbridge conform --list --tags '@extended && ~@X-02'
-  drawbridge conform --schema > policy.schema.json`,
+  drawbridge conform --driver ./mine --deviations known.yaml
+  drawbridge conform --mutants
+  drawbridge conform --schema > policy.schema.json
+  drawbridge conform --schema=report > report.schema.json`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant"), apart(c, "driver", "resident"), apart(c, "mutant", "resident")); err != nil {
+			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant"), apart(c, "driver", "resident"), apart(c, "mutant", "resident"), mutantsApart(c)); err != nil {
 				return err
 			}
 			if c.Flags().Changed("seed") && !o.lattice {
 				return misusef("conform: --seed", "is for --lattice")
+			}
+			if o.all && !o.mutants {
+				return misusef("conform: --all-scenarios", "is for --mutants")
 			}
 			for o.seed == 0 {
 				o.seed = uint64(rand.Uint32())
@@ -89,13 +101,17 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.Var(&choices{&o.profiles, profiles}, "profile", "judge on `core` or extended; may be repeated (default: all that the enforcer declares)")
 	f.StringVar(&o.tags, "tags", "", "run only scenarios that an `expression` selects: @S-06, ~@S-12, \",\" is or, \"&&\" is and")
 	f.StringVar(&o.format, "format", "", "what to print while running: `pretty`, progress, junit or cucumber (default progress)")
-	f.StringVar(&o.report, "report", "report", "`directory` for report.json, junit.xml and cucumber.json; empty for none")
+	f.StringVar(&o.report, "report", "report", "`directory` for report.html, report.json, junit.xml and cucumber.json; empty for none")
 	f.StringVar(&o.world, "world", "", "topology `file` (default: the embedded world)")
 	f.BoolVar(&o.lattice, "lattice", false, "after the scenarios, bring every combination of settings into force and try every connection there is")
 	f.Uint64Var(&o.seed, "seed", 0, "with --lattice: repeat the run that this `number` was printed for (default: a new one)")
 	f.DurationVar(&o.patience, "patience", 0, "judge denials by waiting for this `time`, from both ends alone, and not by what the lab sees at the enforcement point: 2s")
 	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
-	f.BoolVar(&o.schema, "schema", false, "print the JSON Schema of the policies that enforcers get")
+	f.StringVar(&o.schema, "schema", "", "print the JSON Schema of the `policy` that enforcers get (the default), or with =report that of report.json")
+	f.Lookup("schema").NoOptDefVal = policySchema
+	f.StringVar(&o.known, "deviations", "", "`file` of known deviations, which do not fail the run before they expire (docs/DRIVERS.md)")
+	f.BoolVar(&o.mutants, "mutants", false, "judge the suite itself: by every deliberately wrong enforcer, which it must fail, and the right ones, which it must pass")
+	f.BoolVar(&o.all, "all-scenarios", false, "with --mutants: judge each by all scenarios, and not only by those that must find it out")
 	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
 	if err := f.MarkHidden("mutant"); err != nil {
 		panic(err) // the flag is not defined: a mistake in this file
@@ -104,6 +120,15 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	complete(c, "profile", profiles)
 	complete(c, "format", formats)
 	return c
+}
+
+// mutantsApart: how mutants are judged is for --mutants to say.
+func mutantsApart(c *cobra.Command) error {
+	var all []error
+	for _, other := range []string{"driver", "mutant", "tags", "profile", "world", "servers", "lattice", "patience", "list", "json", "format", "deviations"} {
+		all = append(all, apart(c, "mutants", other))
+	}
+	return cmp.Or(all...)
 }
 
 // complete offers a flag's values to the shell.
@@ -133,11 +158,10 @@ func (c *choices) Type() string   { return "profile" }
 
 // conform does what can be done without a lab, checks everything that can be wrong, and then goes where the lab can be.
 func (p *program) conform(ctx context.Context, o conformOptions) error {
-	if o.schema {
-		_, err := p.std.out.Write(driver.Schema())
-		return err
+	if o.schema != "" {
+		return p.writeSchema(o.schema)
 	}
-	if o.format == "" {
+	if o.unformatted = o.format == ""; o.unformatted {
 		o.format = "progress"
 	}
 	if !slices.Contains(formats, o.format) {
@@ -153,6 +177,12 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	world, err := loadWorld(o.world)
 	if err != nil {
 		return err
+	}
+	if o.mutants {
+		return p.judgeMutants(ctx, o)
+	}
+	if _, err := knownDeviations(o.known); err != nil {
+		return misuse("conform: --deviations", err)
 	}
 	if o.driver != "" {
 		if o.driver, err = exec.LookPath(o.driver); err != nil {
@@ -177,6 +207,38 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		return p.inCell(ctx)
 	}
 	return p.judge(ctx, world, o)
+}
+
+// What --schema prints.
+const (
+	policySchema = "policy"
+	reportSchema = "report"
+)
+
+func (p *program) writeSchema(which string) error {
+	schemas := map[string]func() []byte{policySchema: driver.Schema, reportSchema: suite.Schema}
+	if schemas[which] == nil {
+		return misusef("conform: --schema", "%q: must be policy or report", which)
+	}
+	_, err := p.std.out.Write(schemas[which]())
+	return err
+}
+
+// knownDeviations reads the file of known deviations; none for "".
+func knownDeviations(path string) ([]suite.Deviation, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	known, err := suite.Select(features.Files, "")
+	if err != nil {
+		return nil, err
+	}
+	return suite.ReadDeviations(path, f, known)
 }
 
 // selection is the tag expression of the flags alone: which profiles the enforcer declares is not known yet.

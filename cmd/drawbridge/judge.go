@@ -13,6 +13,7 @@ import (
 
 	"drawbridge/features"
 	"drawbridge/features/driver"
+	"drawbridge/features/page"
 	"drawbridge/features/suite"
 	"drawbridge/sim"
 	"drawbridge/sim/probe"
@@ -60,17 +61,73 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 			return nil, err
 		}
 	}
+	deviations, err := knownDeviations(o.known)
+	if err != nil {
+		return nil, err
+	}
+	recorder, err := record(l.Lab)
+	if err != nil {
+		return nil, err
+	}
 	output := p.std.out
-	if o.json {
+	line, alone := p.live(o)
+	if o.json || alone {
 		output = io.Discard
 	}
-	return suite.Run(ctx, suite.Config{
+	report, err := suite.Run(ctx, suite.Config{
+		Kernel: kernel(), Command: commandOf(o), Recorder: recorder, Deviations: deviations, Progress: line.update,
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
 		Lattice: o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
 	})
+	line.close()
+	if err = errors.Join(err, recorder.close()); err != nil || o.report == "" {
+		return report, err
+	}
+	return report, page.WriteFile(o.report, l.World(), report)
 }
+
+// kernel is the running kernel's release (uname(2)).
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// commandOf is the command line that judges the same enforcer again.
+func commandOf(o conformOptions) string {
+	words := []string{"drawbridge", "conform"}
+	flag := func(name, value string) {
+		if value != "" {
+			words = append(words, "--"+name, quoted(value))
+		}
+	}
+	flag("driver", o.driver)
+	flag("mutant", o.mutant)
+	flag("world", o.world)
+	flag("deviations", o.known)
+	if o.servers != "" && o.servers != embeddedServers {
+		flag("servers", string(o.servers))
+	}
+	if o.patience > 0 {
+		flag("patience", o.patience.String())
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted writes a word for a POSIX shell.
+func quoted(word string) string {
+	if !strings.ContainsFunc(word, func(r rune) bool { return !strings.ContainsRune(plainRunes, r) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// plainRunes mean themselves in a shell.
+const plainRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-:=@%+,"
 
 // tell prints the report where the chosen format leaves room for it: a program reads standard output of json, junit and
 // cucumber, so people get the summary on standard error then.

@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"drawbridge/features/suite"
 )
 
 // The generated block of README.md stands between these lines.
@@ -19,9 +20,6 @@ const (
 	beginMark = "<!-- verdicts: begin (make readme) -->\n"
 	endMark   = "<!-- verdicts: end -->\n"
 )
-
-// glanceFile is the feature that holds the table, cell by cell.
-const glanceFile = "at_a_glance.feature"
 
 func main() {
 	dir := flag.String("report", "report", "directory of report.json")
@@ -125,9 +123,6 @@ func (r report) statements() string {
 	return text + ".\n"
 }
 
-// cellRE takes a scenario's name apart: the table's row, its column, and the cell's text; who connects how is left.
-var cellRE = regexp.MustCompile(`^(.+?) of (.+?) Resources: (.+?): .+$`)
-
 // cell is one cell of the table, and what the suite said of it.
 type cell struct {
 	text                  string
@@ -152,20 +147,20 @@ func glance(scenarios []scenario) (string, error) {
 	var rows []string
 	cells := map[[2]string]*cell{}
 	for _, s := range scenarios {
-		if s.File != glanceFile {
+		if s.File != suite.GlanceFile {
 			continue
 		}
-		m := cellRE.FindStringSubmatch(s.Name)
-		if m == nil || !slices.Contains(columns, m[2]) {
+		row, column, text, ok := suite.GlanceCell(s.Name)
+		if !ok {
 			return "", fmt.Errorf("scenario %q is no cell of the table", s.Name)
 		}
-		if !slices.Contains(rows, m[1]) {
-			rows = append(rows, m[1])
+		if !slices.Contains(rows, row) {
+			rows = append(rows, row)
 		}
-		c := cells[[2]string{m[1], m[2]}]
+		c := cells[[2]string{row, column}]
 		if c == nil {
-			c = &cell{text: m[3]}
-			cells[[2]string{m[1], m[2]}] = c
+			c = &cell{text: text}
+			cells[[2]string{row, column}] = c
 		}
 		c.add(s)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -23,6 +24,8 @@ const (
 	Unjudged Result = iota
 	Failed
 	Passed
+	// Deviating: it failed, and that is a known deviation (Config.Deviations); of a run, that nothing else failed.
+	Deviating
 )
 
 // String returns the result in words.
@@ -32,6 +35,8 @@ func (r Result) String() string {
 		return "failed"
 	case Passed:
 		return "passed"
+	case Deviating:
+		return "known-deviation"
 	}
 	return "unjudged"
 }
@@ -39,10 +44,21 @@ func (r Result) String() string {
 // MarshalText writes the result in words.
 func (r Result) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// ExitCode is the exit status of a run with this result: 0 conformant, 1 not conformant, 3 could not be judged.
+// UnmarshalText reads what MarshalText wrote.
+func (r *Result) UnmarshalText(text []byte) error {
+	for _, known := range []Result{Unjudged, Failed, Passed, Deviating} {
+		if known.String() == string(text) {
+			*r = known
+			return nil
+		}
+	}
+	return fmt.Errorf("result %q: must be passed, failed, known-deviation or unjudged", text)
+}
+
+// ExitCode is the exit status of a run with this result: 0 conformant, with or without known deviations, 1 not conformant, 3 could not be judged.
 func (r Result) ExitCode() int {
 	switch r {
-	case Passed:
+	case Passed, Deviating:
 		return 0
 	case Failed:
 		return 1
@@ -53,8 +69,11 @@ func (r Result) ExitCode() int {
 // Report is what a run found.
 type Report struct {
 	Result         Result            `json:"result"`
+	Suite          SuiteReport       `json:"suite"`
 	Error          string            `json:"error,omitempty"` // what kept the run as a whole from being judged, or failed it
 	World          string            `json:"world"`
+	Kernel         string            `json:"kernel,omitempty"`  // release of the kernel that carried the lab
+	Command        string            `json:"command,omitempty"` // what repeats the run, but for the scenarios
 	Servers        []ServerReport    `json:"servers,omitempty"`
 	Implementation Implementation    `json:"implementation"`
 	Profiles       []string          `json:"profiles"` // judged
@@ -68,7 +87,14 @@ type Report struct {
 	Windows        *WindowsReport    `json:"windows,omitempty"` // what was tried while policies changed
 	Statements     []StatementReport `json:"statements"`        // all of the profiles; with Tags, those of the selected scenarios
 	Scenarios      []*ScenarioReport `json:"scenarios"`
-	Lattice        *LatticeReport    `json:"lattice,omitempty"` // with --lattice
+	Deviations     []DeviationReport `json:"deviations,omitempty"` // known ones, with --deviations
+	Lattice        *LatticeReport    `json:"lattice,omitempty"`    // with --lattice
+}
+
+// SuiteReport names the specification that was judged by.
+type SuiteReport struct {
+	Digest   string `json:"digest"`   // sha256 of the feature files, see Digest
+	Features int    `json:"features"` // how many files there are
 }
 
 // Implementation is what the driver says of the enforcer.
@@ -95,6 +121,7 @@ type Counts struct {
 	Executed int `json:"executed"`
 	Passed   int `json:"passed"`
 	Failed   int `json:"failed"`
+	Known    int `json:"known_deviations"` // failed, and not counted there
 	Unjudged int `json:"unjudged"`
 	Attempts int `json:"attempts"` // connections and packets
 }
@@ -139,23 +166,36 @@ type ScenarioReport struct {
 // AttemptLine is one attempt: what must have become of it and why, what did, and how that is known.
 type AttemptLine struct {
 	What    string   `json:"what"`
+	From    string   `json:"from,omitempty"` // the vantage; empty where an attempt is not one connection of one client
+	To      string   `json:"to,omitempty"`   // the database
+	Point   string   `json:"point,omitempty"`
+	TLS     bool     `json:"tls,omitempty"`
 	Must    string   `json:"must"`
 	Because []string `json:"because"`
+	Why     string   `json:"why,omitempty"` // the same in words
 	Was     string   `json:"was"`
 	Way     string   `json:"way,omitempty"` // how that is known: answer, fence, patience
 	Detail  string   `json:"detail"`
 	OK      bool     `json:"ok"`
 	Millis  float64  `json:"ms"`
+	Proof   *Proof   `json:"proof,omitempty"` // of what did not end as it must
+
+	local netip.AddrPort // the client's own end
 }
 
 func (r *ScenarioReport) note(c oracle.Connection, want oracle.Verdict, got Outcome, err error) {
 	if got.Finding == Denied {
 		r.denials = append(r.denials, got.Took)
 	}
-	r.Attempts = append(r.Attempts, AttemptLine{
-		What: describe(c), Must: want.Class.String(), Because: want.Because, Was: got.Verdict, Way: got.Way, Detail: got.Detail,
-		OK: err == nil, Millis: millis(got.Took),
-	})
+	line := AttemptLine{
+		What: describe(c), From: c.From.Name, To: c.To.Database, Point: c.To.Point, TLS: c.TLS,
+		Must: want.Class.String(), Because: want.Because, Why: want.Reason, Was: got.Verdict, Way: got.Way, Detail: got.Detail,
+		OK: err == nil, Millis: millis(got.Took), local: got.Local,
+	}
+	if err != nil {
+		line.Proof = &Proof{Seen: got.Evidence}
+	}
+	r.Attempts = append(r.Attempts, line)
 }
 
 func (r *ScenarioReport) noteHeld(c oracle.Connection, want oracle.Verdict, x Exchange, took time.Duration, err error) {
@@ -164,7 +204,7 @@ func (r *ScenarioReport) noteHeld(c oracle.Connection, want oracle.Verdict, x Ex
 		was = "answered"
 	}
 	r.Attempts = append(r.Attempts, AttemptLine{
-		What: "held: " + describe(c), Must: want.Class.String(), Because: want.Because, Was: was, Detail: x.Detail,
+		What: "held: " + describe(c), From: c.From.Name, To: c.To.Database, Point: c.To.Point, TLS: c.TLS, Why: want.Reason, Must: want.Class.String(), Because: want.Because, Was: was, Detail: x.Detail,
 		OK: err == nil, Millis: millis(took),
 	})
 }
@@ -207,6 +247,8 @@ func (r *Report) trace() {
 			r.Counts.Passed++
 		case Failed:
 			r.Counts.Failed++
+		case Deviating:
+			r.Counts.Known++
 		default:
 			r.Counts.Unjudged++
 		}
@@ -224,8 +266,10 @@ func (r *Report) statement(id, profile string) StatementReport {
 		switch {
 		case s.Result == Failed:
 			out.Result = Failed
-		case s.Result == Unjudged && out.Result == Passed:
+		case s.Result == Unjudged && out.Result != Failed:
 			out.Result = Unjudged
+		case s.Result == Deviating && out.Result == Passed:
+			out.Result = Deviating
 		}
 	}
 	if out.Open = out.Attempts == 0; out.Open && out.Result == Passed {
@@ -251,6 +295,8 @@ func (r *Report) conclude(err error) {
 		r.Result = Failed
 	case err != nil || c.Unjudged > 0 || c.Executed == 0 || r.Lattice != nil && r.Lattice.Result != Passed:
 		r.Result = Unjudged
+	case c.Known > 0:
+		r.Result = Deviating
 	default:
 		r.Result = Passed
 	}
@@ -274,6 +320,7 @@ func (r *Report) WriteSummary(w io.Writer) error {
 		r.writeStatements(&b)
 	}
 	r.writeTrouble(&b)
+	r.writeDeviations(&b)
 	if r.Error != "" {
 		fmt.Fprintf(&b, "\nthe run as a whole:\n%s\n", indent(r.Error))
 	}
@@ -291,7 +338,11 @@ func (r *Report) WriteSummary(w io.Writer) error {
 		b.WriteString("\nthe driver did not say what it is: ")
 	}
 	c := r.Counts
-	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged; %d attempts\n", c.Executed, c.Passed, c.Failed, c.Unjudged, c.Attempts)
+	fmt.Fprintf(&b, "%d scenarios, %d passed, %d failed, %d unjudged", c.Executed, c.Passed, c.Failed, c.Unjudged)
+	if c.Known > 0 {
+		fmt.Fprintf(&b, ", %d known deviations", c.Known)
+	}
+	fmt.Fprintf(&b, "; %d attempts\n", c.Attempts)
 	fmt.Fprintf(&b, "apply: %d calls, median %.1f ms, 99th percentile %.1f ms; whole run %.1f s\n", r.Apply.Count, r.Apply.P50, r.Apply.P99, r.Seconds)
 	r.writeServers(&b)
 	if r.Patience != "" {
@@ -316,6 +367,13 @@ func (r *Report) writeServers(b *strings.Builder) {
 	}
 	for _, program := range slices.Sorted(maps.Keys(byProgram)) {
 		fmt.Fprintf(b, "%s: %s\n", program, strings.Join(byProgram[program], ", "))
+	}
+}
+
+// writeDeviations says of each known deviation what became of it.
+func (r *Report) writeDeviations(b *strings.Builder) {
+	for _, d := range r.Deviations {
+		fmt.Fprintf(b, "\ndeviation, %s: %s\n  %s; until %s\n", d.Status, d, d.Reason, d.Expires.Format(dayLayout))
 	}
 }
 
@@ -366,6 +424,7 @@ func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "
 
 var verdictLine = map[Result]string{
 	Passed: "CONFORMANT", Failed: "NOT CONFORMANT", Unjudged: "COULD NOT BE JUDGED",
+	Deviating: "CONFORMANT BUT FOR KNOWN DEVIATIONS (not everything holds, see above)",
 }
 
 func implementation(d driver.Description) Implementation {

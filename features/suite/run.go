@@ -51,6 +51,16 @@ type Config struct {
 	Patience time.Duration
 	// Rehearsed leaves out the rehearsal: whoever sets it has rehearsed the same features in the same world before.
 	Rehearsed bool
+	// Kernel is the release of the kernel that carries the lab, for the report.
+	Kernel string
+	// Deviations are known ones (ReadDeviations): failures that they name fail no run before they expire.
+	Deviations []Deviation
+	// Command is what repeats the run, but for the selection of scenarios, for the report.
+	Command string
+	// Recorder shows what passed an enforcement point a moment ago, for the report; nil: the report has no packets.
+	Recorder Recorder
+	// Progress is called when a scenario has ended, by one goroutine at a time; nil: nobody wants to know.
+	Progress func(Progress)
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -66,27 +76,35 @@ type runner struct {
 	lanes     *lanes
 	order     []Selected // as in the features
 
-	mu       sync.Mutex                 // guards report.Scenarios and policies while scenarios run
+	mu       sync.Mutex // guards report.Scenarios, policies and done while scenarios run
+	done     Progress
 	policies map[string]driver.Document // of failed scenarios, by the file's name
 }
 
 // Run judges an enforcer. The error is ErrUsage, or that of writing the report; everything else is in the Report.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	if err := cfg.check(); err != nil {
+	err := cfg.check()
+	if err != nil {
 		return nil, err
 	}
 	r := &runner{
 		Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), lanes: newLanes(cfg.Lanes), policies: map[string]driver.Document{},
 	}
-	r.report = &Report{World: cfg.World.Name(), Servers: cfg.Servers, Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	r.report = &Report{World: cfg.World.Name(), Kernel: cfg.Kernel, Command: cfg.Command, Servers: cfg.Servers, Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	if r.report.Suite, err = digest(cfg.Features); err != nil {
+		return nil, err
+	}
 	if cfg.Patience > 0 {
 		r.report.Patience = cfg.Patience.String()
 	}
-	err := r.judge(ctx)
+	err = r.judge(ctx)
 	r.report.Seconds = cfg.Now().Sub(r.report.Started).Seconds()
 	r.report.Apply = percentiles(r.conductor.durations)
 	r.report.Denials = percentiles(r.denials())
 	r.report.measureWindows()
+	if wrong := r.report.excuse(cfg.Deviations, cfg.Now()); err == nil || isFinding(err) {
+		err = errors.Join(err, wrong)
+	}
 	r.report.trace()
 	r.report.conclude(err)
 	if errors.Is(err, ErrUsage) {
@@ -268,6 +286,8 @@ func (r *runner) after(ctx context.Context, t *turn, err error) error {
 		return nil
 	}
 	defer r.lanes.leave(t.running.ground)
+	defer r.tellProgress(record)
+	r.prove(record)                  // before other packets take the place of these
 	policies := t.running.policies() // finish brings others into force
 	finish := t.running.finish(ctx)
 	all := errors.Join(err, finish)

@@ -224,6 +224,7 @@ func (s *scenario) checkAll(ctx context.Context, claims []claim) error {
 				err = c.also(attempts[i], outcomes[i])
 			}
 			s.record.note(attempts[i], expected[i], outcomes[i], err)
+			s.explain(attempts[i], outcomes[i])
 			findings = append(findings, err)
 			i++
 		}

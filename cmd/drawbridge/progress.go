@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"drawbridge/features/suite"
+
+	"golang.org/x/term"
+)
+
+// clearLine goes to the beginning of a terminal's line and empties it (ECMA-48: CR, EL).
+const clearLine = "\r\x1b[K"
+
+// refresh is how often the time that has passed is shown anew.
+const refresh = time.Second
+
+// progress keeps one line on a terminal that says how far a run is. A nil one shows nothing.
+type progress struct {
+	out   io.Writer
+	now   func() time.Time
+	began time.Time
+	stop  chan struct{}
+	ended sync.WaitGroup
+
+	mu   sync.Mutex
+	last suite.Progress
+}
+
+// showProgress starts to show it.
+func showProgress(out io.Writer, now func() time.Time) *progress {
+	s := &progress{out: out, now: now, began: now(), stop: make(chan struct{})}
+	s.draw()
+	s.ended.Go(func() {
+		tick := time.NewTicker(refresh)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				s.draw()
+			case <-s.stop:
+				return
+			}
+		}
+	})
+	return s
+}
+
+// update is for suite.Config.Progress.
+func (s *progress) update(p suite.Progress) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.last = p
+	s.mu.Unlock()
+	s.draw()
+}
+
+func (s *progress) draw() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	elapsed := s.now().Sub(s.began).Truncate(time.Second)
+	text := fmt.Sprintf("%d of %d scenarios, %d failed, %s", s.last.Done, s.last.Selected, s.last.Failed, elapsed)
+	switch {
+	case s.last.Selected == 0:
+		text = fmt.Sprintf("the lab, and the enforcer's defaults, %s", elapsed)
+	case s.last.Done == s.last.Selected:
+		text += ", taking everything out of force"
+	}
+	_, _ = io.WriteString(s.out, clearLine+text) // a terminal that is gone needs no news
+}
+
+// close takes the line away.
+func (s *progress) close() {
+	if s == nil {
+		return
+	}
+	close(s.stop)
+	s.ended.Wait()
+	_, _ = io.WriteString(s.out, clearLine)
+}
+
+// live starts the progress line of a run, if people are watching: on standard error, unless a format that was asked for writes to the
+// same terminal. alone: it takes the place of the default format.
+func (p *program) live(o conformOptions) (line *progress, alone bool) {
+	out := p.onTerminal(p.std.out)
+	if !p.onTerminal(p.std.err) || out && !o.unformatted && !o.json {
+		return nil, false
+	}
+	return showProgress(p.std.err, time.Now), out
+}
+
+// onTerminal tells whether a stream is a terminal whose lines can be cleared.
+func (p *program) onTerminal(w io.Writer) bool {
+	if value, _ := p.env("TERM"); value == "dumb" {
+		return false
+	}
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
