@@ -28,6 +28,7 @@ func (c *compiler) names() {
 		var rules []ruleset.Rule
 		elsewhere := ruleset.Statement(noWayBack)
 		if c.dedicated {
+			rules = append(rules, rule(notIn(setOurs+f.suffix, f.saddr), accept))
 			rules = append(rules, because("only translated to", in(setEndpoints+f.suffix, f.saddr), drop))
 			if c.zones {
 				elsewhere = notIn(setZoneNodes, ruleset.MetaIIFName)
@@ -46,7 +47,8 @@ func (c *compiler) admission() {
 	c.baseChain(chainAdmission, ruleset.HookPrerouting, priorityAdmission,
 		append([]ruleset.Rule{because("loopback is not judged (G-02)", fromLo, accept), rule(notTCP, accept)}, perFamily(chainAdmission)...)...)
 	for _, f := range families {
-		rules := append(c.fragments(f), rule(negate(f.to(setProtected)), accept))
+		rules := append(c.fragments(f), c.usual(f, inbound(f))...)
+		rules = append(rules, rule(negate(f.to(setProtected)), accept))
 		rules = append(rules, c.admitted(f, inbound(f))...)
 		c.regular(chainAdmission+f.suffix, append(rules, rule(goTo(chainDenied)))...)
 	}
@@ -79,18 +81,27 @@ func negate(s ruleset.InSet) ruleset.InSet {
 // way is a direction in which admission is asked: which fields hold the client, the endpoint and the client's interface.
 type way struct {
 	client, addr, port, iface ruleset.FieldKind
-	rules                     string // the verdict map for this direction
+	rules, peering            string // the verdict maps for this direction
 }
 
 func inbound(f family) way {
-	return way{client: f.saddr, addr: f.daddr, port: ruleset.THDport, iface: ruleset.MetaIIFName, rules: setRules}
+	return way{client: f.saddr, addr: f.daddr, port: ruleset.THDport, iface: ruleset.MetaIIFName, rules: setRules, peering: setPeeringRules}
 }
 
 func outbound(f family) way {
-	return way{client: f.daddr, addr: f.saddr, port: ruleset.THSport, iface: ruleset.MetaOIFName, rules: setAnswers}
+	return way{client: f.daddr, addr: f.saddr, port: ruleset.THSport, iface: ruleset.MetaOIFName, rules: setAnswers, peering: setPeeringAnswers}
 }
 
-// admitted accepts what the policy lets in. It is the one place that says so, for both directions.
+// usual accepts what most packets of protected endpoints are, before anything else is asked: they belong to clients that a
+// database's own rules let in, or at a shared host to an endpoint that is open.
+func (c *compiler) usual(f family, w way) []ruleset.Rule {
+	if c.dedicated {
+		return []ruleset.Rule{rule(ruleset.VerdictMap{Key: fields(w.addr, w.port), Map: w.rules + f.suffix})}
+	}
+	return []ruleset.Rule{rule(in(setOpen+f.suffix, w.addr, w.port), accept)}
+}
+
+// admitted accepts what else the policy lets in. Together with usual it is the one place that says so, for both directions.
 func (c *compiler) admitted(f family, w way) []ruleset.Rule {
 	var rules []ruleset.Rule
 	zone := func(set string) []ruleset.Statement {
@@ -107,10 +118,9 @@ func (c *compiler) admitted(f family, w way) []ruleset.Rule {
 		for _, r := range c.ranges {
 			rules = append(rules, rule(endpoint(setUsers(f, r.Name)), in(setRange(f, r.Name), w.client), accept))
 		}
-		rules = append(rules, rule(ruleset.VerdictMap{Key: fields(w.addr, w.port), Map: w.rules + f.suffix}))
+		rules = append(rules, rule(ruleset.VerdictMap{Key: fields(w.addr, w.port), Map: w.peering + f.suffix}))
 	} else {
 		rules = append(rules,
-			rule(endpoint(setOpen+f.suffix), accept),
 			ruleset.Rule{Statements: append(zone(setZoneRegional), endpoint(setRegional+f.suffix), in(setRegion+f.suffix, w.client), accept)})
 	}
 	node := ruleset.Statement(in(setCluster+f.suffix, w.client, w.addr, w.port))
@@ -131,7 +141,8 @@ func (c *compiler) reply() {
 	c.baseChain(chainReply, ruleset.HookPostrouting, priorityReply,
 		append([]ruleset.Rule{because("loopback is not judged (G-02)", toLo, accept), rule(notTCP, accept)}, perFamily(chainReply)...)...)
 	for _, f := range families {
-		rules := append([]ruleset.Rule{rule(negate(f.from(setProtected)), accept)}, c.admitted(f, outbound(f))...)
+		rules := append(c.usual(f, outbound(f)), rule(negate(f.from(setProtected)), accept))
+		rules = append(rules, c.admitted(f, outbound(f))...)
 		c.regular(chainReply+f.suffix, append(rules, rule(goTo(chainSilenced)))...)
 	}
 	var silenced []ruleset.Rule
@@ -177,6 +188,7 @@ func (c *compiler) containment() {
 		append([]ruleset.Rule{because("loopback is not judged (G-02)", fromLo, accept)}, perFamily(chainContainment)...)...)
 	for _, f := range families {
 		c.regular(chainContainment+f.suffix,
+			rule(notIn(setOurs+f.suffix, f.daddr), accept),
 			rule(isTCP, f.to(setProtected), accept),
 			rule(in(setEndpoints+f.suffix, f.daddr), goTo(chainContain)),
 			rule(in(setNodes+f.suffix, f.daddr), goTo(chainContain)))

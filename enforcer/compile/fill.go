@@ -19,8 +19,12 @@ const (
 	setRules     = "rules"     // map: endpoint to the chain with its database's custom ranges, by source
 	setAnswers   = "answers"   // map: the same by destination, for the answers
 
+	setPeeringRules   = "peering_rules"   // the same for endpoints of the peering
+	setPeeringAnswers = "peering_answers" // and for their answers
+
 	setEndpoints = "endpoints" // addresses of a gateway's endpoints
 	setNodes     = "nodes"     // addresses of the nodes that are here
+	setOurs      = "ours"      // both
 
 	setTLSFirst  = "tlsfirst"   // ports that begin with TLS
 	setEither    = "either"     // ports that begin with TLS or plaintext
@@ -90,9 +94,12 @@ func (c *compiler) declareAdmission(f family) {
 		return
 	}
 	c.declare(f.addressSet(setEndpoints))
+	c.declare(f.addressSet(setOurs))
 	c.declare(f.endpointSet(setPeering + f.suffix))
 	c.declare(f.endpointMap(setRules))
 	c.declare(f.endpointMap(setAnswers))
+	c.declare(f.endpointMap(setPeeringRules))
+	c.declare(f.endpointMap(setPeeringAnswers))
 	for _, r := range c.ranges {
 		c.declare(f.rangeSet(setRange(f, r.Name)))
 		c.declare(f.endpointSet(setUsers(f, r.Name)))
@@ -158,6 +165,7 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 		c.put(setNodes+f.suffix, address)
 	} else {
 		c.put(setEndpoints+f.suffix, address)
+		c.put(setOurs+f.suffix, address)
 	}
 	if e.Kind == policy.PeeringRW {
 		c.endpoint(setPeering, e.Addr)
@@ -174,8 +182,12 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 	}
 	c.forceOnNodes(db, e.Addr)
 	key := endpointKey(e.Addr)
-	c.put(setRules+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainFrom(db.Name()))})
-	c.put(setAnswers+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainTo(db.Name()))})
+	from, to := setRules, setAnswers
+	if e.Kind == policy.PeeringRW {
+		from, to = setPeeringRules, setPeeringAnswers // behind the check of the zone
+	}
+	c.put(from+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainFrom(db.Name()))})
+	c.put(to+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainTo(db.Name()))})
 	for _, r := range db.Rules() {
 		if r.Range != "" {
 			c.put(setUsers(f, r.Range), ruleset.Element{Key: key})
@@ -203,6 +215,9 @@ func (c *compiler) forceOnNodes(db policy.Database, endpoint netip.AddrPort) {
 func (c *compiler) fillNode(db policy.Database, n policy.Node) {
 	for _, a := range n.Addresses {
 		c.put(setNodes+familyOf(a).suffix, ruleset.Element{Key: addrKey(a)})
+		if c.dedicated {
+			c.put(setOurs+familyOf(a).suffix, ruleset.Element{Key: addrKey(a)})
+		}
 		for _, p := range n.Ports {
 			to := netip.AddrPortFrom(a, p.Number)
 			c.protect(db, to, p.TLS)
