@@ -93,23 +93,26 @@ func outbound(f family) way {
 }
 
 // usual accepts what most packets of protected endpoints are, before anything else is asked: they belong to clients that a
-// database's own rules let in, or at a shared host to an endpoint that is open.
+// database's own rules let in, or at a shared host to an endpoint that is open or to the region.
 func (c *compiler) usual(f family, w way) []ruleset.Rule {
 	if c.dedicated {
 		return []ruleset.Rule{rule(ruleset.VerdictMap{Key: fields(w.addr, w.port), Map: w.rules + f.suffix})}
 	}
-	return []ruleset.Rule{rule(in(setOpen+f.suffix, w.addr, w.port), accept)}
+	regional := append(c.zone(setZoneRegional, w), in(setRegional+f.suffix, w.addr, w.port), in(setRegion+f.suffix, w.client), accept)
+	return []ruleset.Rule{rule(in(setOpen+f.suffix, w.addr, w.port), accept), {Statements: regional}}
+}
+
+// zone matches packets of a zone's interfaces; nothing is asked where the policy does not tell zones.
+func (c *compiler) zone(set string, w way) []ruleset.Statement {
+	if !c.zones {
+		return nil
+	}
+	return []ruleset.Statement{in(set, w.iface)}
 }
 
 // admitted accepts what else the policy lets in. Together with usual it is the one place that says so, for both directions.
 func (c *compiler) admitted(f family, w way) []ruleset.Rule {
 	var rules []ruleset.Rule
-	zone := func(set string) []ruleset.Statement {
-		if !c.zones {
-			return nil
-		}
-		return []ruleset.Statement{in(set, w.iface)}
-	}
 	endpoint := func(set string) ruleset.Statement { return in(set, w.addr, w.port) }
 	if c.dedicated {
 		if c.zones {
@@ -119,12 +122,9 @@ func (c *compiler) admitted(f family, w way) []ruleset.Rule {
 			rules = append(rules, rule(endpoint(setUsers(f, r.Name)), in(setRange(f, r.Name), w.client), accept))
 		}
 		rules = append(rules, rule(ruleset.VerdictMap{Key: fields(w.addr, w.port), Map: w.peering + f.suffix}))
-	} else {
-		rules = append(rules,
-			ruleset.Rule{Statements: append(zone(setZoneRegional), endpoint(setRegional+f.suffix), in(setRegion+f.suffix, w.client), accept)})
 	}
 	node := ruleset.Statement(in(setCluster+f.suffix, w.client, w.addr, w.port))
-	return append(rules, ruleset.Rule{Statements: append(zone(setZoneNodes), node, accept), Comment: "the cluster's own nodes (C-04)"})
+	return append(rules, ruleset.Rule{Statements: append(c.zone(setZoneNodes, w), node, accept), Comment: "the cluster's own nodes (C-04)"})
 }
 
 // denial is where a way ends for those who are not admitted.
