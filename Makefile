@@ -11,7 +11,7 @@ GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := $(GO) build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 # The limit is for one package: judging the deliberately wrong enforcers takes minutes where other work runs beside it.
-GOTEST := $(GO) test -buildvcs=false -timeout 20m
+GOTEST := $(GO) test -buildvcs=false -timeout 60m
 # Programs that only tests need (nft, nmap, jq, python3, chromium, and the databases' servers and clients). With DRAWBRIDGE_REQUIRE_TOOLS=1 a test whose program is missing
 # fails instead of being left out.
 WITH_TOOLS := .ci/tools --
@@ -35,7 +35,8 @@ conform-real: build ## the same with the distribution's database servers, prepar
 
 test: build ## run every test of the project, preparing the programs that tests need
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
-	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) ./...
+	$(GOTEST) -run '^$$' ./... >/dev/null # builds all tests, side by side
+	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -p 1 ./... # one package after the other: what they judge takes all processors
 
 mutants: build ## judge every deliberately wrong enforcer by all scenarios; `make test` takes those that must catch it
 	$(WITH_TOOLS) ./bin/drawbridge conform --mutants --all-scenarios --report '$(REPORT)'

@@ -79,6 +79,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 		World: l.World(), Lab: suite.Simulated(l.Lab, l.prober), Enforcer: enforcer,
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
+		Rehearsed: o.mutant != "", // whoever judges wrong enforcers has judged the right one by the same features
 		Lattice: o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
 	})
 	line.close()
