@@ -80,7 +80,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
 		Rehearsed: o.mutant != "", // whoever judges wrong enforcers has judged the right one by the same features
-		Lattice: o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
+		Lattice:   o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
 	})
 	line.close()
 	if err = errors.Join(err, recorder.close()); err != nil || o.report == "" {

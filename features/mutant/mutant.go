@@ -93,7 +93,7 @@ func (m Mutant) Call(d Door, verb string, stdin []byte) Answer {
 func (m Mutant) apply(d Door, stdin []byte) (Answer, error) {
 	doc, err := decode(stdin)
 	if err != nil {
-		return Answer{}, err
+		return unreadable(d, stdin, err)
 	}
 	asked, err := decode(stdin)
 	if err != nil {
@@ -114,6 +114,15 @@ func (m Mutant) apply(d Door, stdin []byte) (Answer, error) {
 	}
 	if m.also != nil {
 		m.also(d, asked, a)
+	}
+	return a, nil
+}
+
+// unreadable leaves a policy that cannot be read to the reference, which must refuse it: no mutant is wrong in that.
+func unreadable(d Door, policy []byte, unread error) (Answer, error) {
+	a := d.Next("apply", policy)
+	if a.Status == 0 {
+		return Answer{}, unread
 	}
 	return a, nil
 }
