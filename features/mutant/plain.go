@@ -45,8 +45,8 @@ func (p plain) call(_ Door, verb string, in []byte) Answer {
 		return Answer{}
 	}
 	doc, err := decode(in)
-	if err != nil {
-		return broken(err)
+	if err != nil { // a mistake in the policy, not in the driver
+		return Answer{Status: refused, Stderr: fmt.Appendf(nil, "mutant: %v\n", err)}
 	}
 	if why := refusal(doc); why != "" {
 		return Answer{Status: refused, Stderr: []byte(why + "\n")}
