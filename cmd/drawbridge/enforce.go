@@ -88,15 +88,10 @@ func (o *enforceFlags) options(verb string) (enforcer.Options, error) {
 
 func (p *program) enforceApply(ctx context.Context, o enforceFlags) error {
 	const verb = "enforce apply"
-	options, err := o.options(verb)
+	document, options, err := p.policy(verb, o)
 	if err != nil {
 		return err
 	}
-	name, document, err := p.readPolicy(o.file)
-	if err != nil {
-		return misuse(verb, err)
-	}
-	options.Name = name
 	receipt, err := enforcer.Apply(ctx, document, options)
 	if errors.Is(err, enforcer.ErrRefused) {
 		return misuse(verb, err)
@@ -113,6 +108,17 @@ func (p *program) enforceApply(ctx context.Context, o enforceFlags) error {
 		return unable(verb, err)
 	}
 	return nil
+}
+
+// policy reads the policy that the flags name, with the options that the enforcer takes with it.
+func (p *program) policy(verb string, o enforceFlags) (document []byte, options enforcer.Options, err error) {
+	if options, err = o.options(verb); err != nil {
+		return nil, enforcer.Options{}, err
+	}
+	if options.Name, document, err = p.readPolicy(o.file); err != nil {
+		return nil, enforcer.Options{}, misuse(verb, err)
+	}
+	return document, options, nil
 }
 
 // maxPolicy bounds what is read as a policy: some hundred times that of a gateway with 1,000 databases of 30 rules each would

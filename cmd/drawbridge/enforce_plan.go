@@ -31,15 +31,10 @@ that speak plaintext and those whose beginning was never seen.`,
 
 func (p *program) enforcePlan(ctx context.Context, o enforceFlags) error {
 	const verb = "enforce plan"
-	options, err := o.options(verb)
+	document, options, err := p.policy(verb, o)
 	if err != nil {
 		return err
 	}
-	name, document, err := p.readPolicy(o.file)
-	if err != nil {
-		return misuse(verb, err)
-	}
-	options.Name = name
 	plan, err := enforcer.MakePlan(ctx, document, options)
 	if errors.Is(err, enforcer.ErrRefused) {
 		return misuse(verb, err)
