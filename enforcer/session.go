@@ -58,13 +58,16 @@ func (s *Session) Own(ctx context.Context) error {
 			return fmt.Errorf("%w: %s", ErrUnsupported, f)
 		}
 	}
-	for _, t := range append([]*remembering{s.main}, s.endings...) {
+	for _, t := range s.tables() {
 		if err := t.Own(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// tables are all that the session holds, the one that admits first.
+func (s *Session) tables() []*remembering { return append([]*remembering{s.main}, s.endings...) }
 
 // Close closes the session's sockets.
 func (s *Session) Close() error {
@@ -97,7 +100,7 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 	if s.policy == nil {
 		return Receipt{}, ErrNothingApplied
 	}
-	for _, t := range append([]*remembering{s.main}, s.endings...) {
+	for _, t := range s.tables() {
 		t.forget()
 	}
 	return s.enforce(ctx, s.policy)
@@ -215,7 +218,7 @@ func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bo
 
 // Wrote tells whether a generation of the ruleset came from this session.
 func (s *Session) Wrote(generation uint32) bool {
-	for _, t := range append([]*remembering{s.main}, s.endings...) {
+	for _, t := range s.tables() {
 		if t.wrote[generation] {
 			return true
 		}

@@ -101,9 +101,7 @@ func (p *program) enforceApply(ctx context.Context, o enforceFlags) error {
 	if err != nil && !errors.Is(err, enforcer.ErrNotCut) && !errors.Is(err, enforcer.ErrBlind) {
 		return unable(verb, err)
 	}
-	for _, w := range receipt.Warnings {
-		fmt.Fprintf(p.std.err, "warning: %s\n", w)
-	}
+	p.warn(receipt.Warnings)
 	if err := errors.Join(err, json.NewEncoder(p.std.out).Encode(receipt)); err != nil {
 		return unable(verb, err)
 	}
@@ -119,6 +117,13 @@ func (p *program) policy(verb string, o enforceFlags) (document []byte, options 
 		return nil, enforcer.Options{}, misuse(verb, err)
 	}
 	return document, options, nil
+}
+
+// warn tells the enforcer's warnings.
+func (p *program) warn(warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(p.std.err, "warning: %s\n", w)
+	}
 }
 
 // maxPolicy bounds what is read as a policy: some hundred times that of a gateway with 1,000 databases of 30 rules each would

@@ -42,9 +42,7 @@ func (p *program) enforcePlan(ctx context.Context, o enforceFlags) error {
 	if err != nil {
 		return unable(verb, err)
 	}
-	for _, w := range plan.Warnings {
-		fmt.Fprintf(p.std.err, "warning: %s\n", w)
-	}
+	p.warn(plan.Warnings)
 	if o.json {
 		err = writeIndented(p.std.out, plan)
 	} else {

@@ -83,9 +83,7 @@ func (p *program) residentApply(ctx context.Context) error {
 	case status.Refused != "" || status.Receipt == nil:
 		return unable(verb, errors.New("the running program refused it: "+status.Refused))
 	}
-	for _, w := range status.Receipt.Warnings {
-		fmt.Fprintf(p.std.err, "warning: %s\n", w)
-	}
+	p.warn(status.Receipt.Warnings)
 	if err := json.NewEncoder(p.std.out).Encode(status.Receipt); err != nil {
 		return unable(verb, err)
 	}
