@@ -17,7 +17,16 @@ import (
 // build brings up what is planned: all namespaces, then all links, then what each node knows, then the translations. Each step
 // needs the one before to be complete: a link needs both its namespaces, an address its interface, and the filter against
 // forged sources the routes.
-func (l *Lab) build(ctx context.Context) (err error) {
+func (l *Lab) build(ctx context.Context) error {
+	if err := l.wire(ctx); err != nil {
+		return err
+	}
+	return l.filter(ctx)
+}
+
+// wire makes the namespaces and the links. What it opened for that is closed when it returns, so that a large world does not leave the
+// filter without descriptors that select(2) can watch.
+func (l *Lab) wire(ctx context.Context) (err error) {
 	sites, err := l.spawn(ctx)
 	defer func() {
 		for _, s := range sites {
@@ -30,13 +39,14 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	for i, n := range l.plan.Nodes {
 		l.nodes[n.Name] = sites[i].handle
 	}
-	if err := parallel(ctx, sites, l.linkUp); err != nil {
+	links := make(map[string][]fabric.Link, len(sites))
+	for _, p := range l.plan.Links {
+		links[p.A.Node] = append(links[p.A.Node], p)
+	}
+	if err := parallel(ctx, sites, func(s site) error { return l.linkUp(s, links[s.node.Name]) }); err != nil {
 		return err
 	}
-	if err := parallel(ctx, sites, configure); err != nil {
-		return err
-	}
-	return l.filter(ctx)
+	return parallel(ctx, sites, configure)
 }
 
 // site is a node while it is being built.
@@ -56,9 +66,10 @@ func (s site) close() error {
 // spawn creates the namespaces and does in each, while a thread is there anyway, what has to be done inside.
 func (l *Lab) spawn(ctx context.Context) ([]site, error) {
 	sites := make([]site, len(l.plan.Nodes))
+	var fresh defaults
 	handles, err := netns.Spawn(ctx, len(sites), func(i int, _ *netns.Handle) (err error) {
 		sites[i].node = l.plan.Nodes[i]
-		if err := apply(settingsOf(sites[i].node)); err != nil {
+		if err := fresh.apply(settingsOf(sites[i].node)); err != nil {
 			return fmt.Errorf("node %s: %w", sites[i].node.Name, err)
 		}
 		if sites[i].conn, err = link.OpenHere(); err != nil {
@@ -73,12 +84,13 @@ func (l *Lab) spawn(ctx context.Context) ([]site, error) {
 }
 
 // linkUp creates the links of which a node has the near side.
-func (l *Lab) linkUp(s site) error {
+func (l *Lab) linkUp(s site, links []fabric.Link) error {
+	if len(links) == 0 {
+		return nil
+	}
 	var b link.Batch
-	for _, p := range l.plan.Links {
-		if p.A.Node == s.node.Name {
-			b.Veth(l.device(p.A), l.device(p.Z))
-		}
+	for _, p := range links {
+		b.Veth(l.device(p.A), l.device(p.Z))
 	}
 	return s.run(&b)
 }
@@ -92,6 +104,7 @@ func configure(s site) error {
 	b := link.Batch{Names: map[int]string{link.Loopback: "lo"}}
 	for _, e := range s.node.Ends {
 		b.Names[e.Index] = e.Name
+		b.WithoutLinkLocal(e.Index)
 		b.Up(e.Index)
 		b.Neighbours(e.Index, e.Peer)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"drawbridge/sim/fabric"
 )
@@ -14,17 +15,24 @@ import (
 type setting struct{ name, value string }
 
 // everyNode holds for every namespace. What a new namespace starts with depends on the machine
-// (net.core.devconf_inherit_init_net), so nothing is taken for granted.
+// (net.core.devconf_inherit_init_net), so nothing is taken for granted. The list is short because each file of /proc/sys/net that is
+// opened costs more the more namespaces there are: the kernel keeps an entry for each of them under the same name.
 var everyNode = []setting{
 	// The fabric filters forged sources itself, where real networks do; a node must not do so on its own.
 	{"net.ipv4.conf.all.rp_filter", "0"},
 	{"net.ipv4.conf.default.rp_filter", "0"},
-	// No chatter: link-local addresses, duplicate address detection, router solicitations.
 	{"net.ipv6.conf.default.disable_ipv6", "0"},
-	{"net.ipv6.conf.default.addr_gen_mode", "1"},
+}
+
+// probesOwnTheirPorts is for nodes that probes start from, and for those that answer them: probes own the ports from 20000, and nothing
+// else may have one of them by chance.
+var probesOwnTheirPorts = []setting{{"net.ipv4.ip_local_port_range", "10000 19999"}}
+
+// servingNodes is for those that pass packets on or answer them. What is left out of it at a client of the databases, which has one link
+// and hears from nobody but those whom it asks, makes no difference there.
+var servingNodes = []setting{
 	{"net.ipv6.conf.default.accept_dad", "0"},
 	{"net.ipv6.conf.default.accept_ra", "0"},
-	{"net.ipv6.conf.default.router_solicitations", "0"},
 	{"net.ipv4.conf.all.accept_redirects", "0"},
 	{"net.ipv4.conf.default.accept_redirects", "0"},
 	{"net.ipv6.conf.default.accept_redirects", "0"},
@@ -33,8 +41,6 @@ var everyNode = []setting{
 	// A refusal told by ICMP must arrive for every probe, not for some a second.
 	{"net.ipv4.icmp_ratelimit", "0"},
 	{"net.ipv6.icmp.ratelimit", "0"},
-	// Probes own the ports from 20000: nothing else may have one of them by chance.
-	{"net.ipv4.ip_local_port_range", "10000 19999"},
 	// A server answers every packet that it discards, so that clients made by hand learn what it has.
 	{"net.ipv4.tcp_invalid_ratelimit", "0"},
 	// Every listener takes data in a SYN, from everybody and without a cookie (TFO_CLIENT_ENABLE, TFO_SERVER_ENABLE,
@@ -54,6 +60,9 @@ var wholeNetworks = []setting{{"net.ipv6.ip_nonlocal_bind", "1"}}
 // settingsOf returns all that a node needs.
 func settingsOf(n fabric.Node) []setting {
 	all := slices.Clone(everyNode)
+	if n.Router || n.Serves {
+		all = append(append(all, servingNodes...), probesOwnTheirPorts...)
+	}
 	if n.Router {
 		all = append(all, routersOnly...)
 	}
@@ -63,11 +72,60 @@ func settingsOf(n fabric.Node) []setting {
 	return all
 }
 
-// apply writes settings of the calling thread's namespace: what /proc/sys/net shows depends on who opens it.
+// defaults are what a new namespace starts with here. All new ones of one lab start alike, so one of them is asked, once. The zero value has
+// asked none.
+type defaults struct {
+	once   sync.Once
+	values map[string][]string
+	err    error
+}
+
+// apply writes those settings of the calling thread's namespace, a new one, that it does not start with.
+func (d *defaults) apply(settings []setting) error {
+	d.once.Do(func() {
+		d.values, d.err = readAll(everyNode, servingNodes, probesOwnTheirPorts, routersOnly, wholeNetworks)
+	})
+	if d.err != nil {
+		return d.err
+	}
+	return apply(slices.DeleteFunc(slices.Clone(settings), func(s setting) bool {
+		return slices.Equal(d.values[s.name], strings.Fields(s.value))
+	}))
+}
+
+func readAll(lists ...[]setting) (map[string][]string, error) {
+	values := make(map[string][]string)
+	for _, s := range slices.Concat(lists...) {
+		text, err := os.ReadFile(s.path())
+		if err != nil {
+			return nil, fmt.Errorf("sysctl %s: %w", s.name, err)
+		}
+		values[s.name] = strings.Fields(string(text))
+	}
+	return values, nil
+}
+
+// path is the setting's file. What /proc/sys/net shows depends on the thread that opens it.
+func (s setting) path() string { return "/proc/sys/" + strings.ReplaceAll(s.name, ".", "/") }
+
+// PrepareVantages makes nodes fit for probes: the kernel no longer picks their ports for anything else there.
+func (l *Lab) PrepareVantages(nodes ...string) error {
+	for _, name := range nodes {
+		h, ok := l.nodes[name]
+		if !ok {
+			return fmt.Errorf("prepare vantage %s: %w", name, ErrUnknown)
+		}
+		if err := h.Do(func() error { return apply(probesOwnTheirPorts) }); err != nil {
+			return fmt.Errorf("prepare vantage %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// apply writes settings of the calling thread's namespace.
 func apply(settings []setting) error {
 	for _, s := range settings {
-		path := "/proc/sys/" + strings.ReplaceAll(s.name, ".", "/")
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		f, err := os.OpenFile(s.path(), os.O_WRONLY, 0)
 		if err != nil {
 			return fmt.Errorf("sysctl %s: %w", s.name, err)
 		}

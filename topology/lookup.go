@@ -1,6 +1,9 @@
 package topology
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Region returns the region of that name.
 func (w *World) Region(name string) (Region, bool) {
@@ -45,19 +48,20 @@ func (w *World) Vantage(name string) (Vantage, bool) {
 // EgressOf returns the addresses, one of each family, IPv4 first, from which an app's Internet traffic leaves when the
 // world starts: app i of a region uses egress address i modulo their number. Nil if there is no such region or app.
 func (w *World) EgressOf(region, app string) []netip.Addr {
-	r, _ := w.Region(region)
-	for i, a := range r.Apps {
-		if a.Name != app {
-			continue
-		}
-		var out []netip.Addr
-		for _, f := range []Family{IPv4, IPv6} {
-			of := OfFamily(r.Egress, f)
-			out = append(out, of[i%len(of)])
-		}
-		return out
+	r := slices.IndexFunc(w.regions, func(r Region) bool { return r.Name == region })
+	if r < 0 {
+		return nil
 	}
-	return nil
+	i := slices.IndexFunc(w.regions[r].Apps, func(a App) bool { return a.Name == app })
+	if i < 0 {
+		return nil
+	}
+	var out []netip.Addr
+	for _, f := range []Family{IPv4, IPv6} {
+		of := OfFamily(w.regions[r].Egress, f)
+		out = append(out, of[i%len(of)])
+	}
+	return out
 }
 
 func find[T any](list []T, clone func(T) T, is func(T) bool) (T, bool) {

@@ -43,6 +43,7 @@ type Plan struct {
 type Node struct {
 	Name      string
 	Router    bool // forwards packets
+	Serves    bool // databases' servers listen here
 	Ends      []NodeEnd
 	Addresses []Address
 	Owned     []netip.Prefix // whole networks whose every address is the node's own

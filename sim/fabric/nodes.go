@@ -70,6 +70,7 @@ func (b *builder) sourceNAT(region string, a topology.App) []SourceNAT {
 // there included, is reached by the regional interface, everything else by the Internet one.
 func (b *builder) sharedHost(h topology.SharedHost) {
 	n, edge := b.node(h.Name, false), b.nodes[Edge(h.Region)]
+	n.Serves = true
 	b.attach(n, topology.InternetInterface, single(h.Addresses)...)
 	n.address(topology.InternetInterface, h.Addresses...)
 	port := b.connect(edge, "", n, topology.RegionalInterface)
@@ -112,6 +113,7 @@ func (b *builder) gateway(g topology.Gateway) {
 
 func (b *builder) dedicatedNode(gateway *Node, iface string, node topology.Node) {
 	n := b.node(node.Name, false)
+	n.Serves = true
 	b.connect(gateway, iface, n, hostInterface)
 	gateway.route(iface, single(node.Addresses)...)
 	n.address(hostInterface, node.Addresses...)

@@ -42,7 +42,8 @@ func PeerOf(a netip.Addr) netip.Addr {
 
 // From linux/veth.h and linux/if_link.h, not in package unix.
 const (
-	vethInfoPeer = 1
+	vethInfoPeer    = 1
+	addrGenModeNone = 1
 	// segments per packet handed to the device: 1 keeps segmentation offload off, so that what passes, is filtered and is
 	// captured are the segments of the wire and not their unsegmented 64 KiB ancestors.
 	gsoMaxSegs = 1
@@ -61,11 +62,11 @@ type Batch struct {
 // Len returns the number of requests.
 func (b *Batch) Len() int { return len(b.messages) }
 
-// Veth creates a pair of interfaces, each at once in its own namespace, with one queue in each direction. The first comes up, the second has
-// to be brought up from its own namespace.
+// Veth creates a pair of interfaces, each at once in its own namespace, with one queue in each direction. Each has to be brought up from its
+// own namespace.
 func (b *Batch) Veth(a, z Device) {
 	b.add(fmt.Sprintf("create veth %s-%s", a.Name, z.Name), unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		ifinfo(a.Index, true), func(e *netlink.AttributeEncoder) {
+		ifinfo(a.Index, false), func(e *netlink.AttributeEncoder) {
 			deviceAttributes(e, a)
 			e.Nested(unix.IFLA_LINKINFO, func(e *netlink.AttributeEncoder) error {
 				e.String(unix.IFLA_INFO_KIND, "veth")
@@ -93,6 +94,21 @@ func deviceAttributes(e *netlink.AttributeEncoder, d Device) {
 	e.Uint32(unix.IFLA_NUM_TX_QUEUES, 1)
 	e.Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
 	e.Uint32(unix.IFLA_GSO_MAX_SEGS, gsoMaxSegs)
+}
+
+// WithoutLinkLocal keeps an interface that is not up yet from giving itself an IPv6 link-local address, and with that from duplicate
+// address detection and router solicitations. The kernel takes this in a message of its own only, not with the interface's creation
+// (net/core/rtnetlink.c, do_setlink), and where there are many namespaces it is much cheaper than the sysctl addr_gen_mode.
+func (b *Batch) WithoutLinkLocal(index int) {
+	b.add(fmt.Sprintf("set address generation mode of %s", b.name(index)), unix.RTM_NEWLINK, 0, ifinfo(index, false), func(e *netlink.AttributeEncoder) {
+		e.Nested(unix.IFLA_AF_SPEC, func(e *netlink.AttributeEncoder) error {
+			e.Nested(unix.AF_INET6, func(e *netlink.AttributeEncoder) error {
+				e.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone)
+				return nil
+			})
+			return nil
+		})
+	})
 }
 
 // Up brings an interface up. It has to come before the interface's addresses: in the other order the kernel loses

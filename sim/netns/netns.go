@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +34,7 @@ const threadNamespace = "/proc/thread-self/ns/net"
 // Handle keeps one network namespace alive. It is safe for use by several goroutines. The zero value is closed.
 type Handle struct {
 	mu     sync.Mutex
-	held   ns.NetNS
+	held   *held
 	users  int // calls that rely on the descriptor right now
 	closed bool
 }
@@ -57,7 +56,7 @@ func Current() (*Handle, error) {
 }
 
 func open() (*Handle, error) {
-	held, err := ns.GetNS(threadNamespace)
+	held, err := hold(threadNamespace)
 	if err != nil {
 		return nil, fmt.Errorf("open the thread's network namespace: %w", err)
 	}
@@ -168,7 +167,7 @@ func (h *Handle) Do(fn func() error) error {
 	}
 	defer h.release()
 	result := ErrInterrupted
-	if err := held.Do(func(ns.NetNS) error { result = fn(); return nil }); err != nil {
+	if err := held.do(func() { result = fn() }); err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	return result
@@ -181,7 +180,7 @@ func (h *Handle) Fd() int {
 	if h.held == nil || h.closed {
 		return -1
 	}
-	return int(h.held.Fd())
+	return h.held.fd
 }
 
 // Equal reports whether both handles, neither of them closed, hold the same namespace.
@@ -205,10 +204,10 @@ func (h *Handle) Close() error {
 	if h.users > 0 {
 		return nil // the last user closes
 	}
-	return h.held.Close()
+	return h.held.close()
 }
 
-func (h *Handle) acquire() (ns.NetNS, error) {
+func (h *Handle) acquire() (*held, error) {
 	if h == nil {
 		return nil, ErrClosed
 	}
@@ -226,6 +225,6 @@ func (h *Handle) release() {
 	defer h.mu.Unlock()
 	h.users--
 	if h.closed && h.users == 0 {
-		_ = h.held.Close() // a descriptor of nsfs has nothing to flush
+		_ = h.held.close() // a descriptor of nsfs has nothing to flush
 	}
 }

@@ -84,6 +84,9 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	}
 	for _, v := range p.world.Vantages() {
 		p.vantages[v.Name] = v
+		if err := lab.PrepareVantages(v.Namespace); err != nil {
+			return nil, err
+		}
 	}
 	for _, point := range p.world.Points() {
 		if err := p.watch(ctx, newWatchpoint(point)); err != nil {

@@ -192,6 +192,7 @@ func (w *Wire) cable(ctx context.Context, relay *netns.Handle) error {
 	var here, there link.Batch
 	here.Veth(link.Device{Namespace: w.client.Fd(), Name: nearName, Index: nearIndex, MAC: nearMAC},
 		link.Device{Namespace: relay.Fd(), Name: farName, Index: farIndex, MAC: farMAC})
+	here.Up(nearIndex)
 	here.Neighbours(nearIndex, farMAC)
 	for _, a := range w.addrs {
 		here.Address(nearIndex, a)
