@@ -181,6 +181,7 @@ func TestLocalPortsStayClearOfProbes(t *testing.T) {
 	l := up(t, sim.Options{})
 	listen(t, l)
 	office, _ := l.Node("office")
+	require.NoError(t, l.PrepareVantages("office"))
 	for range 20 {
 		c, err := office.Dial(t.Context(), netip.AddrPort{}, netip.MustParseAddrPort("198.51.100.129:3306"))
 		require.NoError(t, err)
