@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -68,11 +69,14 @@ const (
 	returned outcome = "return"
 )
 
-// hook runs the base chains of a hook whose priority is in from..to, in order.
-func (w *walker) hook(h ruleset.Hook, from, to int32, p packet) outcome {
+// hook runs the base chains of a hook, in order.
+func (w *walker) hook(h ruleset.Hook, p packet) outcome { return w.hookFrom(h, math.MinInt32, p) }
+
+// hookFrom leaves out those whose priority is less.
+func (w *walker) hookFrom(h ruleset.Hook, from int32, p packet) outcome {
 	var base []ruleset.Chain
 	for _, c := range w.chains {
-		if c.Hook == h && c.Priority >= from && c.Priority <= to {
+		if c.Hook == h && c.Priority >= from {
 			base = append(base, c)
 		}
 	}
