@@ -7,13 +7,14 @@ import (
 
 // Chains of admission; those but the base chain and the ends are per family, and those of a way follow its name.
 const (
-	chainAdmission = "admission"
-	chainElsewhere = "elsewhere" // where a packet with a node's address comes from
-	chainFragments = "fragments"
-	chainDenied    = "denied"
-	chainReply     = "replies" // reply is a word of nft(8)
-	chainSilenced  = "silenced"
-	chainMuted     = "muted" // drops what silenced keeps in
+	chainAdmission  = "admission"
+	chainNodeSpeaks = "node_speaks" // a packet has a node's address
+	chainForged     = "forged"
+	chainFragments  = "fragments"
+	chainDenied     = "denied"
+	chainReply      = "replies" // reply is a word of nft(8)
+	chainSilenced   = "silenced"
+	chainMuted      = "muted" // drops what silenced keeps in
 )
 
 // admission decides who reaches a protected endpoint, packet by packet and without state: what it denies costs no
@@ -25,12 +26,11 @@ const (
 // one look-up tells which: where it finds nothing, the packet is not judged, so that its elements stay as they are whatever
 // users change. On a shared host, where every packet of a server passes either here or in reply, who is let in comes first.
 //
-// No chain is left by falling off its end, but for those that are only jumped to: behind a goto from a base chain that
-// would be the chain's policy, accept.
+// No chain is left by falling off its end, but for node_speaks, which is only jumped to: behind a goto from a base chain
+// that would be the chain's policy, accept.
 func (c *compiler) admission() {
-	c.baseChain(chainAdmission, ruleset.HookPrerouting, priorityAdmission,
-		append([]ruleset.Rule{because("loopback is not judged (G-02)", fromLo, accept), rule(notTCP, accept)}, perFamily(chainAdmission)...)...)
-	c.elsewhere()
+	c.baseChain(chainAdmission, ruleset.HookPrerouting, priorityAdmission, perFamily(chainAdmission)...)
+	c.speakers()
 	for _, f := range families {
 		c.regular(chainAdmission+f.suffix, append([]ruleset.Rule{
 			because("nobody outside speaks in a server's name (X-03)", ruleset.VerdictMap{Key: fields(f.saddr), Map: setSpeakers + f.suffix}),
@@ -42,22 +42,29 @@ func (c *compiler) admission() {
 		c.regular(chainFragments+f.suffix, rule(in(setOurs+f.suffix, f.daddr), goTo(chainDenied)), rule(accept))
 		c.wayChains(inbound(f))
 	}
-	c.regular(chainDenied,
+	c.regular(chainDenied, append(unjudged(fromLo, accept),
 		rule(ruleset.Counter{}),
 		because("the client of a revoked connection learns of it (X-04)", flags(syn, 0), ruleset.Reject{TCPReset: true}),
-		rule(drop))
+		rule(drop))...)
 }
 
-// elsewhere drops packets with the address of a node that is here, but that do not come from it (SPEC X-03); it comes back
+// unjudged are the packets that admission does not judge. They are few, and asked for only where a packet would be dropped:
+// on the way there they meet nothing but verdicts that let them pass.
+func unjudged(lo ruleset.Statement, verdict ruleset.Verdict) []ruleset.Rule {
+	return []ruleset.Rule{because("loopback is not judged (G-02)", lo, verdict), because("nor is anything but TCP", notTCP, verdict)}
+}
+
+// speakers drop packets with the address of a server that is here, but that do not come from it (SPEC X-03), and come back
 // with all others. A node behind the gateway speaks from the zone of its cluster; where zones are not known, and on a
 // shared host, the way back to the source must lead out of the interface that the packet came in by, which for an address
-// of the host itself none does. The addresses of a gateway's endpoints are only translated to: speakers drops those.
-func (c *compiler) elsewhere() {
-	outside := ruleset.Statement(noWayBack)
+// of the host itself none does. The addresses of a gateway's endpoints are only translated to, and nobody speaks from there.
+func (c *compiler) speakers() {
+	elsewhere := ruleset.Statement(noWayBack)
 	if c.dedicated && c.zones {
-		outside = notIn(setZoneNodes, ruleset.MetaIIFName)
+		elsewhere = notIn(setZoneNodes, ruleset.MetaIIFName)
 	}
-	c.regular(chainElsewhere, rule(outside, drop))
+	c.regular(chainNodeSpeaks, rule(elsewhere, goTo(chainForged)))
+	c.regular(chainForged, append(unjudged(fromLo, back), rule(drop))...)
 }
 
 // way is a direction in which admission is asked: which fields hold the client, the endpoint and the client's interface.
@@ -168,13 +175,12 @@ func (c *compiler) databaseChains(p *policy.Policy) {
 // reply asks the same admission of the server's answers, so that a revoked connection carries no byte back either
 // (SPEC X-04), and then has the witness listen. A reset without payload gets out: it ends the client's half.
 func (c *compiler) reply() {
-	c.baseChain(chainReply, ruleset.HookPostrouting, priorityReply,
-		append([]ruleset.Rule{because("loopback is not judged (G-02)", toLo, accept), rule(notTCP, accept)}, perFamily(chainReply)...)...)
+	c.baseChain(chainReply, ruleset.HookPostrouting, priorityReply, perFamily(chainReply)...)
 	for _, f := range families {
 		c.regular(chainReply+f.suffix, c.asked(c.outbound(f))...)
 		c.wayChains(c.outbound(f))
 	}
-	var silenced []ruleset.Rule
+	silenced := unjudged(toLo, accept)
 	if !c.blind {
 		silenced = append(silenced, rule(payload, goTo(chainMuted)))
 	}

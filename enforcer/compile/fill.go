@@ -202,12 +202,13 @@ func (c *compiler) judge(w way, db policy.Database, e policy.Endpoint, neverTLS,
 	}
 }
 
-// speaker guards a server's address (SPEC X-03). A gateway's endpoint is only ever translated to, and a node with the same
+// speaker guards a server's address (SPEC X-03). Nobody ever speaks from a gateway's endpoint, and a node with the same
 // address changes nothing about that.
 func (c *compiler) speaker(a netip.Addr, never bool) {
-	set, e := setSpeakers+familyOf(a).suffix, ruleset.Element{Key: addrKey(a), Verdict: jump(chainElsewhere)}
-	if there, ok := c.elements[set][e.Key]; never || ok && there.Verdict == drop {
-		e.Verdict = drop
+	set, forged := setSpeakers+familyOf(a).suffix, jump(chainForged)
+	e := ruleset.Element{Key: addrKey(a), Verdict: jump(chainNodeSpeaks)}
+	if never || c.elements[set][e.Key].Verdict == forged {
+		e.Verdict = forged
 	}
 	c.put(set, e)
 }

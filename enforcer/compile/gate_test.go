@@ -368,17 +368,3 @@ func TestUntracked(t *testing.T) {
 	c = converse(t, "redis", false, "cut")
 	require.Equal(t, accepted, c.hookFrom(ruleset.HookPrerouting, afterConntrack, in))
 }
-
-// TestTLSCostsOneComparison: a connection of ClassTLS meets no set.
-func TestTLSCostsOneComparison(t *testing.T) {
-	c := converse(t, "redis", true, "cut").begin(t)
-	c.up(first, ack, hello)
-	c.down(first+uint32(len(hello)), ack, serverHi)
-	require.Equal(t, compile.ClassTLS, c.class())
-	c.steps = 0
-	require.Equal(t, accepted, c.up(5000, ack, []byte("x")))
-	require.LessOrEqual(t, c.steps, 3)
-	c.steps = 0
-	require.Equal(t, accepted, c.down(5000, ack, []byte("x")))
-	require.LessOrEqual(t, c.steps, 3)
-}

@@ -42,8 +42,11 @@ type walker struct {
 	chains  map[string]ruleset.Chain
 	dynamic map[string]map[string][]byte // by set and key: a map's value
 	mark    uint32                       // of the one connection
-	steps   int
+	cost    cost
 }
+
+// cost is what packets have met.
+type cost struct{ chains, rules, lookups int }
 
 func walk(t ruleset.Table) *walker {
 	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}}
@@ -108,8 +111,9 @@ func (w *walker) chain(name string, p packet) outcome {
 	if !ok {
 		panic("no chain " + name)
 	}
+	w.cost.chains++
 	for _, r := range c.Rules {
-		w.steps++
+		w.cost.rules++
 		v, decided := w.rule(r, p)
 		if !decided {
 			continue
@@ -153,6 +157,7 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 		case ruleset.Reject:
 			return verdict{reject: true}, true
 		case ruleset.VerdictMap:
+			w.cost.lookups++
 			key, ok := w.key(s.Key, p)
 			e, found := w.index[s.Map][ruleset.Key(key)]
 			if !ok || !found {
@@ -219,6 +224,7 @@ func (w *walker) matches(s ruleset.Statement, p packet) bool {
 }
 
 func (w *walker) contains(name string, key []byte) bool {
+	w.cost.lookups++
 	s, ok := w.sets[name]
 	switch {
 	case !ok:

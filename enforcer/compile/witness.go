@@ -27,13 +27,13 @@ const (
 // caller, who knows whether Force TLS is on, says what that means.
 func (c *compiler) witness() {
 	for _, f := range families {
-		c.regular(chainWitness+f.suffix,
-			rule(flags(syn, 0), c.mark.is(ClassTLS), accept),
+		begins := append([]ruleset.Rule{rule(flags(syn, 0), c.mark.is(ClassTLS), accept)}, unjudged(toLo, accept)...)
+		c.regular(chainWitness+f.suffix, append(begins,
 			because("spared by unknown_connections", flags(syn, 0), c.mark.is(ClassUnknown), f.from(setKeep), accept),
 			rule(f.from(setForce), goTo(chainForcedReply+f.suffix)),
 			rule(in(setForcePair+f.suffix, f.daddr, f.saddr, ruleset.THSport), goTo(chainForcedReply+f.suffix)),
 			rule(f.from(setWatched), goTo(chainWatchedReply+f.suffix)),
-			because("never speaks TLS", accept))
+			because("never speaks TLS", accept))...)
 		c.regular(chainForcedReply+f.suffix, append([]ruleset.Rule{rule(jump(chainForcedAnswer)), rule(jump(chainJudgeBy + f.suffix))}, c.refusedAnswer()...)...)
 		c.regular(chainWatchedReply+f.suffix, rule(jump(chainWatchedAnswer)), rule(jump(chainJudgeBy+f.suffix)), rule(c.mark.set(ClassPlaintext), goTo(chainPlaintextTaken)))
 		c.regular(chainJudgeBy+f.suffix,
