@@ -314,6 +314,9 @@ func TestNodesAlwaysNeedTLS(t *testing.T) {
 		peer.client = netip.MustParseAddrPort("10.9.0.3:40000")
 		peer.begin(t)
 		require.Equal(t, rejected, peer.up(first, ack, data), engine)
+		unseen := converse(t, engine, false, "cut")
+		unseen.client = peer.client
+		require.Equal(t, rejected, unseen.up(first, ack, data), "%s: nobody saw it begin", engine)
 	}
 }
 

@@ -319,8 +319,8 @@ func (w *walker) field(f ruleset.Field, p packet) ([]byte, bool) {
 		return be16(p.src.Port()), (tcp || p.proto == 17 || p.proto == 132) && !p.fragment
 	case ruleset.THDport:
 		return be16(p.dst.Port()), (tcp || p.proto == 17 || p.proto == 132) && !p.fragment
-	case ruleset.TCPFlags:
-		return []byte{p.flags}, tcp
+	case ruleset.TCPFlags: // a byte at an offset, whatever the protocol
+		return []byte{p.flags}, !p.fragment
 	case ruleset.TCPSeq:
 		return be32(p.seq), tcp
 	case ruleset.TCPAckSeq:

@@ -184,6 +184,7 @@ func TestTheClassOpensNothing(t *testing.T) {
 		{"an address that is nobody's any more", "203.0.113.141:5432", func(*packet) {}, accepted},
 		{"the answer to what a node asked", "10.64.1.11:9999", func(p *packet) { p.reply = true }, accepted},
 		{"a SYN", "203.0.113.140:5433", func(p *packet) { p.flags, p.payload = syn, nil }, dropped},
+		{"a SYN with data", "203.0.113.250:6380", func(p *packet) { p.flags = syn }, dropped},
 		{"a helper's other protocol", "203.0.113.140:5432", func(p *packet) { p.proto = 17 }, dropped},
 		{"an ICMP message", "203.0.113.140:0", func(p *packet) { p.proto, p.icmp = 1, 8 }, dropped},
 		{"an ICMP error of the connection", "203.0.113.140:0", func(p *packet) { p.proto, p.icmp, p.state = 1, 3, stateRelated }, accepted},
@@ -211,4 +212,22 @@ func TestRevocationEndsTLS(t *testing.T) {
 		w.mark = uint32(compile.ClassTLS) << markShift
 		require.Equal(t, rejected, w.hook(ruleset.HookPrerouting, in))
 	}
+}
+
+// TestAnEndpointAtANodesAddress is an endpoint first: its rules are asked, whatever its cluster's nodes may do there.
+func TestAnEndpointAtANodesAddress(t *testing.T) {
+	var d document
+	require.NoError(t, json.Unmarshal(pathDocument(t), &d))
+	db := &d.Databases[0]
+	db.Nodes[0].Addresses = []string{netip.MustParseAddrPort(pathEndpoint).Addr().String()}
+	data, err := json.Marshal(d)
+	require.NoError(t, err)
+	w := walk(compiled(t, "one address", data))
+	p := made("syn")
+	p.src, p.dst, p.iif = netip.MustParseAddrPort("198.51.100.1:40000"), netip.MustParseAddrPort(pathEndpoint), "inet0"
+	require.Equal(t, accepted, w.hook(ruleset.HookPrerouting, p))
+	p.src = netip.MustParseAddrPort("198.51.100.99:40000")
+	require.Equal(t, dropped, w.hook(ruleset.HookPrerouting, p))
+	p.src, p.iif = p.dst, "vpc0"
+	require.Equal(t, dropped, w.hook(ruleset.HookPrerouting, p), "nobody speaks from an endpoint")
 }
