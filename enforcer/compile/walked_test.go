@@ -73,8 +73,13 @@ func TestChainsEnd(t *testing.T) {
 			table, err := options.Compile(parse(t, name, fixture(t, name)))
 			require.NoError(t, err)
 			reached := map[string]bool{}
+			exists := map[string]bool{"": true}
+			for _, c := range table.Chains {
+				exists[c.Name] = true
+			}
 			for _, c := range table.Chains {
 				for _, v := range verdicts(table, c) {
+					require.True(t, exists[v.Chain], "%s: there is no chain %s", name, v.Chain)
 					reached[v.Chain] = true
 					if v.Kind == ruleset.Goto && slices.Contains(comeBack, v.Chain) {
 						require.Contains(t, comeBack, c.Name, "%s: %s goes to %s, which comes back", name, c.Name, v.Chain)
