@@ -91,7 +91,7 @@ func TestWhoWouldBeCutOff(t *testing.T) {
 func TestAStatusSaysThatTheTableWasTamperedWith(t *testing.T) {
 	h := newHost(t)
 	mustApply(t, h.host, document(wholeRegion, ""))
-	h.nft(t, "add rule inet drawbridge names ip daddr 1.2.3.4 tcp dport 5 meta mark set 7")
+	h.nft(t, "add rule inet drawbridge admission ip daddr 1.2.3.4 tcp dport 5 meta mark set 7")
 	s := h.status(t)
 	require.False(t, s.InForce)
 	require.NotEmpty(t, s.Tampered)

@@ -43,11 +43,18 @@ func fixture(t testing.TB, name string) []byte {
 	return data
 }
 
-// entrance is what a packet meets on its way in, before the gate.
-func entrance(w *walker, p packet) outcome { return w.hook(ruleset.HookPrerouting, -400, -145, p) }
+// entrance is what a packet meets on its way in.
+func entrance(w *walker, p packet) outcome { return w.hook(ruleset.HookPrerouting, p) }
 
-// exit is what an answer meets before the witness.
-func exit(w *walker, p packet) outcome { return w.hook(ruleset.HookPostrouting, 101, 155, p) }
+// exit is what an answer meets on its way out, in a connection that the gate and the witness have nothing against.
+func exit(w *walker, p packet) outcome {
+	w.mark = uint32(compile.ClassTLS) << markShift
+	defer func() { w.mark = 0 }()
+	return w.hook(ruleset.HookPostrouting, p)
+}
+
+// markShift is where DefaultMarkMask begins.
+const markShift = 20
 
 // TestVerdicts reads the fixtures' tables as the policy that they are: who, by which interface, to where, with what.
 func TestVerdicts(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,6 +128,7 @@ func TestRulesAndTogglesAreElements(t *testing.T) {
 		{"the managed rule goes", "dedicated", `,
         {"type": "managed_range", "name": "osc-fr1"}`, ""},
 		{"the platform moves a range", "dedicated", `"192.0.2.129/32", "192.0.2.130/32"`, `"192.0.2.131/32"`},
+		{"a plaintext port opens", "dedicated", `"name": "canary-gw-orders", "model"`, `"name": "canary-gw-orders", "force_tls": false, "model"`},
 		{"fail-over", "dedicated", `"dnat": {"address": "10.64.1.11"`, `"dnat": {"address": "10.64.1.12"`},
 		{"keep", "dedicated", `"force_tls": false`, `"unknown_connections": "keep"`},
 		{"accessibility off", "shared_toggles", `"internet_accessibility": true,`, ""},
@@ -143,6 +145,13 @@ func TestRulesAndTogglesAreElements(t *testing.T) {
 				Family: change.Family, Table: change.Table,
 				DeleteElements: change.DeleteElements, AddElements: change.AddElements,
 			}, change)
+			for _, e := range append(slices.Clone(change.DeleteElements), change.AddElements...) {
+				name := strings.TrimRight(e.Set.Name, "46")
+				require.NotContains(t, []string{"protected", "speakers", "ours", "watched"}, name, "it says what is judged, not how")
+				if tt.policy == "dedicated" {
+					require.NotContains(t, []string{"inbound", "outbound"}, name, "what is not found there passes")
+				}
+			}
 		})
 	}
 }

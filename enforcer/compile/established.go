@@ -44,17 +44,32 @@ func (c Class) Speech() Speech {
 }
 
 // OnlyOpens tells whether a change can end no connection that was allowed before: all it does is to add elements to sets
-// that let somebody in. For such a change nobody has to look for connections to be cut.
+// that let somebody in, or to open an endpoint to everybody. For such a change nobody has to look for connections to be cut.
 func OnlyOpens(change ruleset.Change) bool {
 	rest := change
-	rest.AddElements = nil
-	return !change.IsEmpty() && rest.IsEmpty() && !slices.ContainsFunc(change.AddElements, func(e ruleset.SetElements) bool { return !opens(e.Set.Name) })
+	rest.AddElements, rest.DeleteElements = nil, nil
+	if len(change.AddElements) == 0 || !rest.IsEmpty() {
+		return false
+	}
+	opened := map[string]map[ruleset.Key]bool{}
+	for _, added := range change.AddElements {
+		opened[added.Set.Name] = map[ruleset.Key]bool{}
+		for _, e := range added.Elements {
+			if !opens(added.Set.Name) && !toEverybody(added.Set.Name, e.Verdict) {
+				return false
+			}
+			opened[added.Set.Name][e.Key] = toEverybody(added.Set.Name, e.Verdict)
+		}
+	}
+	return !slices.ContainsFunc(change.DeleteElements, func(gone ruleset.SetElements) bool {
+		return slices.ContainsFunc(gone.Elements, func(e ruleset.Element) bool { return !opened[gone.Set.Name][e.Key] })
+	})
 }
 
 // opens tells whether an element more in this set only ever lets more in.
 func opens(set string) bool {
 	for _, f := range families {
-		for _, name := range []string{setOpen, setRegion, setRegional, setCluster, setKeep} {
+		for _, name := range []string{setRegion, setCluster, setKeep} {
 			if set == name+f.suffix {
 				return true
 			}
@@ -63,6 +78,19 @@ func opens(set string) bool {
 			if strings.HasPrefix(set, prefix) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// toEverybody tells whether an element with this verdict opens a shared host's endpoint to everybody. At a gateway none does.
+func toEverybody(set string, v ruleset.Verdict) bool {
+	for _, f := range families {
+		switch set {
+		case setInbound + f.suffix:
+			return v == accept
+		case setOutbound + f.suffix:
+			return v == accept || v == goTo(chainWitness+f.suffix)
 		}
 	}
 	return false

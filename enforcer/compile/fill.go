@@ -11,25 +11,26 @@ import (
 // Names of sets. Those without a family are followed by 4 or 6.
 const (
 	setProtected = "protected" // address . port of every endpoint, and of every port of a node that is here
-	setOpen      = "open"      // endpoints with Internet accessibility
 	setRegion    = "region"    // the region's networks
-	setRegional  = "regional"  // endpoints that the region's network reaches
-	setPeering   = "peering"   // endpoints of the peering
 	setCluster   = "cluster"   // node . address . port: who reaches which port of its cluster
-	setRules     = "rules"     // map: endpoint to the chain with its database's custom ranges, by source
-	setAnswers   = "answers"   // map: the same by destination, for the answers
+	setSpeakers  = "speakers"  // map: addresses of servers to what becomes of packets that come from there
+	setOurs      = "ours"      // addresses of endpoints and of nodes that are here
 
-	setPeeringRules   = "peering_rules"   // the same for endpoints of the peering
-	setPeeringAnswers = "peering_answers" // and for their answers
-
-	setEndpoints = "endpoints" // addresses of a gateway's endpoints
-	setNodes     = "nodes"     // addresses of the nodes that are here
-	setOurs      = "ours"      // both
+	// What says who gets through to an endpoint, by destination, and for the answers by source. At a gateway there is one for
+	// every protected address and port, and nothing that users change changes it. On a shared host only those that somebody
+	// reaches from outside are here, by Internet accessibility.
+	setInbound  = "inbound"  // map
+	setOutbound = "outbound" // map
+	// The chains of a gateway's databases, by endpoint, for those that are not open all the time or from everywhere: of the
+	// peering, and closed by Force TLS for want of TLS.
+	setRules   = "rules"   // map
+	setAnswers = "answers" // map
 
 	setTLSFirst  = "tlsfirst"   // ports that begin with TLS
 	setEither    = "either"     // ports that begin with TLS or plaintext
 	setPG        = "pg"         // ports that negotiate as PostgreSQL does
 	setMySQL     = "mysql"      // ports that negotiate as MySQL does
+	setWatched   = "watched"    // all four
 	setForce     = "force"      // where Force TLS is on
 	setForcePair = "force_pair" // node . address . port: where it is on for that source
 	setKeep      = "keep"       // where connections of unknown beginning are spared
@@ -45,8 +46,6 @@ func setUsers(f family, managed string) string { return "users" + f.suffix + "_"
 func setCustom(f family, database string) string {
 	return "custom" + f.suffix + "_" + database
 }
-func chainFrom(database string) string { return "from_" + database }
-func chainTo(database string) string   { return "to_" + database }
 
 // negotiations are the sets of gated endpoints, by how they arrive at TLS. Each gated endpoint is in exactly one.
 var negotiations = []string{setTLSFirst, setEither, setPG, setMySQL}
@@ -62,7 +61,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 		if c.blind {
 			continue
 		}
-		for _, name := range append(slices.Clone(negotiations), setForce, setKeep) {
+		for _, name := range append(slices.Clone(negotiations), setWatched, setForce, setKeep) {
 			c.declare(f.endpointSet(name + f.suffix))
 		}
 		c.declare(f.pairSet(setForcePair))
@@ -85,21 +84,17 @@ func (c *compiler) declareSets(p *policy.Policy) {
 
 func (c *compiler) declareAdmission(f family) {
 	c.declare(f.endpointSet(setProtected + f.suffix))
-	c.declare(f.addressSet(setNodes))
+	c.declare(f.addressMap(setSpeakers))
+	c.declare(f.addressSet(setOurs))
 	c.declare(f.pairSet(setCluster))
+	c.declare(f.endpointMap(setInbound))
+	c.declare(f.endpointMap(setOutbound))
 	if !c.dedicated {
-		c.declare(f.endpointSet(setOpen + f.suffix))
-		c.declare(f.endpointSet(setRegional + f.suffix))
 		c.declare(f.rangeSet(setRegion + f.suffix))
 		return
 	}
-	c.declare(f.addressSet(setEndpoints))
-	c.declare(f.addressSet(setOurs))
-	c.declare(f.endpointSet(setPeering + f.suffix))
 	c.declare(f.endpointMap(setRules))
 	c.declare(f.endpointMap(setAnswers))
-	c.declare(f.endpointMap(setPeeringRules))
-	c.declare(f.endpointMap(setPeeringAnswers))
 	for _, r := range c.ranges {
 		c.declare(f.rangeSet(setRange(f, r.Name)))
 		c.declare(f.endpointSet(setUsers(f, r.Name)))
@@ -159,40 +154,68 @@ func (c *compiler) fillRanges(set func(family) string, networks []netip.Prefix) 
 // fillEndpoint protects an endpoint and opens it to whom the policy lets in.
 func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 	f := familyOf(e.Addr.Addr())
-	address := ruleset.Element{Key: addrKey(e.Addr.Addr())}
 	c.protect(db, e.Addr, e.TLS)
-	if !c.dedicated {
-		c.put(setNodes+f.suffix, address)
-	} else {
-		c.put(setEndpoints+f.suffix, address)
-		c.put(setOurs+f.suffix, address)
-	}
-	if e.Kind == policy.PeeringRW {
-		c.endpoint(setPeering, e.Addr)
-	}
-	if db.ForceTLS() && (e.TLS == policy.TLSNone || c.blind) {
-		return // a port that never speaks TLS, or where nobody can tell, is closed altogether (SPEC S-05)
-	}
-	if !c.dedicated {
-		c.endpoint(setRegional, e.Addr) // SPEC S-01
-		if db.InternetAccessible() {
-			c.endpoint(setOpen, e.Addr) // SPEC S-08
+	c.put(setOurs+f.suffix, ruleset.Element{Key: addrKey(e.Addr.Addr())})
+	c.speaker(e.Addr.Addr(), c.dedicated)
+	neverTLS := e.TLS == policy.TLSNone || c.blind // or nobody can tell
+	closed := db.ForceTLS() && neverTLS            // altogether (SPEC S-05)
+	for _, w := range []way{inbound(f), c.outbound(f)} {
+		if c.dedicated {
+			c.judge(w, db, e, neverTLS, closed)
+		} else if !closed {
+			c.put(w.judged, ruleset.Element{Key: endpointKey(e.Addr), Verdict: w.shared(db.InternetAccessible())})
 		}
+	}
+	if closed || !c.dedicated {
 		return
 	}
 	c.forceOnNodes(db, e.Addr)
-	key := endpointKey(e.Addr)
-	from, to := setRules, setAnswers
-	if e.Kind == policy.PeeringRW {
-		from, to = setPeeringRules, setPeeringAnswers // behind the check of the zone
-	}
-	c.put(from+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainFrom(db.Name()))})
-	c.put(to+f.suffix, ruleset.Element{Key: key, Verdict: jump(chainTo(db.Name()))})
 	for _, r := range db.Rules() {
 		if r.Range != "" {
-			c.put(setUsers(f, r.Range), ruleset.Element{Key: key})
+			c.put(setUsers(f, r.Range), ruleset.Element{Key: endpointKey(e.Addr)})
 		}
 	}
+}
+
+// shared is the verdict for a shared host's endpoint: the region reaches it (SPEC S-01), or everybody does (S-08).
+func (w way) shared(accessible bool) ruleset.Verdict {
+	if accessible {
+		return w.through
+	}
+	return goTo(w.region())
+}
+
+// judge sends the packets of a gateway's endpoint to the chain of its database: at once, or where it is not open all the
+// time or from everywhere, behind a second look-up, so that no toggle changes what the first one finds.
+func (c *compiler) judge(w way, db policy.Database, e policy.Endpoint, neverTLS, closed bool) {
+	at, own := endpointKey(e.Addr), goTo(w.database(db.Name()))
+	first := own
+	switch {
+	case e.Kind == policy.PeeringRW && c.zones:
+		first = goTo(w.peering())
+	case neverTLS:
+		first = goTo(w.sometimes())
+	}
+	c.put(w.judged, ruleset.Element{Key: at, Verdict: first})
+	if first != own && !closed {
+		c.put(w.rules, ruleset.Element{Key: at, Verdict: own})
+	}
+}
+
+// speaker guards a server's address (SPEC X-03). Nobody ever speaks from a gateway's endpoint, and a node with the same
+// address changes nothing about that.
+func (c *compiler) speaker(a netip.Addr, never bool) {
+	set, forged := setSpeakers+familyOf(a).suffix, jump(chainForged)
+	e := ruleset.Element{Key: addrKey(a), Verdict: jump(chainNodeSpeaks)}
+	if never || c.elements[set][e.Key].Verdict == forged {
+		e.Verdict = forged
+	}
+	c.put(set, e)
+}
+
+// hasEndpoint tells whether a database has endpoints of the family.
+func hasEndpoint(db policy.Database, f family) bool {
+	return slices.ContainsFunc(db.Endpoints(), func(e policy.Endpoint) bool { return e.Addr.Addr().Is4() == f.is4 })
 }
 
 // forceOnNodes makes the nodes of a cluster speak TLS at the cluster's own endpoint as well (SPEC C-03): whether they
@@ -214,13 +237,12 @@ func (c *compiler) forceOnNodes(db policy.Database, endpoint netip.AddrPort) {
 // fillNode protects every port of a node that is here and opens the cluster's ports to the other nodes (SPEC C-04).
 func (c *compiler) fillNode(db policy.Database, n policy.Node) {
 	for _, a := range n.Addresses {
-		c.put(setNodes+familyOf(a).suffix, ruleset.Element{Key: addrKey(a)})
-		if c.dedicated {
-			c.put(setOurs+familyOf(a).suffix, ruleset.Element{Key: addrKey(a)})
-		}
+		c.put(setOurs+familyOf(a).suffix, ruleset.Element{Key: addrKey(a)})
+		c.speaker(a, false)
 		for _, p := range n.Ports {
 			to := netip.AddrPortFrom(a, p.Number)
 			c.protect(db, to, p.TLS)
+			c.judgeNode(to)
 			if !isClusterPort(db, p.Number) || p.TLS == policy.TLSNone || c.blind {
 				continue // nodes speak to each other over TLS, or not at all (SPEC C-03)
 			}
@@ -230,6 +252,20 @@ func (c *compiler) fillNode(db policy.Database, n policy.Node) {
 					c.put(setForcePair+familyOf(a).suffix, ruleset.Element{Key: pairKey(peer, to)})
 				}
 			}
+		}
+	}
+}
+
+// judgeNode has the cluster's own nodes asked for at a node's port behind a gateway. An endpoint at the same place has been
+// asked for more.
+func (c *compiler) judgeNode(at netip.AddrPort) {
+	if !c.dedicated {
+		return
+	}
+	f := familyOf(at.Addr())
+	for _, w := range []way{inbound(f), c.outbound(f)} {
+		if _, there := c.elements[w.judged][endpointKey(at)]; !there {
+			c.put(w.judged, ruleset.Element{Key: endpointKey(at), Verdict: goTo(w.nodes())})
 		}
 	}
 }
@@ -264,6 +300,7 @@ func (c *compiler) protect(db policy.Database, a netip.AddrPort, tls policy.TLS)
 		return
 	}
 	c.endpoint(set, a)
+	c.endpoint(setWatched, a)
 	if db.ForceTLS() {
 		c.endpoint(setForce, a)
 	}

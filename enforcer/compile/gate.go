@@ -26,8 +26,33 @@ const (
 	chainRefuse        = "refuse"
 )
 
-// gate sends the client's packets to the test that its endpoint asks for. A connection that speaks TLS costs one
-// comparison; a SYN is looked at all the same, because it may begin another connection of the same addresses and ports.
+// gate is the base chain behind conntrack. At a gateway containment comes first, and sends on what is for an endpoint.
+//
+// A packet of a connection that speaks TLS costs one comparison, and at a gateway one look-up (see known); a SYN is looked
+// at all the same, because it may begin another connection of the same addresses and ports.
+func (c *compiler) gate() {
+	if c.blind && !c.dedicated {
+		return
+	}
+	speaksTLS := []ruleset.Statement{isTCP, flags(syn, 0), c.mark.is(ClassTLS)}
+	entry, begins := chainGate, []ruleset.Rule{because("loopback is not judged (G-02)", fromLo, accept)}
+	switch {
+	case c.dedicated && c.blind:
+		entry = chainContainment
+	case c.dedicated:
+		entry, begins = chainContainment, append([]ruleset.Rule{rule(append(speaksTLS, jump(chainKnown))...)}, begins...)
+		c.known()
+	default:
+		begins = append([]ruleset.Rule{rule(append(speaksTLS, accept)...), rule(notTCP, accept)}, begins...)
+	}
+	c.baseChain(chainGate, ruleset.HookPrerouting, priorityGate, append(begins, perFamily(entry)...)...)
+	c.containment()
+	if !c.blind {
+		c.gated()
+	}
+}
+
+// gated sends the client's packets to the test that its endpoint asks for.
 //
 // Force TLS is one element: force has it for the endpoint, force_pair for one source at one endpoint, so that nodes of
 // a cluster need TLS whatever the toggle says (SPEC C-03). Elsewhere the connection is watched: it is classified, and
@@ -36,24 +61,18 @@ const (
 // unknown_connections: keep spares connections of ClassUnknown where Force TLS is on, those of nodes included, and
 // nothing else: whoever's beginning was seen is judged by what it said. It is weaker than cut by nature: a client that
 // gets conntrack to forget its connection is unknown afterwards.
-func (c *compiler) gate() {
-	c.baseChain(chainGate, ruleset.HookPrerouting, priorityGate,
-		append([]ruleset.Rule{
-			rule(notTCP, accept),
-			because("loopback is not judged (G-02)", fromLo, accept),
-			rule(flags(syn, 0), c.mark.is(ClassTLS), accept),
-		}, perFamily(chainGate)...)...)
+func (c *compiler) gated() {
 	for _, f := range families {
-		pair := in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport)
-		rules := []ruleset.Rule{
-			because("spared by unknown_connections", f.to(setKeep), flags(syn, 0), c.mark.is(ClassUnknown), accept),
+		var rules []ruleset.Rule
+		if !c.dedicated {
+			rules = append(rules, because("not ours", negate(f.to(setProtected)), accept))
+		}
+		c.regular(chainGate+f.suffix, append(rules,
+			because("spared by unknown_connections", flags(syn, 0), c.mark.is(ClassUnknown), f.to(setKeep), accept),
 			rule(f.to(setForce), goTo(chainForced)),
-			because("nodes always need TLS (C-03)", pair, goTo(chainForced)),
-		}
-		for _, set := range negotiations {
-			rules = append(rules, rule(f.to(set), goTo(chainWatched)))
-		}
-		c.regular(chainGate+f.suffix, rules...)
+			because("nodes always need TLS (C-03)", in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport), goTo(chainForced)),
+			rule(f.to(setWatched), goTo(chainWatched)),
+			because("never speaks TLS", accept))...)
 		c.regular(chainTest+f.suffix,
 			rule(f.to(setPG), goTo(chainTestPG)),
 			rule(f.to(setMySQL), goTo(chainTestMySQL)),

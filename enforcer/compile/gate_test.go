@@ -49,6 +49,9 @@ type conversation struct {
 	mark           compile.Mark
 }
 
+// afterConntrack is conntrack's priority.
+const afterConntrack = -200
+
 // Sequence numbers: the client's first byte has first.
 const first = 1000
 
@@ -56,12 +59,12 @@ func (c *conversation) class() compile.Class { return c.mark.Class(c.walker.mark
 
 // up sends a packet of the client through the gate.
 func (c *conversation) up(seq uint32, flags byte, data []byte) outcome {
-	return c.hook(ruleset.HookPrerouting, -145, -101, packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: flags, seq: seq, payload: data, state: stateEstablished})
+	return c.hookFrom(ruleset.HookPrerouting, afterConntrack, packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: flags, seq: seq, payload: data, state: stateEstablished})
 }
 
 // down sends a packet of the server through the witness.
 func (c *conversation) down(ackSeq uint32, flags byte, data []byte) outcome {
-	return c.hook(ruleset.HookPostrouting, 155, 200, packet{proto: 6, src: c.server, dst: c.client, oif: "reg0", flags: flags, ack: ackSeq, payload: data, state: stateEstablished, reply: true})
+	return c.hook(ruleset.HookPostrouting, packet{proto: 6, src: c.server, dst: c.client, oif: "reg0", flags: flags, ack: ackSeq, payload: data, state: stateEstablished, reply: true})
 }
 
 // gateDocument is one shared host with a database of every way to TLS.
@@ -311,6 +314,9 @@ func TestNodesAlwaysNeedTLS(t *testing.T) {
 		peer.client = netip.MustParseAddrPort("10.9.0.3:40000")
 		peer.begin(t)
 		require.Equal(t, rejected, peer.up(first, ack, data), engine)
+		unseen := converse(t, engine, false, "cut")
+		unseen.client = peer.client
+		require.Equal(t, rejected, unseen.up(first, ack, data), "%s: nobody saw it begin", engine)
 	}
 }
 
@@ -337,14 +343,14 @@ func TestTheWitnessIsFaster(t *testing.T) {
 			{"redis", "hello_sent", hello, compile.ClassTLS},
 		} {
 			c := converse(t, tt.engine, force, "cut").begin(t)
-			c.walker.mark = uint32(tt.class) << 20
+			c.walker.mark = uint32(tt.class) << markShift
 			p := packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: ack, seq: first, payload: tt.data, state: stateEstablished}
 			require.Equal(t, accepted, c.chain(tt.at, p), "%s at %s, class %d", tt.engine, tt.at, tt.class)
 			require.Equal(t, tt.class, c.class(), "%s at %s", tt.engine, tt.at)
 		}
 	}
 	c := converse(t, "redis", false, "cut").begin(t)
-	c.walker.mark = uint32(compile.ClassTLS) << 20
+	c.walker.mark = uint32(compile.ClassTLS) << markShift
 	c.chain("in_place4", packet{proto: 6, src: c.client, dst: c.server, flags: ack, seq: first, payload: hello, state: stateEstablished})
 	require.Equal(t, compile.ClassTLS, c.class())
 	answer := packet{proto: 6, src: c.server, dst: c.client, flags: ack, ack: first + 9, payload: []byte("x"), state: stateEstablished}
@@ -354,28 +360,14 @@ func TestTheWitnessIsFaster(t *testing.T) {
 func TestUntracked(t *testing.T) {
 	c := converse(t, "redis", true, "keep")
 	in := packet{proto: 6, src: c.client, dst: c.server, iif: "reg0", flags: ack, payload: []byte("PING"), state: 64}
-	require.Equal(t, dropped, c.hook(ruleset.HookPrerouting, -145, -101, in))
+	require.Equal(t, dropped, c.hookFrom(ruleset.HookPrerouting, afterConntrack, in))
 	in.state = stateInvalid
-	require.Equal(t, dropped, c.hook(ruleset.HookPrerouting, -145, -101, in))
+	require.Equal(t, dropped, c.hookFrom(ruleset.HookPrerouting, afterConntrack, in))
 	out := packet{proto: 6, src: c.server, dst: c.client, oif: "reg0", flags: ack, payload: []byte("+PONG"), state: 64}
-	require.Equal(t, dropped, c.hook(ruleset.HookPostrouting, 155, 200, out))
+	require.Equal(t, dropped, c.hook(ruleset.HookPostrouting, out))
 	out.payload = nil
-	require.Equal(t, accepted, c.hook(ruleset.HookPostrouting, 155, 200, out))
+	require.Equal(t, accepted, c.hook(ruleset.HookPostrouting, out))
 
 	c = converse(t, "redis", false, "cut")
-	require.Equal(t, accepted, c.hook(ruleset.HookPrerouting, -145, -101, in))
-}
-
-// TestTLSCostsOneComparison: a connection of ClassTLS meets no set.
-func TestTLSCostsOneComparison(t *testing.T) {
-	c := converse(t, "redis", true, "cut").begin(t)
-	c.up(first, ack, hello)
-	c.down(first+uint32(len(hello)), ack, serverHi)
-	require.Equal(t, compile.ClassTLS, c.class())
-	c.steps = 0
-	require.Equal(t, accepted, c.up(5000, ack, []byte("x")))
-	require.LessOrEqual(t, c.steps, 3)
-	c.steps = 0
-	require.Equal(t, accepted, c.down(5000, ack, []byte("x")))
-	require.LessOrEqual(t, c.steps, 3)
+	require.Equal(t, accepted, c.hookFrom(ruleset.HookPrerouting, afterConntrack, in))
 }

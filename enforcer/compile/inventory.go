@@ -37,7 +37,7 @@ func InventoryOf(t ruleset.Table) Inventory {
 					i.gated[endpointOf(e.Key)] = true
 				}
 			}
-			i.dedicated = i.dedicated || name == setEndpoints
+			i.dedicated = i.dedicated || name == setRules
 		}
 	}
 	return i

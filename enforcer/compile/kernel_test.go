@@ -255,3 +255,56 @@ func echo(t *testing.T, c *tls.Conn) {
 	require.NoError(t, err)
 	require.Equal(t, "marker", string(got))
 }
+
+// TestOpeningLeavesNoGap: on a shared host, Internet accessibility changes the verdict of an element that every packet of
+// the region's clients meets. None of them is denied while that happens: it would be told by a reset.
+func TestOpeningLeavesNoGap(t *testing.T) {
+	w := newWire(t)
+	closed := gateDocument(true, "cut")
+	open := bytes.ReplaceAll(closed, []byte(`"force_tls"`), []byte(`"internet_accessibility": true, "force_tls"`))
+	require.NotEqual(t, closed, open)
+	w.enforce(closed)
+	port := gatePorts["redis"]
+	w.listen(port, func(c net.Conn) {
+		if _, err := io.ReadFull(c, make([]byte, len(hello))); err == nil {
+			_, _ = c.Write(serverHi)
+			_, _ = io.Copy(c, c) // until the client leaves
+		}
+	})
+	c, err := w.client.Dial(t.Context(), netip.AddrPortFrom(clientAddr, 0), netip.AddrPortFrom(hostAddr, port))
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
+	_, err = c.Write(hello)
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, make([]byte, len(serverHi)))
+	require.NoError(t, err)
+	var trips int
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for got := make([]byte, 1); ; trips++ {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			_, err := c.Write(got)
+			if err == nil {
+				_, err = io.ReadFull(c, got)
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	for range 30 {
+		w.enforce(open)
+		w.enforce(closed)
+	}
+	close(stop)
+	require.NoError(t, <-ended)
+	require.NotZero(t, trips)
+	t.Logf("%d questions while it was opened and closed 30 times", trips)
+}

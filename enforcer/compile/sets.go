@@ -43,6 +43,13 @@ func (f family) endpointSet(name string) ruleset.Set {
 	return ruleset.Set{Name: name, Key: []ruleset.DataType{f.addr, ruleset.TypeInetService}}
 }
 
+// addressMap is a verdict map by address.
+func (f family) addressMap(name string) ruleset.Set {
+	s := f.addressSet(name)
+	s.Verdicts = true
+	return s
+}
+
 // endpointMap is a verdict map by address and port.
 func (f family) endpointMap(name string) ruleset.Set {
 	s := f.endpointSet(name + f.suffix)
@@ -64,9 +71,12 @@ type builder struct {
 	order    []ruleset.Set
 	elements map[string]map[ruleset.Key]ruleset.Element
 	chains   []ruleset.Chain
+	chained  map[string]bool
 }
 
-func newBuilder() *builder { return &builder{elements: map[string]map[ruleset.Key]ruleset.Element{}} }
+func newBuilder() *builder {
+	return &builder{elements: map[string]map[ruleset.Key]ruleset.Element{}, chained: map[string]bool{}}
+}
 
 // declare adds an empty set.
 func (b *builder) declare(s ruleset.Set) {
@@ -83,7 +93,14 @@ func (b *builder) endpoint(set string, a netip.AddrPort) {
 	b.put(set+familyOf(a.Addr()).suffix, ruleset.Element{Key: endpointKey(a)})
 }
 
-func (b *builder) chain(c ruleset.Chain) { b.chains = append(b.chains, c) }
+// chain adds a chain; a second one of its name is a mistake of this package.
+func (b *builder) chain(c ruleset.Chain) {
+	if b.chained[c.Name] {
+		panic("chain " + c.Name + " is there already")
+	}
+	b.chained[c.Name] = true
+	b.chains = append(b.chains, c)
+}
 
 // table returns everything, elements sorted by key.
 func (b *builder) table() ruleset.Table {

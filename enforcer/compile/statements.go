@@ -70,8 +70,6 @@ var (
 	noWayBack  = match(ruleset.FibSaddrIIFOIF, ruleset.Eq, native(0)...)
 	isOriginal = match(ruleset.CTDirection, ruleset.Eq, directionOriginal)
 	isReply    = match(ruleset.CTDirection, ruleset.Eq, directionReply)
-	v4Fragment = ruleset.Match{Field: ruleset.F(ruleset.IPFragOff), Mask: []byte{ipFragment >> 8, ipFragment & 0xff}, Op: ruleset.Neq, Value: []byte{0, 0}}
-	v6Fragment = match(ruleset.ExthdrFragExists, ruleset.Eq, 1)
 )
 
 // flags matches packets of whose flags in mask exactly those in want are set.
@@ -122,10 +120,23 @@ func notIn(set string, key ...ruleset.FieldKind) ruleset.InSet {
 	return ruleset.InSet{Key: fields(key...), Set: set, Negate: true}
 }
 
+func negate(s ruleset.InSet) ruleset.InSet {
+	s.Negate = !s.Negate
+	return s
+}
+
 // to matches packets to an address and port in the family's set of that name.
 func (f family) to(set string) ruleset.InSet { return in(set+f.suffix, f.daddr, ruleset.THDport) }
 
 // from matches packets from an address and port in the family's set of that name.
 func (f family) from(set string) ruleset.InSet { return in(set+f.suffix, f.saddr, ruleset.THSport) }
+
+// fragment matches fragments, the first one of a packet included.
+func (f family) fragment() ruleset.Match {
+	if f.is4 {
+		return ruleset.Match{Field: ruleset.F(ruleset.IPFragOff), Mask: []byte{ipFragment >> 8, ipFragment & 0xff}, Op: ruleset.Neq, Value: []byte{0, 0}}
+	}
+	return match(ruleset.ExthdrFragExists, ruleset.Eq, 1)
+}
 
 func (f family) is() ruleset.Match { return match(ruleset.MetaNFProto, ruleset.Eq, f.nfproto) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -41,8 +42,11 @@ type walker struct {
 	chains  map[string]ruleset.Chain
 	dynamic map[string]map[string][]byte // by set and key: a map's value
 	mark    uint32                       // of the one connection
-	steps   int
+	cost    cost
 }
+
+// cost is what packets have met.
+type cost struct{ chains, rules, lookups int }
 
 func walk(t ruleset.Table) *walker {
 	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}}
@@ -68,11 +72,14 @@ const (
 	returned outcome = "return"
 )
 
-// hook runs the base chains of a hook whose priority is in from..to, in order.
-func (w *walker) hook(h ruleset.Hook, from, to int32, p packet) outcome {
+// hook runs the base chains of a hook, in order.
+func (w *walker) hook(h ruleset.Hook, p packet) outcome { return w.hookFrom(h, math.MinInt32, p) }
+
+// hookFrom leaves out those whose priority is less.
+func (w *walker) hookFrom(h ruleset.Hook, from int32, p packet) outcome {
 	var base []ruleset.Chain
 	for _, c := range w.chains {
-		if c.Hook == h && c.Priority >= from && c.Priority <= to {
+		if c.Hook == h && c.Priority >= from {
 			base = append(base, c)
 		}
 	}
@@ -104,8 +111,9 @@ func (w *walker) chain(name string, p packet) outcome {
 	if !ok {
 		panic("no chain " + name)
 	}
+	w.cost.chains++
 	for _, r := range c.Rules {
-		w.steps++
+		w.cost.rules++
 		v, decided := w.rule(r, p)
 		if !decided {
 			continue
@@ -149,6 +157,7 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 		case ruleset.Reject:
 			return verdict{reject: true}, true
 		case ruleset.VerdictMap:
+			w.cost.lookups++
 			key, ok := w.key(s.Key, p)
 			e, found := w.index[s.Map][ruleset.Key(key)]
 			if !ok || !found {
@@ -215,6 +224,7 @@ func (w *walker) matches(s ruleset.Statement, p packet) bool {
 }
 
 func (w *walker) contains(name string, key []byte) bool {
+	w.cost.lookups++
 	s, ok := w.sets[name]
 	switch {
 	case !ok:
@@ -309,8 +319,8 @@ func (w *walker) field(f ruleset.Field, p packet) ([]byte, bool) {
 		return be16(p.src.Port()), (tcp || p.proto == 17 || p.proto == 132) && !p.fragment
 	case ruleset.THDport:
 		return be16(p.dst.Port()), (tcp || p.proto == 17 || p.proto == 132) && !p.fragment
-	case ruleset.TCPFlags:
-		return []byte{p.flags}, tcp
+	case ruleset.TCPFlags: // a byte at an offset, whatever the protocol
+		return []byte{p.flags}, !p.fragment
 	case ruleset.TCPSeq:
 		return be32(p.seq), tcp
 	case ruleset.TCPAckSeq:

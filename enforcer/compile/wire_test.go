@@ -62,7 +62,7 @@ func newWire(t *testing.T) *wire {
 }
 
 // openTable opens a socket inside a namespace.
-func openTable(t *testing.T, ns *netns.Handle) *nft.Conn {
+func openTable(t testing.TB, ns *netns.Handle) *nft.Conn {
 	t.Helper()
 	var c *nft.Conn
 	require.NoError(t, ns.Do(func() (err error) {

@@ -4,7 +4,7 @@ import "drawbridge/enforcer/ruleset"
 
 // Chains of the witness.
 const (
-	chainWitness       = "witness"
+	chainWitness       = "witness" // per family
 	chainForcedAnswer  = "forced_answer"
 	chainForcedReply   = "forced_answer_by" // per family
 	chainWatchedAnswer = "watched_answer"
@@ -20,28 +20,20 @@ const (
 
 // witness reads what the server itself says: where the client's first byte must be (its SYN-ACK), what it took (its
 // acknowledgements) and what it speaks (its first bytes). The gate alone cannot know: it sees segments that the server
-// discards (SPEC X-08).
+// discards (SPEC X-08). Only answers of protected endpoints that admission let out come here, whatever their class: a
+// connection that speaks TLS is revoked like any other.
 //
 // The chains judge* accept an answer that fits the handshake so far. They come back with one that does not, and the
 // caller, who knows whether Force TLS is on, says what that means.
 func (c *compiler) witness() {
-	c.baseChain(chainWitness, ruleset.HookPostrouting, priorityWitness,
-		append([]ruleset.Rule{
-			rule(notTCP, accept),
-			because("loopback is not judged (G-02)", toLo, accept),
-			rule(flags(syn, 0), c.mark.is(ClassTLS), accept),
-		}, perFamily(chainWitness)...)...)
 	for _, f := range families {
-		pair := in(setForcePair+f.suffix, f.daddr, f.saddr, ruleset.THSport)
-		rules := []ruleset.Rule{
-			because("spared by unknown_connections", f.from(setKeep), flags(syn, 0), c.mark.is(ClassUnknown), accept),
+		begins := append([]ruleset.Rule{rule(flags(syn, 0), c.mark.is(ClassTLS), accept)}, unjudged(toLo, accept)...)
+		c.regular(chainWitness+f.suffix, append(begins,
+			because("spared by unknown_connections", flags(syn, 0), c.mark.is(ClassUnknown), f.from(setKeep), accept),
 			rule(f.from(setForce), goTo(chainForcedReply+f.suffix)),
-			rule(pair, goTo(chainForcedReply+f.suffix)),
-		}
-		for _, set := range negotiations {
-			rules = append(rules, rule(f.from(set), goTo(chainWatchedReply+f.suffix)))
-		}
-		c.regular(chainWitness+f.suffix, rules...)
+			rule(in(setForcePair+f.suffix, f.daddr, f.saddr, ruleset.THSport), goTo(chainForcedReply+f.suffix)),
+			rule(f.from(setWatched), goTo(chainWatchedReply+f.suffix)),
+			because("never speaks TLS", accept))...)
 		c.regular(chainForcedReply+f.suffix, append([]ruleset.Rule{rule(jump(chainForcedAnswer)), rule(jump(chainJudgeBy + f.suffix))}, c.refusedAnswer()...)...)
 		c.regular(chainWatchedReply+f.suffix, rule(jump(chainWatchedAnswer)), rule(jump(chainJudgeBy+f.suffix)), rule(c.mark.set(ClassPlaintext), goTo(chainPlaintextTaken)))
 		c.regular(chainJudgeBy+f.suffix,
