@@ -59,8 +59,11 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 	else echo 'lint: golangci-lint is not installed, its further checks were left out'; fi
 
 bench: build ## compare with nft, iptables, ipset, ip and mininet, then Go's benchmarks; some minutes, writes report/bench/
-	.ci/tools --bench -- ./bin/drawbridge bench all --report '$(REPORT)/bench' $(BENCH_FLAGS)
-	$(GOTEST) -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCH_TIME) $(BENCHED) | tee '$(REPORT)/bench/go.txt'
+	code=0; \
+	.ci/tools --bench -- ./bin/drawbridge bench all --report '$(REPORT)/bench' $(BENCH_FLAGS) || code=$$?; \
+	mkdir -p '$(REPORT)/bench'; \
+	$(GOTEST) -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCH_TIME) $(BENCHED) | tee '$(REPORT)/bench/go.txt'; \
+	exit $$code
 
 bench-tls: build ## compare the gate with no firewall and with HAProxy under load on real servers; some 3 minutes, writes report/bench-tls/
 	$(WITH_TOOLS) ./bin/drawbridge bench tls --report '$(REPORT)/bench-tls' $(BENCH_FLAGS)
