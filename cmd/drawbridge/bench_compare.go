@@ -292,12 +292,15 @@ func (b *comparer) measure(ctx context.Context, plan bench.Plan, t bench.Task) e
 	return nil
 }
 
-// peerLimit is for one run of somebody else's program, beyond which nothing is learned.
-const peerLimit = 2 * time.Minute
+// peerLimit is for one run of somebody else's program, beyond which little is learned.
+const peerLimit = time.Minute
+
+// errTooLong: a run was ended at peerLimit.
+var errTooLong = fmt.Errorf("it took more than %v", peerLimit)
 
 // exec runs a program in a namespace, and returns how long that took from start to end.
 func (b *comparer) exec(ctx context.Context, ns *netns.Handle, input, name string, args ...string) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, peerLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, peerLimit, errTooLong)
 	defer cancel()
 	if b.programs[name] == "" {
 		return 0, errors.New(b.absent(name))
@@ -312,8 +315,11 @@ func (b *comparer) exec(ctx context.Context, ns *netns.Handle, input, name strin
 		err = cmd.Wait()
 	}
 	took := time.Since(began)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", name, errors.Join(err, ctx.Err()), strings.TrimSpace(says.String()))
+	switch {
+	case ctx.Err() != nil:
+		return 0, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	case err != nil:
+		return 0, fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(says.String()))
 	}
 	return took, nil
 }

@@ -207,7 +207,7 @@ func (b *comparer) buildByIP(ctx context.Context, n int) (bench.Values, error) {
 }
 
 func (b *comparer) buildByMininet(ctx context.Context, n int) (bench.Values, error) {
-	ctx, cancel := context.WithTimeout(ctx, peerLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*peerLimit, errTooLong) // up and down
 	defer cancel()
 	ns, err := netns.New()
 	if err != nil {
@@ -241,7 +241,7 @@ func (b *comparer) buildByMininet(ctx context.Context, n int) (bench.Values, err
 	_, sent := io.WriteString(stdin, "\n")
 	down, downErr := seconds(said)
 	ended := cmd.Wait()
-	if err := cmp.Or(ctx.Err(), ended, err, sent, downErr); err != nil { // who ended has said why
+	if err := cmp.Or(context.Cause(ctx), ended, err, sent, downErr); err != nil { // who ended has said why
 		return nil, fmt.Errorf("mininet: %w: %s", err, lastLines(complaints.String()))
 	}
 	m.values[metricUp], m.values[metricDown] = millis(up), millis(down) // without the start of the interpreter

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"drawbridge/cmd/drawbridge/internal/bench"
@@ -57,18 +58,29 @@ func (b *comparer) suite(ctx context.Context) error {
 func conformOnce(ctx context.Context) (*suite.Report, error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "conform", "--json", "--report", "")
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("conform: %w", err)
-	}
+	out, ended := cmd.Output()
 	var report suite.Report
 	if err := json.Unmarshal(out, &report); err != nil {
-		return nil, fmt.Errorf("conform: %w", err)
+		return nil, fmt.Errorf("conform: %w", errors.Join(ended, err))
+	}
+	if ended != nil {
+		return nil, fmt.Errorf("conform: %w: %s", ended, wrongIn(&report))
 	}
 	if report.Denials.Count == 0 || report.Seconds <= 0 {
 		return nil, errors.New("conform: its report tells of no denial")
 	}
 	return &report, nil
+}
+
+// wrongIn names what did not pass.
+func wrongIn(report *suite.Report) string {
+	wrong := []string{report.Error}
+	for _, s := range report.Scenarios {
+		if s.Result != suite.Passed {
+			wrong = append(wrong, fmt.Sprintf("%s: %s: %s", s.Name, s.Result, s.Error))
+		}
+	}
+	return strings.TrimSpace(strings.Join(wrong, "\n"))
 }
 
 // timeOut connects to where nobody answers, and returns how long it took to give up.

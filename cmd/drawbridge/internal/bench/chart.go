@@ -9,7 +9,7 @@ import (
 
 // Measures of the chart, in pixels.
 const (
-	chartWidth  = 1080
+	chartWidth  = 1240
 	chartLeft   = 470 // the words end here
 	chartRight  = 940 // and the axis here; figures follow
 	chartTop    = 96
@@ -145,10 +145,10 @@ func (s *Summary) Chart() string {
 	return out.String()
 }
 
-// others are the lines that have something to be compared with.
+// others are the lines that have something to be compared with. A part of ours is no rival of it.
 func (c Comparison) others() (lines []Line) {
 	for _, l := range c.Lines {
-		if l.Kind != Ours {
+		if !l.Kind.own() {
 			lines = append(lines, l)
 		}
 	}
