@@ -149,19 +149,28 @@ func (p *program) compare(ctx context.Context, verb string, parts part, o compar
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	b, err := p.newComparer(ctx, o)
-	if err == nil {
-		err = b.run(ctx, parts)
-	}
 	if err != nil {
 		return unable(verb, err)
 	}
-	return p.tellComparisons(verb, &b.summary, o)
+	err = b.run(ctx, parts)
+	if err != nil && len(b.summary.Comparisons) == 0 {
+		return unable(verb, err)
+	}
+	if err != nil { // what was measured before is worth telling
+		b.summary.Incomplete = err.Error()
+	}
+	told := p.tellComparisons(verb, &b.summary, o)
+	if err != nil {
+		return unable(verb, errors.Join(err, told))
+	}
+	return told
 }
 
 // errUnmeasured ends a run whose report has already said what could not be measured.
 var errUnmeasured = &quiet{exitUnjudged}
 
 func (p *program) tellComparisons(verb string, s *bench.Summary, o compareOptions) error {
+	s.Conclude()
 	if o.report != "" {
 		if err := s.Write(o.report); err != nil {
 			return unable(verb+": --report", err)
@@ -274,7 +283,6 @@ func (b *comparer) run(ctx context.Context, parts part) error {
 			return err
 		}
 	}
-	b.summary.Conclude()
 	return nil
 }
 
@@ -293,7 +301,7 @@ func (b *comparer) measure(ctx context.Context, plan bench.Plan, t bench.Task) e
 }
 
 // peerLimit is for one run of somebody else's program, beyond which little is learned.
-const peerLimit = time.Minute
+const peerLimit = 3 * time.Minute
 
 // errTooLong: a run was ended at peerLimit.
 var errTooLong = fmt.Errorf("it took more than %v", peerLimit)

@@ -61,6 +61,7 @@ type wall struct {
 	kind    bench.Kind
 	absent  string
 	ns      *netns.Handle
+	failed  bool // it was not installed there
 	install func(context.Context, *netns.Handle) (time.Duration, error)
 	// add lets one more network in, and remove takes that back.
 	add, remove func(context.Context, *netns.Handle) (time.Duration, error)
@@ -168,13 +169,14 @@ func (w *wall) reinstall(ctx context.Context) (bench.Values, error) {
 		return nil, err
 	}
 	took, err := w.install(ctx, fresh)
+	w.failed = err != nil
 	return bench.Values{"": millis(took)}, err
 }
 
 // change lets one more network in, and takes that back.
 func (w *wall) change(ctx context.Context) (bench.Values, error) {
-	if w.ns == nil {
-		return nil, errors.New("nothing is installed")
+	if w.ns == nil || w.failed {
+		return nil, errors.New("the policy could not be installed")
 	}
 	took, err := w.add(ctx, w.ns)
 	if err != nil {

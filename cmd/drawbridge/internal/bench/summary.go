@@ -37,12 +37,17 @@ type Summary struct {
 	Verdict     Verdict      `json:"verdict"`
 	Comparisons []Comparison `json:"comparisons"`
 	Notes       []string     `json:"notes,omitempty"` // what the figures count, in words
+	// Incomplete is what ended the run before everything was measured; empty if nothing did.
+	Incomplete string `json:"incomplete,omitempty"`
 }
 
-// Conclude computes the verdict on all goals: the worst there is. A goal that was not measured, because a contender failed, is worse than
-// noise; one that this machine has nothing to measure by says nothing.
+// Conclude computes the verdict on all goals: the worst there is. A goal that was not measured, because a contender failed or the run
+// ended before, is worse than noise; one that this machine has nothing to measure by says nothing.
 func (s *Summary) Conclude() {
 	s.Verdict = Met
+	if s.Incomplete != "" {
+		s.Verdict = Unmeasured
+	}
 	rank := map[Verdict]int{Met: 0, Noise: 1, Unmeasured: 2, Missed: 3}
 	for _, c := range s.Comparisons {
 		for _, j := range c.Goals {
@@ -77,6 +82,9 @@ func (s *Summary) WriteJSON(w io.Writer) error {
 func (s *Summary) WriteMarkdown(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# What it costs, and what others cost\n\n")
+	if s.Incomplete != "" {
+		fmt.Fprintf(&b, "**Incomplete.** The run ended before everything was measured: %s\n\n", strings.ReplaceAll(s.Incomplete, "\n", " "))
+	}
 	s.introduce(&b)
 	group := ""
 	for _, c := range s.Comparisons {

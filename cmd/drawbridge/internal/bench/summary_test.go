@@ -130,6 +130,17 @@ func TestWorstGoalDecides(t *testing.T) {
 	require.Equal(t, bench.Missed, goals(missed, failed))
 }
 
+// TestIncomplete: what was measured before is told, and never passes for all.
+func TestIncomplete(t *testing.T) {
+	s := summary()
+	s.Comparisons, s.Incomplete = s.Comparisons[:1], "the suite:\nnot passed"
+	s.Conclude()
+	require.Equal(t, bench.Unmeasured, s.Verdict)
+	var b strings.Builder
+	require.NoError(t, s.WriteMarkdown(&b))
+	require.Contains(t, b.String(), "**Incomplete.** The run ended before everything was measured: the suite: not passed\n")
+}
+
 func TestThousands(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 10_000: "10,000", 1_234_567: "1,234,567"} {
 		require.Equal(t, want, bench.Thousands(n))
