@@ -156,14 +156,20 @@ func (p *program) compare(ctx context.Context, verb string, parts part, o compar
 	if err != nil && len(b.summary.Comparisons) == 0 {
 		return unable(verb, err)
 	}
-	if err != nil { // what was measured before is worth telling
-		b.summary.Incomplete = err.Error()
+	return p.conclude(verb, &b.summary, o, err)
+}
+
+// conclude tells what was measured, also if an error ended the run before all was.
+func (p *program) conclude(verb string, s *bench.Summary, o compareOptions, ended error) error {
+	if ended == nil {
+		return p.tellComparisons(verb, s, o)
 	}
-	told := p.tellComparisons(verb, &b.summary, o)
-	if err != nil {
-		return unable(verb, errors.Join(err, told))
+	s.Incomplete = ended.Error()
+	told := p.tellComparisons(verb, s, o)
+	if _, judged := errors.AsType[*quiet](told); judged {
+		told = nil // there is more to say than that
 	}
-	return told
+	return unable(verb, errors.Join(ended, told))
 }
 
 // errUnmeasured ends a run whose report has already said what could not be measured.
