@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -55,7 +56,7 @@ func (t Task) compare(field []*standing, rounds int, others float64) []Compariso
 			}
 		}
 		for _, s := range field {
-			if l := s.line(m, ours); l.Value != nil || l.Note != "" { // else it tells other metrics alone
+			if l := s.line(m, ours); l.Value != nil || len(s.values) == 0 { // else it tells other metrics alone
 				c.Lines = append(c.Lines, l)
 			}
 		}
@@ -88,7 +89,12 @@ func (s *standing) line(m Metric, ours []float64) Line {
 		return l
 	}
 	l.Value = pointer(NewSpread(values))
-	if ratios := Ratios(ours, values); s.Kind != Ours && len(ratios) > 0 {
+	ratios := Ratios(ours, values)
+	switch {
+	case s.Kind == Ours || len(ratios) == 0:
+	case slices.Min(ours) <= 0 || slices.Min(values) <= 0: // memory that the machine gave back meanwhile
+		l.Note = strings.TrimPrefix(l.Note+"; no ratio of what is not positive", "; ")
+	default:
 		l.Ratio = pointer(NewSpread(ratios))
 	}
 	return l

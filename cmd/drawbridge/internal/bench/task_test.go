@@ -154,13 +154,29 @@ func TestGoals(t *testing.T) {
 	}
 }
 
-// TestMetricsThatOnlySomeTell are rows of those.
+// TestNoRatioOfWhatIsNotPositive: memory may seem to be given back, where the machine did so meanwhile.
+func TestNoRatioOfWhatIsNotPositive(t *testing.T) {
+	var c clock
+	var order []string
+	got := measure(t, plan(&c, 2), bench.Task{Metrics: inMillis, Contenders: []bench.Contender{
+		runner(&c, &order, "ours", bench.Ours, 1, 2, 3), runner(&c, &order, "odd", bench.Peer, 1, 5, -1), runner(&c, &order, "none", bench.Peer, 1, 5, 0),
+	}})
+	for _, l := range got.Lines[1:] {
+		require.NotNil(t, l.Value)
+		require.Nil(t, l.Ratio)
+		require.Equal(t, "no ratio of what is not positive", l.Note)
+	}
+}
+
+// TestMetricsThatOnlySomeTell are rows of those, even if they were left out of later rounds.
 func TestMetricsThatOnlySomeTell(t *testing.T) {
 	var c clock
 	says := func(v bench.Values) func(context.Context) (bench.Values, error) {
 		return func(context.Context) (bench.Values, error) { return v, nil }
 	}
-	got, err := plan(&c, 1).Measure(t.Context(), bench.Task{Name: "t",
+	p := plan(&c, 2)
+	p.Budget = 0
+	got, err := p.Measure(t.Context(), bench.Task{Name: "t",
 		Metrics: []bench.Metric{{Name: "up", Unit: "ms"}, {Name: "verified", Unit: "ms"}},
 		Contenders: []bench.Contender{
 			{Name: "ours", Kind: bench.Ours, Run: says(bench.Values{"up": 1, "verified": 2})},
