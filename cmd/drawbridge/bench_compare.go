@@ -312,30 +312,59 @@ const peerLimit = 3 * time.Minute
 // errTooLong: a run was ended at peerLimit.
 var errTooLong = fmt.Errorf("it took more than %v", peerLimit)
 
-// exec runs a program in a namespace, and returns how long that took from start to end.
-func (b *comparer) exec(ctx context.Context, ns *netns.Handle, input, name string, args ...string) (time.Duration, error) {
+// spent is what something took.
+type spent struct {
+	elapsed, processor time.Duration // of the processor in user mode and in the kernel, by all threads
+}
+
+func (s spent) values() bench.Values {
+	return bench.Values{metricTime: millis(s.elapsed), metricProcessor: millis(s.processor)}
+}
+
+// spending runs something in this process.
+func spending(f func() error) (s spent, err error) {
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		return s, os.NewSyscallError("getrusage", err)
+	}
+	began := time.Now()
+	err = f()
+	s.elapsed = time.Since(began)
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		return s, os.NewSyscallError("getrusage", err)
+	}
+	s.processor = processorTime(after) - processorTime(before)
+	return s, err
+}
+
+func processorTime(u unix.Rusage) time.Duration {
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// exec runs a program in a namespace, and returns what that took from start to end.
+func (b *comparer) exec(ctx context.Context, ns *netns.Handle, input, name string, args ...string) (s spent, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, peerLimit, errTooLong)
 	defer cancel()
 	if b.programs[name] == "" {
-		return 0, errors.New(b.absent(name))
+		return s, errors.New(b.absent(name))
 	}
 	cmd := exec.CommandContext(ctx, b.programs[name], args...)
 	var says bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Stdin = &says, &says, strings.NewReader(input)
 	cmd.Env = b.environment()
 	began := time.Now()
-	err := ns.Start(cmd)
-	if err == nil {
+	if err = ns.Start(cmd); err == nil {
 		err = cmd.Wait()
 	}
-	took := time.Since(began)
+	s.elapsed = time.Since(began)
 	switch {
 	case ctx.Err() != nil:
-		return 0, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+		return s, fmt.Errorf("%s: %w", name, context.Cause(ctx))
 	case err != nil:
-		return 0, fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(says.String()))
+		return s, fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(says.String()))
 	}
-	return took, nil
+	s.processor = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return s, nil
 }
 
 // file writes a file for a program to read.

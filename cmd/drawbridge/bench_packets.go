@@ -63,14 +63,14 @@ func (b *comparer) packets(ctx context.Context) error {
 	plan.Rounds *= packetRounds
 	connect := bench.Task{
 		Group: "Packets", Name: "connect and close behind " + size,
-		Metrics: []bench.Metric{{Name: "rate", Unit: "connections/s", More: true}, {Name: "processor time", Unit: "µs a connection"}},
+		Metrics: []bench.Metric{{Name: "rate", Unit: "connections/s", More: true}, {Name: metricProcessor, Unit: "µs a connection"}},
 	}
 	if n == packetDatabases {
 		connect.Aims = []bench.Aim{{Metric: "rate", Against: noFirewall, Limit: bench.Goal}}
 	}
 	exchange := bench.Task{
 		Group: "Packets", Name: "a request and its answer behind " + size,
-		Metrics: []bench.Metric{{Name: "time", Unit: "µs"}, {Name: "processor time", Unit: "µs"}},
+		Metrics: []bench.Metric{{Name: metricTime, Unit: "µs"}, {Name: metricProcessor, Unit: "µs"}},
 	}
 	if err := b.travel(ctx, plan, connect, roads, (*road).connects, connectValues); err != nil {
 		return err
@@ -96,16 +96,16 @@ func reachable(n int) []int {
 
 // trip is what n things took.
 type trip struct {
-	n                  int
-	elapsed, processor time.Duration
+	spent
+	n int
 }
 
 func connectValues(t trip) bench.Values {
-	return bench.Values{"rate": float64(t.n) / t.elapsed.Seconds(), "processor time": micros(t.processor) / float64(t.n)}
+	return bench.Values{"rate": float64(t.n) / t.elapsed.Seconds(), metricProcessor: micros(t.processor) / float64(t.n)}
 }
 
 func exchangeValues(t trip) bench.Values {
-	return bench.Values{"time": micros(t.elapsed) / float64(t.n), "processor time": micros(t.processor) / float64(t.n)}
+	return bench.Values{metricTime: micros(t.elapsed) / float64(t.n), metricProcessor: micros(t.processor) / float64(t.n)}
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

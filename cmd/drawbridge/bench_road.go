@@ -81,27 +81,16 @@ func accept(listener int) (int, error) {
 // timed runs a client and a server for each target, each on a thread in its namespace, and says what all of them took together.
 func (r *road) timed(n int, client, server func(i, each int) error) (t trip, err error) {
 	each := max(n/len(r.targets), 1)
-	var used [2]unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &used[0]); err != nil {
-		return t, os.NewSyscallError("getrusage", err)
-	}
-	began := time.Now()
-	var g errgroup.Group
-	for i := range r.targets {
-		g.Go(func() error { return r.server.Do(func() error { return server(i, each) }) })
-		g.Go(func() error { return r.client.Do(func() error { return client(i, each) }) })
-	}
-	err = g.Wait()
-	t.n, t.elapsed = each*len(r.targets), time.Since(began)
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &used[1]); err != nil {
-		return t, os.NewSyscallError("getrusage", err)
-	}
-	t.processor = processorTime(used[1]) - processorTime(used[0])
+	t.n = each * len(r.targets)
+	t.spent, err = spending(func() error {
+		var g errgroup.Group
+		for i := range r.targets {
+			g.Go(func() error { return r.server.Do(func() error { return server(i, each) }) })
+			g.Go(func() error { return r.client.Do(func() error { return client(i, each) }) })
+		}
+		return g.Wait()
+	})
 	return t, err
-}
-
-func processorTime(u unix.Rusage) time.Duration {
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // connects opens and closes n connections.
