@@ -233,7 +233,8 @@ func (p *program) newComparer(ctx context.Context, o compareOptions) (*comparer,
 	if b.summary.Rootless, err = rootless(); err != nil {
 		return nil, err
 	}
-	return b, b.findPrograms(ctx)
+	b.findPrograms(ctx)
+	return b, nil
 }
 
 // rootless tells whether this cell has a user namespace, in which root is somebody else outside (user_namespaces(7)).
@@ -243,7 +244,8 @@ func rootless() (bool, error) {
 	return !bytes.Contains(text, []byte(all)), err
 }
 
-func (b *comparer) findPrograms(ctx context.Context) error {
+// findPrograms looks for what others do it with. One that does not tell its version may still do its work.
+func (b *comparer) findPrograms(ctx context.Context) {
 	for name, version := range comparedPrograms {
 		path, ok := bench.Locate(name)
 		if !ok {
@@ -254,13 +256,12 @@ func (b *comparer) findPrograms(ctx context.Context) error {
 			continue
 		}
 		out, err := exec.CommandContext(ctx, path, version...).CombinedOutput() // mn says it on standard error
-		if err != nil {
-			return fmt.Errorf("%s %s: %w: %s", path, strings.Join(version, " "), err, out)
-		}
 		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		if err != nil {
+			first = "does not tell its version: " + err.Error()
+		}
 		b.summary.Programs[name] = first
 	}
-	return nil
 }
 
 // absent is why programs cannot be measured; empty if all are there.
