@@ -18,6 +18,9 @@ WITH_TOOLS := .ci/tools --
 REPORT ?= report
 CONFORM_FLAGS ?=
 BENCH_FLAGS ?=
+# Go's benchmarks of what is pure, and of the enforcer's whole way in a namespace; those of the lab are in `drawbridge bench lab`.
+BENCHED := ./enforcer/... ./sim/client
+BENCH_TIME ?= 200ms
 
 .PHONY: help build conform conform-real test mutants patience race lint bench bench-tls readme clean
 
@@ -55,8 +58,12 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
 	else echo 'lint: golangci-lint is not installed, its further checks were left out'; fi
 
-bench: ## run the benchmarks
-	$(WITH_TOOLS) $(GOTEST) -run '^$$' -bench . -benchmem ./...
+bench: build ## compare with nft, iptables, ipset, ip and mininet, then Go's benchmarks; some minutes, writes report/bench/
+	code=0; \
+	.ci/tools --bench -- ./bin/drawbridge bench all --report '$(REPORT)/bench' $(BENCH_FLAGS) || code=$$?; \
+	mkdir -p '$(REPORT)/bench'; \
+	$(GOTEST) -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCH_TIME) $(BENCHED) | tee '$(REPORT)/bench/go.txt'; \
+	exit $$code
 
 bench-tls: build ## compare the gate with no firewall and with HAProxy under load on real servers; some 3 minutes, writes report/bench-tls/
 	$(WITH_TOOLS) ./bin/drawbridge bench tls --report '$(REPORT)/bench-tls' $(BENCH_FLAGS)

@@ -57,6 +57,7 @@ func BenchmarkApply(b *testing.B) {
 		before, after := gateway(b, n, "198.18.0.0/24"), gateway(b, n, "198.18.1.0/24")
 		require.False(b, bytes.Equal(before, after))
 		b.Run(fmt.Sprintf("install/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
 			for b.Loop() {
 				b.StopTimer()
 				ns := netnstest.New(b)
@@ -65,6 +66,7 @@ func BenchmarkApply(b *testing.B) {
 			}
 		})
 		b.Run(fmt.Sprintf("one-rule/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
 			ns := netnstest.New(b)
 			applied(b, ns, before)
 			for i := 0; b.Loop(); i++ {

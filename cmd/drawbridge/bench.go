@@ -22,12 +22,6 @@ type benchOptions struct {
 	report          string
 }
 
-// benchCommand is for people who work on the project, and hidden: make bench-tls.
-func (p *program) benchCommand() *cobra.Command {
-	c := &cobra.Command{Use: "bench", Short: "Measure what the reference enforcer costs", Hidden: true}
-	return group(c, p.benchTLSCommand())
-}
-
 func (p *program) benchTLSCommand() *cobra.Command {
 	var o benchOptions
 	c := &cobra.Command{

@@ -258,16 +258,12 @@ func (b *benchmark) row(ctx context.Context, r bench.Row) (result bench.Result, 
 
 // describe says what is being compared with what, and on which machine.
 func (b *benchmark) describe(ctx context.Context) (*bench.Report, error) {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return nil, os.NewSyscallError("uname", err)
-	}
-	info, err := os.ReadFile("/proc/cpuinfo")
+	m, err := thisMachine()
 	if err != nil {
 		return nil, err
 	}
 	report := &bench.Report{
-		Kernel: unix.ByteSliceToString(name.Release[:]), Processor: bench.ProcessorName(string(info)), Processors: runtime.NumCPU(),
+		Kernel: m.Kernel, Processor: m.Processor, Processors: m.Processors,
 		Programs: map[string]string{}, Rounds: b.rounds, Seconds: b.length.Seconds(), Clients: b.clients,
 	}
 	for program, path := range b.programs {
@@ -288,4 +284,17 @@ func (b *benchmark) describe(ctx context.Context) (*bench.Report, error) {
 		}
 	}
 	return report, nil
+}
+
+// thisMachine says where something is measured.
+func thisMachine() (m bench.Machine, err error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return m, os.NewSyscallError("uname", err)
+	}
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return m, err
+	}
+	return bench.Machine{Kernel: unix.ByteSliceToString(name.Release[:]), Processor: bench.ProcessorName(string(info)), Processors: runtime.NumCPU()}, nil
 }

@@ -42,3 +42,75 @@ func TestBenchTLS(t *testing.T) {
 	}
 	require.Equal(t, len(report.Results), strings.Count(got.err, " of 6: "), got.err)
 }
+
+// compared runs a comparison and returns its report; a single round says nothing about a goal, so that the exit code never depends on
+// the machine, but for what cannot be measured.
+func compared(t *testing.T, args ...string) (bench.Summary, result) {
+	t.Helper()
+	netnstest.Require(t)
+	netnstest.Tool(t, "nft") // without it a goal could not be measured
+	t.Setenv(asProgram, "1")
+	dir := filepath.Join(t.TempDir(), "report")
+	got := invoke(t, nil, append(append([]string{"bench"}, args...), "--rounds", "1", "--report", dir, "--json")...)
+	require.Equal(t, exitOK, got.code, got.err)
+	var s bench.Summary
+	require.NoError(t, json.Unmarshal([]byte(got.out), &s))
+	written, err := os.ReadFile(filepath.Join(dir, "bench.json"))
+	require.NoError(t, err)
+	require.JSONEq(t, got.out, string(written))
+	for _, name := range []string{"bench.md", "bench.svg"} {
+		require.FileExists(t, filepath.Join(dir, name))
+	}
+	require.NotEmpty(t, s.Kernel)
+	require.Positive(t, s.Processors)
+	for _, c := range s.Comparisons {
+		for _, l := range c.Lines {
+			if l.Kind != bench.Peer || l.Name == byNFT { // others may lack something in the kernel
+				require.False(t, l.Failed, "%s: %+v", c.Title(), l)
+			}
+			require.True(t, l.Value != nil || l.Note != "", "%s: %s is silently missing", c.Title(), l.Name)
+		}
+	}
+	return s, got
+}
+
+// TestBenchRules installs and changes a small policy by each program that is installed, ours and nft in any case.
+func TestBenchRules(t *testing.T) {
+	s, got := compared(t, "rules", "--databases", "3")
+	require.Len(t, s.Comparisons, 4)
+	for _, c := range s.Comparisons {
+		require.Len(t, c.Lines, 6)
+		if c.Metric != "time" {
+			continue // of the processor, an element more may take less than can be told
+		}
+		for _, l := range c.Lines[:3] { // ours, its transaction, nft
+			require.NotNil(t, l.Value, "%s: %+v", c.Title(), l)
+			require.Positive(t, l.Value.Median, "%s: %s", c.Title(), l.Name)
+		}
+		require.Contains(t, got.err, c.Name, "progress")
+	}
+}
+
+// TestBenchLab builds a small network in each way that there is here, without privileges and killed too.
+func TestBenchLab(t *testing.T) {
+	s, _ := compared(t, "lab", "--hosts", "3")
+	var names []string
+	for _, c := range s.Comparisons {
+		names = append(names, c.Title())
+		require.Equal(t, bench.Ours, c.Lines[0].Kind)
+		require.NotNil(t, c.Lines[0].Value, c.Title())
+	}
+	require.Equal(t, []string{"3 hosts: up", "3 hosts: every host connects, IPv4 and IPv6", "3 hosts: down", "3 hosts: memory",
+		"3 hosts without privileges: up", "3 hosts, SIGKILL until the last is gone"}, names)
+}
+
+// TestBenchPackets measures behind a small policy; before that it proves that both firewalls are in force.
+func TestBenchPackets(t *testing.T) {
+	s, _ := compared(t, "packets", "--databases", "5", "--budget", "1s")
+	require.Len(t, s.Comparisons, 4)
+	for _, c := range s.Comparisons {
+		for _, l := range c.Lines[:2] { // without a firewall, and ours
+			require.Positive(t, l.Value.Median, "%s: %s", c.Title(), l.Name)
+		}
+	}
+}

@@ -35,7 +35,7 @@ func TestWrongUse(t *testing.T) {
 		args string
 		want string // the beginning of stderr, behind the program's name
 	}{
-		{"", "which verb? one of conform, enforce, sim, version (see drawbridge --help)"},
+		{"", "which verb? one of bench, conform, enforce, sim, version (see drawbridge --help)"},
 		{"confrom", `unknown verb "confrom", did you mean "conform"? (see drawbridge --help)`},
 		{"--nope", "unknown flag: --nope (see drawbridge --help)"},
 		{"version --nope", "version: unknown flag: --nope (see drawbridge version --help)"},
@@ -56,7 +56,13 @@ func TestWrongUse(t *testing.T) {
 		{"conform --world /nowhere.yaml", "topology: open /nowhere.yaml: no such file or directory"},
 		{"conform --list --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
 		{"conform --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
-		{"bench", "bench: which verb? one of tls (see drawbridge bench --help)"},
+		{"bench", "bench: which verb? one of all, lab, packets, rules, suite, tls (see drawbridge bench --help)"},
+		{"bench rules now", `bench rules: unexpected argument "now"`},
+		{"bench all --rounds 0", "bench all: --rounds: 0: must be at least 1"},
+		{"bench all --budget 0s", "bench all: --budget: 0s: must be positive"},
+		{"bench rules --databases 0", "bench rules: --databases: 0: must be from 1 to 30000"},
+		{"bench rules --hosts 3", "bench rules: unknown flag: --hosts"},
+		{"bench lab --hosts 3,5000", "bench lab: --hosts: 5000: must be from 1 to 4000"},
 		{"bench tls now", `bench tls: unexpected argument "now" (see drawbridge bench tls --help)`},
 		{"bench tls --rounds 0", "bench tls: --rounds: 0: must be at least 1"},
 		{"bench tls --length 1ms", "bench tls: --length: 1ms: must be at least 100ms"},

@@ -44,17 +44,20 @@ func BenchmarkOneRule(b *testing.B) {
 			var parsed *policy.Policy
 			var want ruleset.Table
 			b.Run("parse", func(b *testing.B) {
+				b.ReportAllocs()
 				for b.Loop() {
 					parsed = parse(b, "after", after)
 				}
 			})
 			b.Run("compile", func(b *testing.B) {
+				b.ReportAllocs()
 				for b.Loop() {
 					want, err = compile.Compile(parsed)
 					require.NoError(b, err)
 				}
 			})
 			b.Run("diff", func(b *testing.B) {
+				b.ReportAllocs()
 				for b.Loop() {
 					change := ruleset.Diff(have, want)
 					require.Len(b, change.AddElements, 1)

@@ -2,9 +2,12 @@ package bench
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"drawbridge/sim/realserver"
 )
@@ -51,6 +54,9 @@ func Find() (Programs, error) {
 	return found, nil
 }
 
+// Locate finds a program that may lie where only root's PATH leads.
+func Locate(name string) (path string, ok bool) { return find(name) }
+
 // find looks on the PATH last for pgbench, where Debian has a Perl script of that name which looks for clusters in /etc. haproxy lies
 // where only root's PATH leads.
 func find(name string) (string, bool) {
@@ -70,4 +76,22 @@ func find(name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Interpreter is the program that a script names in its first line (execve(2)): it has the modules that the script needs.
+func Interpreter(script string) (string, error) {
+	text, err := os.ReadFile(script)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	words, ok := strings.CutPrefix(line, "#!")
+	fields := strings.Fields(words)
+	if ok && len(fields) > 1 && filepath.Base(fields[0]) == "env" {
+		return exec.LookPath(fields[1])
+	}
+	if !ok || len(fields) == 0 {
+		return "", fmt.Errorf("%s: names no interpreter", script)
+	}
+	return fields[0], nil
 }

@@ -44,15 +44,7 @@ const (
 	Missed Verdict = "missed" // and its bounds do not either
 )
 
-func verdictOf(ratio Spread) Verdict {
-	switch {
-	case ratio.Median >= Goal:
-		return Met
-	case ratio.Confident && ratio.High < Goal:
-		return Missed
-	}
-	return Noise
-}
+func verdictOf(ratio Spread) Verdict { return judge(ratio, Goal, true) }
 
 // Measured is a row by one way, over all rounds.
 type Measured struct {
