@@ -20,7 +20,9 @@ type Session struct {
 	mark    compile.Mark
 	main    *remembering
 	endings []*remembering
+	reader  policy.Reader
 	policy  *policy.Policy // the last that came into force; nil: none did
+	blind   bool           // it came into force without a gate
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -31,7 +33,7 @@ func Open(options Options) (s *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Session{options: options, mark: mark}
+	s = &Session{options: options, mark: mark, reader: policy.Reader{Name: options.Name}}
 	for _, family := range managed {
 		kernel, err := nft.OpenFamily(family, compile.TableName)
 		if err != nil {
@@ -82,11 +84,19 @@ func (s *Session) Close() error {
 	return errors.Join(errs...)
 }
 
-// Apply brings a policy into force, as the function of that name does.
-func (s *Session) Apply(ctx context.Context, document []byte) (Receipt, error) {
-	p, err := policy.Parse(s.options.Name, document)
+// Apply brings a policy into force, as the function of that name does. The document must not be changed afterwards.
+func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, err error) {
+	p, difference, err := s.reader.Read(document)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	defer func() {
+		if s.policy != p { // the next difference would be to a policy that is not in force
+			s.reader = policy.Reader{Name: s.options.Name}
+		}
+	}()
+	if receipt, done, err := s.patch(ctx, p, difference); done {
+		return receipt, err
 	}
 	return s.enforce(ctx, p)
 }
@@ -116,7 +126,7 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 		return Receipt{}, err
 	}
 	defer func() { err = errors.Join(err, blind) }()
-	s.policy = p
+	s.policy, s.blind = p, blind != nil
 	receipt = newReceipt(done, p, s.options.Clock())
 	warnings, err := s.applyEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
@@ -126,7 +136,12 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 	if compile.OnlyOpens(done.Change) {
 		return receipt, nil
 	}
-	fresh := done.Change.CreateTable || done.Repaired != nil || blind != nil
+	return s.cut(ctx, receipt, p, done.Change.CreateTable || done.Repaired != nil || blind != nil)
+}
+
+// cut ends the connections to databases of the policy that it does not allow. fresh is as in judge.
+func (s *Session) cut(ctx context.Context, receipt Receipt, p *policy.Policy, fresh bool) (Receipt, error) {
+	var err error
 	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
@@ -188,15 +203,23 @@ func (r *remembering) Read(ctx context.Context) (nft.State, error) {
 	if !r.known {
 		return r.remember(r.Conn.Read(ctx))
 	}
-	generation, err := r.Generation(ctx)
-	if err != nil {
-		return nft.State{}, err
-	}
-	if generation == r.last.Generation || r.Owns() {
-		r.last.Generation = generation
-		return r.last, nil
+	if sure, err := r.sure(ctx); err != nil || sure {
+		return r.last, err
 	}
 	return r.remember(r.Conn.Read(ctx))
+}
+
+// sure tells whether what is remembered is what stands.
+func (r *remembering) sure(ctx context.Context) (bool, error) {
+	if !r.known {
+		return false, nil
+	}
+	generation, err := r.Generation(ctx)
+	if err != nil || generation != r.last.Generation && !r.Owns() {
+		return false, err
+	}
+	r.last.Generation = generation
+	return true, nil
 }
 
 // ReadAfter reads back what a change touched.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
@@ -51,19 +50,20 @@ func (c *Conn) Read(ctx context.Context) (State, error) {
 	return State{}, fmt.Errorf("read the table: %w, %d times", ErrGeneration, maxReadAttempts)
 }
 
-// ReadAfter reads the table back after a successful commit of this change on this state. If nobody else committed since, what the
-// change did not touch is what it was, and only the sets whose elements changed are read; otherwise all is.
+// ReadAfter reads the table back after a successful commit of this change on this state. If nobody else committed since, or if
+// nobody else can change the table, what the change did not touch is what it was, and only the sets whose elements changed
+// are read; otherwise all is.
 func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Change) (State, error) {
 	generation, err := c.Generation(ctx)
 	if err != nil {
 		return State{}, err
 	}
-	if !onlyElements(change) || !before.Exists || before.Foreign != nil || generation != before.Generation+1 {
+	if !change.OnlyElements() || !before.Exists || before.Foreign != nil || !c.owns && generation != before.Generation+1 {
 		return c.Read(ctx)
 	}
-	d := tableDump{}
+	d := tableDump{table: ruleset.Table{Sets: make([]ruleset.Set, 0, len(before.Table.Sets))}}
 	for _, s := range before.Table.Sets {
-		if !touches(change, s.Name) {
+		if !change.Touches(s.Name) {
 			d.table.Sets = append(d.table.Sets, s)
 			continue
 		}
@@ -72,24 +72,12 @@ func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Chang
 		}
 	}
 	after, err := c.Generation(ctx)
-	if err != nil || after != generation {
+	if err != nil || !c.owns && after != generation {
 		return c.Read(ctx)
 	}
 	state := before
 	state.Generation, state.Table.Sets = after, d.table.Sets
 	return state, nil
-}
-
-// onlyElements tells whether a change touches nothing but elements of sets.
-func onlyElements(change ruleset.Change) bool {
-	change.AddElements, change.DeleteElements = nil, nil
-	return change.IsEmpty()
-}
-
-// touches tells whether a change adds elements to this set or deletes some.
-func touches(change ruleset.Change, set string) bool {
-	is := func(e ruleset.SetElements) bool { return e.Set.Name == set }
-	return slices.ContainsFunc(change.AddElements, is) || slices.ContainsFunc(change.DeleteElements, is)
 }
 
 // dump reads everything once.

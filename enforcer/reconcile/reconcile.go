@@ -125,6 +125,45 @@ func (r Reconciler) write(ctx context.Context, state nft.State, want ruleset.Tab
 	return err
 }
 
+// ErrOutdated: the state that a change was computed from has passed. Nothing of the change is in force.
+var ErrOutdated = errors.New("the ruleset has changed since it was read")
+
+// Patch writes one change of elements to a state that is known, and reads back what it touched. An error other than ErrOutdated
+// leaves open what is in force: Apply tells.
+func (r Reconciler) Patch(ctx context.Context, state nft.State, change ruleset.Change) (Receipt, error) {
+	if change.IsEmpty() {
+		return Receipt{Generation: state.Generation, ReadAt: r.now()}, nil
+	}
+	want, ok := state.Table.Patched(change)
+	if !ok {
+		return Receipt{}, fmt.Errorf("%w: the change does not fit it", ErrOutdated)
+	}
+	receipt := Receipt{Attempts: 1, Before: state.Table, Change: change}
+	err := r.Kernel.Commit(ctx, change, state.Generation)
+	receipt.InForceAt = r.now()
+	if errors.Is(err, nft.ErrGeneration) {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrOutdated, err)
+	}
+	if err != nil {
+		return Receipt{}, err
+	}
+	after, err := r.Kernel.ReadAfter(ctx, state, change)
+	if err != nil {
+		return Receipt{}, err
+	}
+	var have []ruleset.Set
+	for _, s := range after.Table.Sets {
+		if change.Touches(s.Name) {
+			have = append(have, s)
+		}
+	}
+	if after.Foreign != nil || !ruleset.SameSets(have, want) {
+		return Receipt{}, fmt.Errorf("%w: generation %d", ErrNotInForce, after.Generation)
+	}
+	receipt.Generation, receipt.ReadAt = after.Generation, r.now()
+	return receipt, nil
+}
+
 // Remove takes the table out of the kernel. It is no error if there is none.
 func (r Reconciler) Remove(ctx context.Context) error {
 	for range maxAttempts {
