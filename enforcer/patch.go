@@ -27,7 +27,7 @@ func (s *Session) patch(ctx context.Context, p *policy.Policy, difference policy
 	if !ok {
 		return Receipt{}, false, nil
 	}
-	s.policy = p
+	s.policy, s.want = p, s.main.last.Table
 	receipt = newReceipt(written, p, s.options.Clock())
 	warnings, err := s.endingsAfter(ctx, before, written.Generation)
 	receipt.Warnings = append(receipt.Warnings, warnings...)

@@ -22,6 +22,7 @@ type Session struct {
 	endings []*remembering
 	reader  policy.Reader
 	policy  *policy.Policy // the last that came into force; nil: none did
+	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
 }
 
@@ -113,20 +114,28 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 	for _, t := range s.tables() {
 		t.forget()
 	}
+	if !s.blind && s.want.Name != "" {
+		return s.install(ctx, s.policy, s.want)
+	}
 	return s.enforce(ctx, s.policy)
 }
 
-func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receipt, err error) {
+func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error) {
 	want, err := s.options.Compile.Compile(p)
 	if err != nil {
 		return Receipt{}, err
 	}
+	return s.install(ctx, p, want)
+}
+
+// install brings the table of a policy into force.
+func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Table) (receipt Receipt, err error) {
 	done, blind, err := enforceOrDeny(ctx, s.main, p, want, s.options)
 	if err != nil {
 		return Receipt{}, err
 	}
 	defer func() { err = errors.Join(err, blind) }()
-	s.policy, s.blind = p, blind != nil
+	s.policy, s.blind, s.want = p, blind != nil, s.main.last.Table
 	receipt = newReceipt(done, p, s.options.Clock())
 	warnings, err := s.applyEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
@@ -237,6 +246,20 @@ func (r *remembering) Commit(ctx context.Context, change ruleset.Change, generat
 func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bool, generation uint32) error {
 	r.forget()
 	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
+}
+
+// Untouched tells whether nobody can have changed the session's tables since they were read last. It asks for no more than the
+// kernel's generation. Before anything was applied there is nothing to be touched.
+func (s *Session) Untouched(ctx context.Context) (bool, error) {
+	if s.policy == nil {
+		return true, nil
+	}
+	for _, t := range s.tables() {
+		if sure, err := t.sure(ctx); err != nil || !sure && t.known {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Wrote tells whether a generation of the ruleset came from this session.

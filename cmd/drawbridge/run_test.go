@@ -259,7 +259,7 @@ func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	require.Zero(t, k.status().Receipt.Changed, "what boot brought into force is taken over as it is")
 	k.kill()
 	require.NoError(t, os.Truncate(filepath.Join(state, "policy.json"), 100))
-	require.Contains(t, boot(), "10.20.0.0/16", "the one before it: the start above saved the same policy again")
-	require.NoError(t, os.Truncate(filepath.Join(state, "policy.previous.json"), 100))
+	require.Contains(t, boot(), "10.20.0.0/16", "the copy of it")
+	require.NoError(t, os.Truncate(filepath.Join(state, "policy.copy.json"), 100))
 	require.Contains(t, boot(), "truncated")
 }

@@ -32,6 +32,8 @@ type Status struct {
 	Receipt *enforcer.Receipt `json:"receipt,omitempty"`
 	// Refused is why the policy that was read last is not in force; empty if it is.
 	Refused string `json:"refused,omitempty"`
+	// Snapshot is why the policy in force could not be kept for the next start; empty if it could.
+	Snapshot string `json:"snapshot_error,omitempty"`
 	// Tampered counts the times that somebody else changed the tables.
 	Tampered uint64 `json:"tampered"`
 }
@@ -47,6 +49,7 @@ type state struct {
 	refusals  prometheus.Counter
 	repairs   prometheus.Counter
 	ended     prometheus.Counter
+	unkept    prometheus.Counter
 	seconds   prometheus.Histogram
 	ready     prometheus.Gauge
 }
@@ -62,6 +65,7 @@ func newState() *state {
 	s.refusals = counter("policies_refused_total", "Policies that were refused; what was in force stayed.")
 	s.repairs = counter("tampering_repaired_total", "Times that somebody else's change to the tables was undone.")
 	s.ended = counter("connections_ended_total", "Connections that a change ended.")
+	s.unkept = counter("snapshots_failed_total", "Policies in force that could not be kept for the next start.")
 	s.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "drawbridge", Name: "apply_seconds", Help: "From reading a policy to its being in force, read back.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
@@ -87,8 +91,8 @@ func (s *state) change(fn func(*Status)) {
 func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration) {
 	sum := sha256.Sum256(document)
 	s.change(func(st *Status) {
-		tampered := st.Tampered
-		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r, Tampered: tampered}
+		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r,
+			Tampered: st.Tampered, Snapshot: st.Snapshot}
 	})
 	s.changes.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
@@ -98,6 +102,16 @@ func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration)
 func (s *state) refused(err error) {
 	s.change(func(st *Status) { st.Refused, s.refusedAt = err.Error(), time.Now() })
 	s.refusals.Inc()
+}
+
+// snapshot notes whether a policy could be kept.
+func (s *state) snapshot(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+		s.unkept.Inc()
+	}
+	s.change(func(st *Status) { st.Snapshot = text })
 }
 
 func (s *state) refusal() string {

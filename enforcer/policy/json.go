@@ -105,7 +105,9 @@ func (d document) syntax(err error) *Error {
 	}
 	reason := strings.TrimPrefix(err.Error(), "json: ")
 	if offset >= len(d.data)-1 && strings.Contains(reason, "unexpected end") {
-		return d.fail(len(d.data), "", "the document is cut off: "+reason, "send the whole document")
+		e := d.fail(len(d.data), "", "the document is cut off: "+reason, "send the whole document")
+		e.cutOff = true
+		return e
 	}
 	return d.fail(offset, "", reason, "the document is one JSON object and nothing after it")
 }

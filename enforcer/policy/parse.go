@@ -168,3 +168,11 @@ func (c *claims) take(it item, key claimKey, mine claim) {
 		c.d.fail(it.offset, it.path, fmt.Sprintf("%v speaks tls %q here and %q at %s", key.addr, mine.tls, other.tls, other.path), "one port speaks one way")
 	}
 }
+
+// CheckSyntax tells whether data is JSON as Parse takes it, whatever it says. The error is an *Error.
+func CheckSyntax(name string, data []byte) error {
+	if _, err := (document{name: name, data: data}).read(); err != nil {
+		return err
+	}
+	return nil
+}
