@@ -347,6 +347,7 @@ func (d *daemon) follow(ctx context.Context, why string, at stage) outcome {
 }
 
 func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, why string, at stage) outcome {
+	limitMemory(len(document))
 	receipt, err := d.session.Apply(ctx, document)
 	if err != nil && receipt.Generation == "" {
 		if at == tentative && policy.IsCutOff(err) {

@@ -16,7 +16,8 @@ import (
 type Kernel interface {
 	// Read returns the table together with the generation at which it stood like that.
 	Read(ctx context.Context) (nft.State, error)
-	// ReadAfter is Read after a successful commit of this change on this state; it may leave out what cannot have changed.
+	// ReadAfter is Read after a successful commit of this change on this state; it may leave out what cannot have changed. With
+	// the zero State all is read from the kernel.
 	ReadAfter(ctx context.Context, before nft.State, change ruleset.Change) (nft.State, error)
 	// Commit applies a change, all or nothing, unless the generation has passed.
 	Commit(ctx context.Context, change ruleset.Change, generation uint32) error
@@ -29,6 +30,11 @@ type Kernel interface {
 // maxAttempts bounds how often somebody else's commits may come in between. Each takes the other side longer than it
 // takes us to try again.
 const maxAttempts = 32
+
+// maxReadings bounds how often a table is read that seems to be other than what was written. While the kernel resizes a hash
+// table, which it does some time after elements came in, a dump of several parts may leave elements out: each part counts
+// anew from the beginning how many to skip (net/netfilter/nft_set_hash.c: nft_rhash_walk).
+const maxReadings = 8
 
 var (
 	// ErrContended: others kept changing the ruleset. Nothing of the change is in force.
@@ -75,6 +81,7 @@ func (r Reconciler) now() time.Time {
 // still is, as far as the kernel could be asked.
 func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, error) {
 	var receipt Receipt
+	readings := 0 // since the last write
 	state, err := r.Kernel.Read(ctx)
 	for {
 		if err != nil {
@@ -85,6 +92,10 @@ func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, err
 			return receipt, nil
 		}
 		if receipt.written != 0 && state.Generation == receipt.written {
+			if readings++; readings < maxReadings {
+				state, err = r.Kernel.ReadAfter(ctx, nft.State{}, receipt.Change)
+				continue
+			}
 			return Receipt{}, fmt.Errorf("%w: generation %d", ErrNotInForce, state.Generation)
 		}
 		if receipt.Attempts == maxAttempts {
@@ -93,6 +104,7 @@ func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, err
 		if err := r.write(ctx, state, want, &receipt); err != nil {
 			return Receipt{}, err
 		}
+		readings = 0
 		if receipt.written != 0 {
 			state, err = r.Kernel.ReadAfter(ctx, state, receipt.Change)
 		} else { // a generation more may be anybody's
