@@ -19,7 +19,7 @@ REPORT ?= report
 CONFORM_FLAGS ?=
 BENCH_FLAGS ?=
 
-.PHONY: help build conform conform-real test mutants patience race lint bench bench-tls readme clean
+.PHONY: help build conform conform-real test mutants patience race lint changes bench bench-tls readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 	$(GOTEST) -count=1 -run '^TestArchitecture' .
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
 	else echo 'lint: golangci-lint is not installed, its further checks were left out'; fi
+
+changes: build ## change a policy 10,000 times under probes; some minutes
+	DRAWBRIDGE_TEST_CHANGES=10000 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -run "^TestChangesUnderProbes" -v ./cmd/drawbridge
 
 bench: ## run the benchmarks
 	$(WITH_TOOLS) $(GOTEST) -run '^$$' -bench . -benchmem ./...

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,9 +35,10 @@ type change struct {
 // bring renames a policy into place and waits until the daemon says that it is in force.
 func (k *keeper) bring(text string) change {
 	k.t.Helper()
+	before := k.status().Read
 	c := change{began: time.Now(), open: text == wide}
 	k.replace(text)
-	code, answer := k.get(fmt.Sprintf("/status/%x?since=%s", sha256.Sum256([]byte(text)), url.QueryEscape(c.began.Format(time.RFC3339Nano))))
+	code, answer := k.get(fmt.Sprintf("/status/%x?after=%d", sha256.Sum256([]byte(text)), before))
 	require.Equal(k.t, http.StatusOK, code, answer)
 	var s daemon.Status
 	require.NoError(k.t, json.Unmarshal([]byte(answer), &s))
@@ -178,4 +178,91 @@ func (k *keeper) launch(args ...string) {
 func quantiles(d []time.Duration) (median, p99 time.Duration) {
 	slices.Sort(d)
 	return d[len(d)/2], d[len(d)*99/100]
+}
+
+// wasOpen tells the longest time in which what both policies deny was let in, from before the first such round to the first after the
+// last one, and how many rounds that were.
+func wasOpen(rounds []round) (longest time.Duration, n int) {
+	var from time.Time
+	for i, r := range rounds {
+		if r.open[ofNever] {
+			if n++; from.IsZero() {
+				from = rounds[max(i-1, 0)].sent
+			}
+			longest = max(longest, r.judged.Sub(from))
+		} else {
+			from = time.Time{}
+		}
+	}
+	return longest, n
+}
+
+// TestFlushedUnderProbes: "nft flush ruleset" opens nothing where the tables are owned; otherwise what it opens is closed at once, and
+// the one who did it is named; with no program at work, the next start closes it.
+func TestFlushedUnderProbes(t *testing.T) {
+	t.Run("owned", func(t *testing.T) {
+		k := newKeeper(t)
+		k.start()
+		p := startProber(t, k.ns)
+		for range 5 {
+			_, err := k.nft("flush", "ruleset")
+			require.NoError(t, err)
+			require.NoError(t, p.more(t.Context(), 5))
+		}
+		requireNoGap(t, p.end(t))
+	})
+	t.Run("not owned", func(t *testing.T) {
+		k := newKeeper(t)
+		k.start("--no-owner")
+		p := startProber(t, k.ns)
+		const flushes = 10
+		var took []time.Duration
+		for i := range flushes {
+			_, err := k.nft("flush", "ruleset")
+			require.NoError(t, err)
+			s := k.until(func(s daemon.Status) bool { return s.Tampered > uint64(i) })
+			took = append(took, s.LastTampering.Took)
+			require.NoError(t, p.more(t.Context(), 5))
+		}
+		rounds := p.end(t)
+		// Without any rule the kernel tracks no connection. A SYN from that moment, whose answer comes when it does again, belongs to
+		// nothing that the kernel knows, and the answer is dropped: its client tries again.
+		lost := 0
+		for _, r := range rounds {
+			if !r.open[ofAlways] {
+				lost++
+			}
+		}
+		require.LessOrEqual(t, lost, flushes)
+		longest, n := wasOpen(rounds)
+		t.Logf("%d flushes, %d of %d rounds let in what is denied, for %v at the longest, %d lost what is allowed; mended within %v", flushes, n,
+			len(rounds), longest, lost, took)
+		require.Less(t, longest, time.Second, "under 10 ms on a machine that has time")
+		s := k.status()
+		require.NotNil(t, s.LastTampering)
+		require.Equal(t, "nft", s.LastTampering.Program)
+		require.NotZero(t, s.LastTampering.ProcessID)
+		audit, err := os.ReadFile(k.audit)
+		require.NoError(t, err)
+		require.Equal(t, flushes, strings.Count(string(audit), `"program":"nft"`))
+	})
+	t.Run("no program at work", func(t *testing.T) {
+		k := newKeeper(t)
+		k.start()
+		p := startProber(t, k.ns)
+		k.kill()
+		require.NoError(t, p.more(t.Context(), 5))
+		before := p.soFar()
+		_, err := k.nft("flush", "ruleset") // nothing can prevent that: the tables belong to nobody
+		require.NoError(t, err)
+		require.NoError(t, p.more(t.Context(), 5))
+		k.start()
+		after := p.soFar() + 1 // one may be under way
+		require.NoError(t, p.more(t.Context(), 5))
+		rounds := p.end(t)
+		requireNoGap(t, rounds[:before])
+		_, n := wasOpen(rounds)
+		require.NotZero(t, n, "the prober is blind")
+		requireNoGap(t, rounds[after:])
+	})
 }

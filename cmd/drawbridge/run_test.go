@@ -219,7 +219,7 @@ func TestOthersCannotChangeTheRules(t *testing.T) {
 		require.NoError(t, err)
 		s := k.until(func(s daemon.Status) bool { return s.Tampered > 0 })
 		require.Contains(t, k.region(), "10.10.0.0/16")
-		t.Logf("mended within %v", s.Took)
+		t.Logf("mended within %v", s.LastTampering.Took)
 		log, err := os.ReadFile(k.audit)
 		require.NoError(t, err)
 		require.Contains(t, string(log), `"program":"nft"`)

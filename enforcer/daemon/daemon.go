@@ -54,6 +54,8 @@ type Options struct {
 	Alive func()
 	// Log gets what happens; nil: nothing is logged.
 	Log *slog.Logger
+
+	deaf bool // tests: the kernel's words get lost
 }
 
 // ErrNoPolicy: there is nothing to enforce: the policy is missing or refused, and no snapshot of an earlier one is whole.
@@ -249,7 +251,9 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
 				wait.Reset(patience)
 			}
 		case e := <-foreign:
-			d.mend(ctx, e)
+			if !d.deaf {
+				d.mend(ctx, e)
+			}
 		case <-ticker.C:
 			d.tick(ctx, wait)
 		}
@@ -262,7 +266,7 @@ func (d *daemon) event(ctx context.Context, e fsnotify.Event, wait *time.Timer) 
 	if means == unconcerned {
 		return
 	}
-	if d.source.linked() {
+	if d.source.links {
 		_ = d.watch() // what cannot be watched now is tried again by tick
 	}
 	d.stage = tentative
@@ -409,10 +413,10 @@ func (d *daemon) mend(ctx context.Context, e nft.Event) {
 	if receipt.Changed == (enforcer.Changed{}) && receipt.Repaired == "" {
 		return
 	}
-	took := time.Since(start)
-	d.state.tampered(receipt, took)
+	took := receipt.InForceAt.Sub(start)
+	d.state.tampered(receipt, Tampering{At: start, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took})
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "took", took, "what", receipt.Repaired)
-	d.note(entry{What: "tampered", ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
+	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
 }
 
 func (d *daemon) note(e entry) {

@@ -22,6 +22,7 @@ type source struct {
 	path  string // absolute
 	dir   bool
 	parts map[string]part // of a directory, as they were read last
+	links bool            // symbolic links lead to the document, as far as was seen when the directories were looked for last
 }
 
 // newSource looks what the path is. A file that is missing may come later, with await.
@@ -147,6 +148,7 @@ const maxLinks = 40
 // watched are the directories in which something may happen that changes the document: that of the file, as a file that is
 // replaced is a new file, and those of what its links lead to.
 func (s *source) watched() []string {
+	s.links = s.linked()
 	var dirs []string
 	add := func(dir string) {
 		if !slices.Contains(dirs, dir) {
@@ -219,7 +221,7 @@ func (s *source) concerns(e fsnotify.Event) urgency {
 	if s.dir {
 		ours = isPart(name) || ours
 	}
-	if !ours && !s.linked() {
+	if !ours && !s.links {
 		return unconcerned
 	}
 	if e.Has(fsnotify.Create) {

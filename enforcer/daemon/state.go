@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -36,22 +37,35 @@ type Status struct {
 	Snapshot string `json:"snapshot_error,omitempty"`
 	// Tampered counts the times that somebody else changed the tables.
 	Tampered uint64 `json:"tampered"`
+	// LastTampering is who changed them last; nil: nobody did.
+	LastTampering *Tampering `json:"last_tampering,omitempty"`
+	// Read counts the documents that were brought into force or refused: whoever waits for one counts, since clocks jump.
+	Read uint64 `json:"read"`
+}
+
+// Tampering is a change of somebody else to the tables, which was undone.
+type Tampering struct {
+	At time.Time `json:"at"`
+	// ProcessID and Program are the culprit's, as the kernel named it; zero if the kernel's word got lost.
+	ProcessID uint32 `json:"pid,omitempty"`
+	Program   string `json:"program,omitempty"`
+	// Took is how long it took from the kernel's word until everything was in force again.
+	Took time.Duration `json:"took_ns"`
 }
 
 // state is a Status that the loop writes and others read, with the metrics of the same facts.
 type state struct {
-	mu        sync.Mutex
-	status    Status
-	refusedAt time.Time     // when a policy was refused last
-	changed   chan struct{} // closed and replaced when the status changes
-	registry  *prometheus.Registry
-	changes   prometheus.Counter
-	refusals  prometheus.Counter
-	repairs   prometheus.Counter
-	ended     prometheus.Counter
-	unkept    prometheus.Counter
-	seconds   prometheus.Histogram
-	ready     prometheus.Gauge
+	mu       sync.Mutex
+	status   Status
+	changed  chan struct{} // closed and replaced when the status changes
+	registry *prometheus.Registry
+	changes  prometheus.Counter
+	refusals prometheus.Counter
+	repairs  prometheus.Counter
+	ended    prometheus.Counter
+	unkept   prometheus.Counter
+	seconds  prometheus.Histogram
+	ready    prometheus.Gauge
 }
 
 func newState() *state {
@@ -92,7 +106,7 @@ func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration)
 	sum := sha256.Sum256(document)
 	s.change(func(st *Status) {
 		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r,
-			Tampered: st.Tampered, Snapshot: st.Snapshot}
+			Tampered: st.Tampered, LastTampering: st.LastTampering, Snapshot: st.Snapshot, Read: st.Read + 1}
 	})
 	s.changes.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
@@ -100,7 +114,10 @@ func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration)
 }
 
 func (s *state) refused(err error) {
-	s.change(func(st *Status) { st.Refused, s.refusedAt = err.Error(), time.Now() })
+	s.change(func(st *Status) {
+		st.Refused = err.Error()
+		st.Read++
+	})
 	s.refusals.Inc()
 }
 
@@ -120,10 +137,10 @@ func (s *state) refusal() string {
 	return s.status.Refused
 }
 
-func (s *state) tampered(r enforcer.Receipt, took time.Duration) {
+func (s *state) tampered(r enforcer.Receipt, by Tampering) {
 	s.change(func(st *Status) {
 		st.Tampered++
-		st.Receipt, st.Took = &r, took
+		st.Receipt, st.LastTampering = &r, &by
 	})
 	s.repairs.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
@@ -135,13 +152,13 @@ func (s *state) now() Status {
 	return s.status
 }
 
-// applies waits until a document has come into force after some time, or anything was refused since, and returns the status then.
-func (s *state) applies(ctx context.Context, sum string, since time.Time) (Status, error) {
+// applies waits until a document is in force that was read after some others, or any was refused since, and returns the status then.
+func (s *state) applies(ctx context.Context, sum string, after uint64) (Status, error) {
 	for {
 		s.mu.Lock()
-		st, changed, refusedAt := s.status, s.changed, s.refusedAt
+		st, changed := s.status, s.changed
 		s.mu.Unlock()
-		if refusedAt.After(since) || st.PolicySHA256 == sum && st.AppliedAt.After(since) {
+		if st.Read > after && (st.Refused != "" || st.PolicySHA256 == sum) {
 			return st, nil
 		}
 		select {
@@ -152,14 +169,14 @@ func (s *state) applies(ctx context.Context, sum string, since time.Time) (Statu
 	}
 }
 
-// awaits answers /status/SHA256?since=TIME (RFC 3339) once that document is in force.
+// awaits answers /status/SHA256?after=READ once that document is in force.
 func (s *state) awaits(w http.ResponseWriter, r *http.Request) {
-	since, err := time.Parse(time.RFC3339Nano, r.URL.Query().Get("since"))
+	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	st, err := s.applies(r.Context(), r.PathValue("sum"), since)
+	st, err := s.applies(r.Context(), r.PathValue("sum"), after)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return

@@ -1,7 +1,12 @@
 package nft
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,4 +88,31 @@ func TestEveryCommitIsHeardOf(t *testing.T) {
 	require.NoError(t, w.Close())
 	_, err = w.Next()
 	require.Error(t, err)
+}
+
+// TestWatchTellsOfLostWords: where the socket could not hold what the kernel said, the watcher says that something was lost.
+func TestWatchTellsOfLostWords(t *testing.T) {
+	ns := netnstest.New(t)
+	var w *Watcher
+	require.NoError(t, ns.Do(func() (err error) {
+		w, err = Watch()
+		return err
+	}))
+	defer w.Close()
+	var script strings.Builder
+	script.WriteString("table inet other {\n set many { type ipv4_addr; elements = { 10.0.0.1")
+	for i := range 60000 {
+		fmt.Fprintf(&script, ",\n10.%d.%d.%d", 1+i/65536, i/256%256, i%256)
+	}
+	script.WriteString(" }; } }\n")
+	file := filepath.Join(t.TempDir(), "many.nft")
+	require.NoError(t, os.WriteFile(file, []byte(script.String()), 0o600))
+	nft(t, ns, "-f", file)
+	for {
+		events, err := w.Next()
+		require.NoError(t, err)
+		if slices.Contains(events, Event{}) {
+			return
+		}
+	}
 }
