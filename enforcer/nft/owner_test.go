@@ -100,11 +100,11 @@ func TestWatchTellsOfLostWords(t *testing.T) {
 	}))
 	defer w.Close()
 	var script strings.Builder
-	script.WriteString("table inet other {\n set many { type ipv4_addr; elements = { 10.0.0.1")
+	script.WriteString("table inet other {\nset many {\ntype ipv4_addr\nelements = { 10.0.0.1")
 	for i := range 60000 {
 		fmt.Fprintf(&script, ",\n10.%d.%d.%d", 1+i/65536, i/256%256, i%256)
 	}
-	script.WriteString(" }; } }\n")
+	script.WriteString("}\n}\n}\n")
 	file := filepath.Join(t.TempDir(), "many.nft")
 	require.NoError(t, os.WriteFile(file, []byte(script.String()), 0o600))
 	nft(t, ns, "-f", file)
