@@ -248,6 +248,9 @@ func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bo
 	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
 }
 
+// Policy is the policy that came into force last; nil if none did.
+func (s *Session) Policy() *policy.Policy { return s.policy }
+
 // Untouched tells whether nobody can have changed the session's tables since they were read last. It asks for no more than the
 // kernel's generation. Before anything was applied there is nothing to be touched.
 func (s *Session) Untouched(ctx context.Context) (bool, error) {

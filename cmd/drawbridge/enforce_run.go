@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"drawbridge/enforcer"
 	"drawbridge/enforcer/daemon"
 	"drawbridge/enforcer/nft"
 
@@ -99,40 +98,4 @@ func (p *program) logger(asJSON bool) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(p.std.err, nil))
 	}
 	return slog.New(slog.NewTextHandler(p.std.err, nil))
-}
-
-func (p *program) enforceBootCommand() *cobra.Command {
-	var o runFlags
-	c := &cobra.Command{
-		Use:   "boot",
-		Short: "Bring the last good policy into force, before the network is up",
-		Long: `Reads the snapshot that enforce run keeps, brings it into force and ends. If the snapshot is missing or not whole, the one
-before it is taken. Exit code 3 if there is none: then nothing is in force, and the network should not come up.`,
-		Example: `  drawbridge enforce boot --state /var/lib/drawbridge`,
-		Args:    exactly(),
-		RunE:    func(c *cobra.Command, _ []string) error { return p.enforceBoot(c.Context(), o) },
-	}
-	o.addMask(c)
-	c.Flags().StringVar(&o.state, "state", "", "`directory` of the last good policy (required)")
-	return c
-}
-
-func (p *program) enforceBoot(ctx context.Context, o runFlags) error {
-	const verb = "enforce boot"
-	options, err := o.options(verb)
-	if err != nil {
-		return err
-	}
-	if o.state == "" {
-		return misusef(verb+": --state", "name the directory")
-	}
-	document, err := daemon.Snapshots{Dir: o.state}.Load()
-	if err != nil {
-		return unable(verb, err)
-	}
-	options.Name = o.state
-	if _, err := enforcer.Boot(ctx, document, options); err != nil {
-		return unable(verb, err)
-	}
-	return nil
 }

@@ -135,7 +135,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if err := d.watch(); err != nil {
 		return err
 	}
-	d.keeper = newKeeper(d.Snapshots.secure, d.kept)
+	d.keeper = newKeeper(d.Snapshots, d.kept)
 	if err := d.Snapshots.clean(); err != nil {
 		d.Log.Warn("snapshots", "error", err)
 	}
@@ -370,7 +370,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 	if err := d.Snapshots.quick(document); err != nil {
 		d.kept(err)
 	} else {
-		d.keeper.keep(document)
+		d.keeper.keep(kept{document: document, policy: d.session.Policy()})
 	}
 	d.state.applied(receipt, document, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,

@@ -2,28 +2,41 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/policy"
 )
 
 // keeper brings snapshots to disk beside the loop: a disk may take longer than a change may. Where several wait, the latest is
 // saved.
 type keeper struct {
-	save func([]byte) error
+	to   Snapshots
 	said func(error) // what became of each
 	wake chan struct{}
 
 	mu   sync.Mutex
-	next []byte
+	next kept
+
+	protected []enforcer.Target // as it was written last
 }
 
-func newKeeper(save func([]byte) error, said func(error)) *keeper {
-	return &keeper{save: save, said: said, wake: make(chan struct{}, 1)}
+// kept is what is kept of a policy.
+type kept struct {
+	document []byte
+	policy   *policy.Policy
+}
+
+func newKeeper(to Snapshots, said func(error)) *keeper {
+	return &keeper{to: to, said: said, wake: make(chan struct{}, 1)}
 }
 
 // keep hands over a document. It never waits.
-func (k *keeper) keep(document []byte) {
+func (k *keeper) keep(next kept) {
 	k.mu.Lock()
-	k.next = document
+	k.next = next
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
@@ -45,10 +58,23 @@ func (k *keeper) run(ctx context.Context) {
 
 func (k *keeper) flush() {
 	k.mu.Lock()
-	document := k.next
-	k.next = nil
+	next := k.next
+	k.next = kept{}
 	k.mu.Unlock()
-	if document != nil {
-		k.said(k.save(document))
+	if next.document != nil {
+		k.said(errors.Join(k.to.secure(next.document), k.saveProtected(next.policy)))
 	}
+}
+
+// saveProtected keeps what the policy protects, if that has changed.
+func (k *keeper) saveProtected(p *policy.Policy) error {
+	targets := enforcer.Protected(p)
+	if slices.Equal(targets, k.protected) {
+		return nil
+	}
+	if err := k.to.saveProtected(targets); err != nil {
+		return err
+	}
+	k.protected = targets
+	return nil
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"drawbridge/enforcer"
 	"drawbridge/enforcer/policy"
 )
 
@@ -23,6 +25,12 @@ type Snapshots struct {
 const (
 	snapshotName = "policy.json"
 	copyName     = "policy.copy.json"
+)
+
+// What the policy protects is kept apart, so that it can be denied as a whole where no policy can be read.
+const (
+	protectedName     = "protected.json"
+	protectedCopyName = "protected.copy.json"
 )
 
 // ErrNoSnapshot: there is no snapshot, or none that is whole.
@@ -63,6 +71,36 @@ func (s Snapshots) secure(document []byte) error {
 	return nil
 }
 
+// saveProtected writes what a policy protects, twice.
+func (s Snapshots) saveProtected(targets []enforcer.Target) error {
+	if s.Dir == "" {
+		return nil
+	}
+	text, err := json.Marshal(targets)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{protectedName, protectedCopyName} {
+		if err := replace(filepath.Join(s.Dir, name), text, true); err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+// LoadProtected returns what the last good policy protected. The error wraps ErrNoSnapshot if that is not known.
+func (s Snapshots) LoadProtected() ([]enforcer.Target, error) {
+	text, err := s.load(protectedName, protectedCopyName)
+	if err != nil {
+		return nil, err
+	}
+	var targets []enforcer.Target
+	if err := json.Unmarshal(text, &targets); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrNoSnapshot, protectedName, err)
+	}
+	return targets, nil
+}
+
 // clean takes away what a process that was killed has left.
 func (s Snapshots) clean() error {
 	if s.Dir == "" {
@@ -76,12 +114,14 @@ func (s Snapshots) clean() error {
 }
 
 // Load returns the latest document that is whole. The error wraps ErrNoSnapshot if none is.
-func (s Snapshots) Load() ([]byte, error) {
+func (s Snapshots) Load() ([]byte, error) { return s.load(snapshotName, copyName) }
+
+func (s Snapshots) load(names ...string) ([]byte, error) {
 	if s.Dir == "" {
 		return nil, ErrNoSnapshot
 	}
 	var errs []error
-	for _, name := range []string{snapshotName, copyName} {
+	for _, name := range names {
 		document, err := read(filepath.Join(s.Dir, name))
 		if err == nil {
 			return document, nil
