@@ -19,7 +19,7 @@ REPORT ?= report
 CONFORM_FLAGS ?=
 BENCH_FLAGS ?=
 
-.PHONY: help build conform conform-real test mutants patience race lint changes bench bench-tls readme clean
+.PHONY: help build operator deb conform conform-real test mutants patience race lint changes bench bench-tls readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,20 @@ conform: build ## judge the reference enforcer by the whole specification; write
 
 conform-real: build ## the same with the distribution's database servers, preparing those; writes report-real/
 	$(WITH_TOOLS) ./bin/drawbridge conform --servers real --report '$(REPORT)-real' $(CONFORM_FLAGS)
+
+operator: ## build bin/drawbridge-operator, the program for hosts and gateways: the enforcer alone
+	CGO_ENABLED=0 $(GOBUILD) -ldflags '-s -w -X main.version=$(VERSION)' -tags operator -o bin/drawbridge-operator ./cmd/drawbridge
+
+# dpkg wants versions that begin with a digit.
+DEB_VERSION ?= 0.0.0+$(subst -,.,$(VERSION))
+deb: operator ## build the Debian package build/drawbridge_*.deb
+	rm -rf build/deb && mkdir -p build/deb/man
+	cp bin/drawbridge-operator build/deb/drawbridge
+	CGO_ENABLED=0 $(GOBUILD) -tags operator,manual -o build/deb/manual ./cmd/drawbridge
+	build/deb/manual manual build/deb/man && gzip -9n build/deb/man/*.8
+	build/deb/drawbridge enforce schema > build/deb/policy.schema.json
+	$(GO) -C deploy/deb build -o ../../build/deb/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+	ARCH=$$($(GO) env GOARCH) VERSION='$(DEB_VERSION)' build/deb/nfpm package -f deploy/deb/nfpm.yaml -p deb -t build/
 
 test: build ## run every test of the project, preparing the programs that tests need
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
@@ -68,4 +82,4 @@ readme: ## copy what the last `make conform` said into README.md
 	$(GO) run ./cmd/readme -report '$(REPORT)' -readme README.md
 
 clean: ## delete what the other targets made in this directory
-	rm -rf bin '$(REPORT)' '$(REPORT)-real'
+	rm -rf bin build '$(REPORT)' '$(REPORT)-real'

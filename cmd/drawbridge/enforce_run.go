@@ -79,7 +79,7 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	defer stop()
 	err = daemon.Run(ctx, daemon.Options{
 		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Audit: o.audit, NoOwner: o.noOwner,
-		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Ready: func() {
+		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Alive: watchdog(), Ready: func() {
 			fmt.Fprintln(p.std.out, "ready")
 			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this
 		},
@@ -91,6 +91,14 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 		return unable(verb, err)
 	}
 	return nil
+}
+
+// watchdog tells the service manager that the loop is alive, if it wants to know (WatchdogSec=); nil if not.
+func watchdog() func() {
+	if every, err := sd.SdWatchdogEnabled(false); err != nil || every == 0 {
+		return nil
+	}
+	return func() { _, _ = sd.SdNotify(false, sd.SdNotifyWatchdog) } // without it the service is started anew
 }
 
 func (p *program) logger(asJSON bool) *slog.Logger {

@@ -48,6 +48,7 @@ func (p *program) command() *cobra.Command {
 	root.SetErr(p.std.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUse(c, err) })
 	root.AddCommand(p.enforceCommand(), p.versionCommand())
+	p.addBuildVerbs(root)
 	return root
 }
 

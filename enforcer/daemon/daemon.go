@@ -135,13 +135,13 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if err := d.watch(); err != nil {
 		return err
 	}
-	d.keeper = newKeeper(d.Snapshots, d.kept)
 	if err := d.Snapshots.clean(); err != nil {
 		d.Log.Warn("snapshots", "error", err)
 	}
 	if d.audit, err = openAudit(d.Audit); err != nil {
 		return err
 	}
+	d.keeper = newKeeper(d.Snapshots, d.audit, d.kept)
 	if d.socket, err = listen(ctx, d.Socket); err != nil {
 		return err
 	}
@@ -422,5 +422,7 @@ func (d *daemon) mend(ctx context.Context, e nft.Event) {
 func (d *daemon) note(e entry) {
 	if err := d.audit.append(e); err != nil {
 		d.Log.Error("audit log", "error", err)
+		return
 	}
+	d.keeper.noted()
 }

@@ -14,6 +14,7 @@ import (
 // saved.
 type keeper struct {
 	to   Snapshots
+	log  *audit
 	said func(error) // what became of each
 	wake chan struct{}
 
@@ -29,8 +30,8 @@ type kept struct {
 	policy   *policy.Policy
 }
 
-func newKeeper(to Snapshots, said func(error)) *keeper {
-	return &keeper{to: to, said: said, wake: make(chan struct{}, 1)}
+func newKeeper(to Snapshots, log *audit, said func(error)) *keeper {
+	return &keeper{to: to, log: log, said: said, wake: make(chan struct{}, 1)}
 }
 
 // keep hands over a document. It never waits.
@@ -38,6 +39,11 @@ func (k *keeper) keep(next kept) {
 	k.mu.Lock()
 	k.next = next
 	k.mu.Unlock()
+	k.noted()
+}
+
+// noted has the audit log brought to disk. It never waits.
+func (k *keeper) noted() {
 	select {
 	case k.wake <- struct{}{}:
 	default: // it will be seen
@@ -61,6 +67,9 @@ func (k *keeper) flush() {
 	next := k.next
 	k.next = kept{}
 	k.mu.Unlock()
+	if err := k.log.sync(); err != nil {
+		k.said(err)
+	}
 	if next.document != nil {
 		k.said(errors.Join(k.to.secure(next.document), k.saveProtected(next.policy)))
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"drawbridge/enforcer"
@@ -85,7 +86,7 @@ func newState() *state {
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 	})
 	s.ready = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "ready", Help: "1 while a policy is in force and the last one read is it."})
-	s.registry.MustRegister(s.seconds, s.ready)
+	s.registry.MustRegister(s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
 }
 
