@@ -21,6 +21,7 @@ type runFlags struct {
 	enforceFlags
 	state, socket, audit string
 	noOwner, jsonLog     bool
+	dry                  bool
 	await                bool // for the first policy
 }
 
@@ -40,6 +41,7 @@ this process ends, by whatever means, everything stays in force, and the next st
 A directory as --policy holds parts of one document in *.json files, whose lists of databases are put together.`,
 		Example: `  drawbridge enforce run --policy /etc/drawbridge/policy.json --state /var/lib/drawbridge
   drawbridge enforce run --policy /etc/drawbridge/policy.d --socket /run/drawbridge.sock
+  drawbridge enforce run --policy /etc/drawbridge/policy.json --dry-run
   curl --unix-socket /run/drawbridge.sock http://localhost/metrics`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return p.enforceRun(c.Context(), o) },
@@ -50,6 +52,7 @@ A directory as --policy holds parts of one document in *.json files, whose lists
 	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP")
 	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines")
 	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
+	c.Flags().BoolVar(&o.dry, "dry-run", false, "enforce nothing: say every 10 s, and at the end, whom of the real traffic the policy would deny")
 	c.Flags().BoolVar(&o.jsonLog, "log-json", false, "log JSON to standard error")
 	return c
 }
@@ -62,6 +65,9 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	}
 	if o.file == "" {
 		return misusef(verb+": --policy", "name the policy's file or directory")
+	}
+	if o.dry {
+		return p.dryRun(ctx, o, options)
 	}
 	reload := make(chan struct{}, 1)
 	hup := make(chan os.Signal, 1)
