@@ -38,14 +38,15 @@ operator: ## build bin/drawbridge-operator, the program for hosts and gateways: 
 
 # dpkg wants versions that begin with a digit.
 DEB_VERSION ?= 0.0.0+$(subst -,.,$(VERSION))
-deb: operator ## build the Debian package build/drawbridge_*.deb
-	rm -rf build/deb && mkdir -p build/deb/man
+deb: operator ## build the Debian package build/drawbridge_*.deb, and try to install and remove it
+	rm -rf build && mkdir -p build/deb/man
 	cp bin/drawbridge-operator build/deb/drawbridge
 	CGO_ENABLED=0 $(GOBUILD) -tags operator,manual -o build/deb/manual ./cmd/drawbridge
 	build/deb/manual manual build/deb/man && gzip -9n build/deb/man/*.8
 	build/deb/drawbridge enforce schema > build/deb/policy.schema.json
 	$(GO) -C deploy/deb build -o ../../build/deb/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
 	ARCH=$$($(GO) env GOARCH) VERSION='$(DEB_VERSION)' build/deb/nfpm package -f deploy/deb/nfpm.yaml -p deb -t build/
+	deploy/deb/try build/drawbridge_*.deb
 
 test: build ## run every test of the project, preparing the programs that tests need
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
