@@ -151,3 +151,29 @@ func requireInForce(t *testing.T, document []byte) {
 	change := ruleset.Diff(state.Table, want)
 	require.True(t, change.IsEmpty(), "%+v", change)
 }
+
+// TestAChangeOfOneDatabaseEndsItsConnections, and no others.
+func TestAChangeOfOneDatabaseEndsItsConnections(t *testing.T) {
+	h := newHost(t)
+	var s *enforcer.Session
+	within := func(fn func() error) { require.NoError(t, h.host.Do(fn)) }
+	within(func() (err error) { s, err = enforcer.Open(enforcer.Options{}); return err })
+	defer s.Close()
+	apply := func(members string) (receipt enforcer.Receipt) {
+		within(func() (err error) { receipt, err = s.Apply(t.Context(), document(wholeRegion, members)); return err })
+		return receipt
+	}
+	apply("")
+	plain, _ := h.dial(t, false)
+	secure, _ := h.dial(t, true)
+	require.NoError(t, say(plain))
+	require.NoError(t, say(secure))
+	receipt := apply(`, "force_tls": true`)
+	require.Equal(t, enforcer.Changed{ElementsAdded: 1}, receipt.Changed)
+	require.Equal(t, 1, receipt.Cut.Destroyed, "%+v", receipt.Cut)
+	ended(t, plain)
+	require.NoError(t, say(secure))
+	require.Equal(t, enforcer.Changed{ElementsDeleted: 1}, apply("").Changed)
+	again, _ := h.dial(t, false)
+	require.NoError(t, say(again))
+}

@@ -62,3 +62,17 @@ func TestUnits(t *testing.T) {
 		require.NotContains(t, string(out), filepath.Base(unit)+":", "%s", out)
 	}
 }
+
+// TestTheOperatorsProgramHasNoSuite: what judges enforcers is not in the program that is installed.
+func TestTheOperatorsProgramHasNoSuite(t *testing.T) {
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Skip("go is not on the PATH")
+	}
+	out, err := exec.Command(goTool, "list", "-deps", "-tags", "operator", ".").Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), "drawbridge/enforcer/daemon\n")
+	for _, left := range []string{"drawbridge/sim", "drawbridge/features", "drawbridge/cmd/drawbridge/internal", "github.com/cucumber", "github.com/stretchr"} {
+		require.NotContains(t, string(out), left)
+	}
+}

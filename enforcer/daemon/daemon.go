@@ -55,7 +55,7 @@ type Options struct {
 	// Log gets what happens; nil: nothing is logged.
 	Log *slog.Logger
 
-	deaf bool // tests: the kernel's words get lost
+	deaf, unmindful bool // tests: the kernel's words get lost; nobody looks for a file's change that no event told of
 }
 
 // ErrNoPolicy: there is nothing to enforce: the policy is missing or refused, and no snapshot of an earlier one is whole.
@@ -285,7 +285,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
-	if ids := d.source.identities(); ids != nil && !slices.Equal(ids, d.read) {
+	if ids := d.source.identities(); !d.unmindful && ids != nil && !slices.Equal(ids, d.read) {
 		d.stage = final
 		wait.Reset(settle)
 	}

@@ -167,7 +167,7 @@ func TestWaysToChangeAFile(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t, nil)
+			s := newScene(t, func(_ *scene, o *daemon.Options) { o.Unmindful() })
 			s.holds(t, "10.10.0.0/16")
 			change(t, s)
 			s.holds(t, next)
@@ -195,6 +195,7 @@ func TestAVolumeOfKubernetes(t *testing.T) {
 			volume(t, dir, "..2026_1", host("10.10.0.0/16"))
 			require.NoError(t, os.Symlink(filepath.Join("..data", "policy.json"), filepath.Join(dir, "policy.json")))
 			s := newScene(t, func(_ *scene, o *daemon.Options) {
+				o.Unmindful() // its events must do
 				if o.Policy = filepath.Join(dir, "policy.json"); whole {
 					o.Policy = dir
 				}
