@@ -22,14 +22,13 @@ func (s *Session) patch(ctx context.Context, p *policy.Policy, difference policy
 	if !ok {
 		return Receipt{}, false, nil
 	}
-	before := s.main.last.Generation
 	written, ok := s.write(ctx, change)
 	if !ok {
 		return Receipt{}, false, nil
 	}
 	s.policy, s.want = p, s.main.last.Table
 	receipt = newReceipt(written, p, s.options.Clock())
-	warnings, err := s.endingsAfter(ctx, before, written.Generation)
+	warnings, err := s.lookAfterEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
 	if err != nil {
 		return receipt, true, fmt.Errorf("%w: %w", ErrNotCut, err)
@@ -99,17 +98,12 @@ func ofOneDatabase(s ruleset.Set) bool {
 	return s.Interval || s.Key[len(s.Key)-1] == ruleset.TypeInetService
 }
 
-// endingsAfter looks after the ending tables. Where nobody has written but this session, they are what they were.
-func (s *Session) endingsAfter(ctx context.Context, before, after uint32) (warnings []string, err error) {
-	same := true
+// lookAfterEndings brings the ending tables into force unless they are known to be.
+func (s *Session) lookAfterEndings(ctx context.Context) (warnings []string, err error) {
 	for _, t := range s.endings {
-		same = same && t.known && (t.Owns() || t.last.Generation == before && after-before <= 1)
-	}
-	if !same {
-		return s.applyEndings(ctx)
-	}
-	for _, t := range s.endings {
-		t.last.Generation = after
+		if sure, err := t.sure(ctx); err != nil || !sure {
+			return s.applyEndings(ctx)
+		}
 	}
 	return nil, nil
 }

@@ -35,15 +35,16 @@ func Open(options Options) (s *Session, err error) {
 		return nil, err
 	}
 	s = &Session{options: options, mark: mark, reader: policy.Reader{Name: options.Name}}
+	wrote := &generations{}
 	for _, family := range managed {
 		kernel, err := nft.OpenFamily(family, compile.TableName)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 		if family == ruleset.FamilyINET {
-			s.main = &remembering{Conn: kernel}
+			s.main = &remembering{Conn: kernel, wrote: wrote}
 		} else {
-			s.endings = append(s.endings, &remembering{Conn: kernel})
+			s.endings = append(s.endings, &remembering{Conn: kernel, wrote: wrote})
 		}
 	}
 	return s, nil
@@ -182,19 +183,39 @@ type remembering struct {
 	*nft.Conn
 	last  nft.State
 	known bool
-	wrote map[uint32]bool // generations that came of a commit here
+	wrote *generations // of the whole session
 }
 
-// maxWrote bounds what is remembered of generations: events about them come within milliseconds.
-const maxWrote = 4096
+// generations are those that came of a commit of one session. Nobody else wrote anything in them.
+type generations struct{ known map[uint32]bool }
+
+// maxGenerations bounds what is remembered of generations: events about them come within milliseconds.
+const maxGenerations = 4096
+
+func (g *generations) add(n uint32) {
+	if g.known == nil || len(g.known) >= maxGenerations {
+		g.known = map[uint32]bool{}
+	}
+	g.known[n] = true
+}
+
+// all tells whether all commits from one generation to a later one were the session's own.
+func (g *generations) all(from, to uint32) bool {
+	if to-from > maxGenerations {
+		return false
+	}
+	for n := from; n != to; n++ {
+		if !g.known[n+1] {
+			return false
+		}
+	}
+	return true
+}
 
 // committed notes the generation that a commit made, which its condition makes the next one.
 func (r *remembering) committed(before uint32, err error) error {
 	if err == nil {
-		if r.wrote == nil || len(r.wrote) >= maxWrote {
-			r.wrote = map[uint32]bool{}
-		}
-		r.wrote[before+1] = true
+		r.wrote.add(before + 1)
 	}
 	return err
 }
@@ -224,7 +245,7 @@ func (r *remembering) sure(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	generation, err := r.Generation(ctx)
-	if err != nil || generation != r.last.Generation && !r.Owns() {
+	if err != nil || !r.Owns() && !r.wrote.all(r.last.Generation, generation) {
 		return false, err
 	}
 	r.last.Generation = generation
@@ -267,12 +288,7 @@ func (s *Session) Untouched(ctx context.Context) (bool, error) {
 
 // Wrote tells whether a generation of the ruleset came from this session.
 func (s *Session) Wrote(generation uint32) bool {
-	for _, t := range s.tables() {
-		if t.wrote[generation] {
-			return true
-		}
-	}
-	return false
+	return s.main.wrote.known[generation]
 }
 
 // Owns tells whether nobody else can change the session's tables.

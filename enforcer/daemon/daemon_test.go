@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -153,6 +154,16 @@ func TestWaysToChangeAFile(t *testing.T) {
 			}
 			require.NoError(t, f.Close())
 		},
+		"written with a pause": func(t *testing.T, s *scene) {
+			f, err := os.OpenFile(s.policy, os.O_WRONLY|os.O_TRUNC, 0)
+			require.NoError(t, err)
+			text := host(next)
+			_, err = f.WriteString(text[:len(text)/2])
+			require.NoError(t, err)
+			<-time.After(10 * time.Millisecond) // longer than the daemon waits before it looks
+			_, err = f.WriteString(text[len(text)/2:])
+			require.NoError(t, errors.Join(err, f.Close()))
+		},
 		"deleted and made again": func(t *testing.T, s *scene) {
 			require.NoError(t, os.Remove(s.policy))
 			s.until(t, func(st daemon.Status) bool { return strings.Contains(st.Refused, "no such file") })
@@ -189,21 +200,25 @@ func TestAVolumeOfKubernetes(t *testing.T) {
 		require.NoError(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
 		require.NoError(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 	}
-	for _, whole := range []bool{false, true} {
-		t.Run(fmt.Sprintf("directory %v", whole), func(t *testing.T) {
+	for _, way := range []string{"file", "directory", "link from elsewhere"} {
+		t.Run(way, func(t *testing.T) {
 			dir := t.TempDir()
 			volume(t, dir, "..2026_1", host("10.10.0.0/16"))
 			require.NoError(t, os.Symlink(filepath.Join("..data", "policy.json"), filepath.Join(dir, "policy.json")))
 			s := newScene(t, func(_ *scene, o *daemon.Options) {
 				o.Unmindful() // its events must do
-				if o.Policy = filepath.Join(dir, "policy.json"); whole {
+				switch o.Policy = filepath.Join(dir, "policy.json"); way {
+				case "directory":
 					o.Policy = dir
+				case "link from elsewhere":
+					o.Policy = filepath.Join(t.TempDir(), "policy.json")
+					require.NoError(t, os.Symlink(filepath.Join(dir, "..data", "policy.json"), o.Policy))
 				}
 			})
 			for i, region := range []string{"10.20.0.0/16", "10.30.0.0/16", "10.40.0.0/16"} {
 				volume(t, dir, fmt.Sprint("..2026_", i+2), host(region))
-				require.NoError(t, os.RemoveAll(filepath.Join(dir, fmt.Sprint("..2026_", i+1))))
 				s.holds(t, region)
+				require.NoError(t, os.RemoveAll(filepath.Join(dir, fmt.Sprint("..2026_", i+1))))
 			}
 		})
 	}
