@@ -357,7 +357,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		if at == tentative && policy.IsCutOff(err) {
 			return unfinished
 		}
-		d.refused(why, err)
+		d.refused(why, d.source.where(err))
 		return refused
 	}
 	took := time.Since(start)

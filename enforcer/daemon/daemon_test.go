@@ -245,6 +245,10 @@ func TestADirectoryOfParts(t *testing.T) {
 	st := s.until(t, func(st daemon.Status) bool { return st.Refused != "" })
 	require.Contains(t, st.Refused, "b.json:2:10")
 	require.Contains(t, protected(), "27018")
+	part("b.json", `{"databases": [`+database(27018)+`, `+strings.Replace(database(27020), "10.10.0.1", "10.10.0", 1)+`]}`)
+	s.until(t, func(st daemon.Status) bool {
+		return strings.Contains(st.Refused, filepath.Join(dir, "b.json")+`: databases[1].endpoints[0].address: "10.10.0" is not an IP address`)
+	})
 	part("b.json", `{"region": {"name": "another"}}`)
 	s.until(t, func(st daemon.Status) bool { return strings.Contains(st.Refused, `"region" is in `) })
 	require.NoError(t, os.Remove(filepath.Join(dir, "b.json")))

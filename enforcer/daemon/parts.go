@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
+	"drawbridge/enforcer"
 	"drawbridge/enforcer/policy"
 )
 
@@ -117,6 +120,31 @@ func merge(files []string, parts map[string]part) ([]byte, error) {
 	out.Write(bytes.Join(rawBytes(databases), []byte(",\n")))
 	out.WriteString("]}\n")
 	return out.Bytes(), nil
+}
+
+// where says in which file of the directory an error about a database is, which the whole document's line does not.
+func (s *source) where(err error) error {
+	e, ok := errors.AsType[*policy.Error](err)
+	if !ok || !s.dir {
+		return err
+	}
+	rest, ofDatabase := strings.CutPrefix(e.Path, "databases[")
+	number, member, closed := strings.Cut(rest, "]")
+	index, notNumber := strconv.Atoi(number)
+	if !ofDatabase || !closed || notNumber != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.parts)) {
+		if n := len(s.parts[name].databases); index >= n {
+			index -= n
+			continue
+		}
+		located := *e
+		located.Name, located.Line, located.Column = name, 0, 0
+		located.Path = fmt.Sprintf("databases[%d]%s", index, member)
+		return fmt.Errorf("%w: %w", enforcer.ErrRefused, &located)
+	}
+	return err
 }
 
 func rawBytes(list []json.RawMessage) [][]byte {
