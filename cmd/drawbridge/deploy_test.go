@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
@@ -74,5 +76,24 @@ func TestTheOperatorsProgramHasNoSuite(t *testing.T) {
 	require.Contains(t, string(out), "drawbridge/enforcer/daemon\n")
 	for _, left := range []string{"drawbridge/sim", "drawbridge/features", "drawbridge/cmd/drawbridge/internal", "github.com/cucumber", "github.com/stretchr"} {
 		require.NotContains(t, string(out), left)
+	}
+}
+
+// TestTheServiceManagerIsTold that the daemon is ready, and then that its loop is alive, again and again.
+func TestTheServiceManagerIsTold(t *testing.T) {
+	k := newKeeper(t)
+	address := &net.UnixAddr{Name: filepath.Join(k.dir, "notify"), Net: "unixgram"}
+	manager, err := net.ListenUnixgram("unixgram", address)
+	require.NoError(t, err)
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", address.Name)
+	t.Setenv("WATCHDOG_USEC", "3000000")
+	k.start()
+	require.NoError(t, manager.SetReadDeadline(time.Now().Add(20*time.Second)))
+	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		b := make([]byte, 64)
+		n, err := manager.Read(b)
+		require.NoError(t, err)
+		require.Equal(t, want, string(b[:n]))
 	}
 }
