@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/policy"
@@ -125,8 +126,8 @@ func denial(targets []Target) ruleset.Table {
 		kind   ruleset.DataType
 		daddr  ruleset.FieldKind
 	}{{"4", 2, true, ruleset.TypeIPv4Addr, ruleset.IPDaddr}, {"6", 10, false, ruleset.TypeIPv6Addr, ruleset.IP6Daddr}} {
-		whole := ruleset.Set{Name: "deny_address" + f.suffix, Key: []ruleset.DataType{f.kind}}
-		ports := ruleset.Set{Name: "deny_endpoint" + f.suffix, Key: []ruleset.DataType{f.kind, ruleset.TypeInetService}}
+		whole := ruleset.Set{Name: setDenyAddress + f.suffix, Key: []ruleset.DataType{f.kind}}
+		ports := ruleset.Set{Name: setDenyEndpoint + f.suffix, Key: []ruleset.DataType{f.kind, ruleset.TypeInetService}}
 		for _, target := range targets {
 			key := ruleset.Key(target.Addr().AsSlice())
 			switch {
@@ -146,6 +147,17 @@ func denial(targets []Target) ruleset.Table {
 	}
 	t.Chains = []ruleset.Chain{c}
 	return t
+}
+
+// The sets of a denial, without the family's suffix.
+const (
+	setDenyAddress  = "deny_address"
+	setDenyEndpoint = "deny_endpoint"
+)
+
+// isDenial tells whether a table is one.
+func isDenial(t ruleset.Table) bool {
+	return slices.ContainsFunc(t.Sets, func(s ruleset.Set) bool { return strings.HasPrefix(s.Name, setDenyAddress) })
 }
 
 // distinct sorts a set's elements and leaves out what is there twice.

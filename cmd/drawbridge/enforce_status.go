@@ -94,6 +94,10 @@ func writeStatus(out io.Writer, s enforcer.Status) error {
 		_, err := fmt.Fprintln(out, "nothing is in force here")
 		return err
 	}
+	if s.Denying {
+		_, err := fmt.Fprintln(out, "no policy is in force: everybody is kept away from what the last one protected (drawbridge enforce boot)")
+		return err
+	}
 	fmt.Fprintf(out, "in force, kernel generation %d\n\n", s.Generation)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tFORCE TLS\tTLS\tPLAINTEXT\tLAST PLAINTEXT\tREFUSED\tLAST REFUSED\tLIVE: TLS\tPLAINTEXT\tBEGINNING\tUNKNOWN")

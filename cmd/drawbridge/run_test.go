@@ -245,6 +245,20 @@ func (k *keeper) boot(args ...string) (code int, said string) {
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
+// verb runs a verb beside the daemon and returns what it prints.
+func (k *keeper) verb(args ...string) string {
+	k.t.Helper()
+	self, err := os.Executable()
+	require.NoError(k.t, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(k.t, k.ns.Start(cmd))
+	require.NoError(k.t, cmd.Wait(), out.String())
+	return out.String()
+}
+
 // TestBootBringsBackTheLastPolicy, also from half a file, and never an older one. Without any, all that it protected is denied.
 func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	k := newKeeper(t)
@@ -278,6 +292,7 @@ func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, rules, "elements = { 10.10.0.1 . 27017 }")
 	require.Contains(t, rules, "elements = { 192.0.2.7 }")
+	require.Contains(t, k.verb("enforce", "status"), "no policy is in force")
 	p := startProber(t, k.ns)
 	require.NoError(t, p.more(t.Context(), 1))
 	k.start() // the policy takes the place of the denial

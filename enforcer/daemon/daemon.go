@@ -279,6 +279,7 @@ func (d *daemon) event(ctx context.Context, e fsnotify.Event, wait *time.Timer) 
 
 // tick makes good for events that got lost, and says that the loop is alive.
 func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
+	d.state.alive()
 	if d.Alive != nil {
 		d.Alive()
 	}

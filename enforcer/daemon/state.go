@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,7 @@ type Tampering struct {
 
 // state is a Status that the loop writes and others read, with the metrics of the same facts.
 type state struct {
+	beat     atomic.Pointer[time.Time] // when the loop turned last
 	mu       sync.Mutex
 	status   Status
 	changed  chan struct{} // closed and replaced when the status changes
@@ -71,6 +73,7 @@ type state struct {
 
 func newState() *state {
 	s := &state{registry: prometheus.NewRegistry(), changed: make(chan struct{})}
+	s.alive()
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "drawbridge", Name: name, Help: help})
 		s.registry.MustRegister(c)
@@ -88,6 +91,15 @@ func newState() *state {
 	s.ready = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "ready", Help: "1 while a policy is in force and the last one read is it."})
 	s.registry.MustRegister(s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
+}
+
+// stuck is from when on a loop that does not turn is no longer called healthy: installing 10,000 databases takes it some seconds.
+const stuck = 20 * time.Second
+
+// alive is called by the loop.
+func (s *state) alive() {
+	at := time.Now()
+	s.beat.Store(&at)
 }
 
 func (s *state) change(fn func(*Status)) {
@@ -217,7 +229,13 @@ func (s *state) serve(ctx context.Context, l net.Listener) error {
 
 func (s *state) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if since := time.Since(*s.beat.Load()); since > stuck {
+			http.Error(w, fmt.Sprintf("the loop that acts on changes has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if st := s.now(); !st.Ready || st.Refused != "" {
 			http.Error(w, st.Refused, http.StatusServiceUnavailable)
