@@ -1,10 +1,14 @@
 package enforcer_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -176,4 +180,66 @@ func TestAChangeOfOneDatabaseEndsItsConnections(t *testing.T) {
 	require.Equal(t, enforcer.Changed{ElementsDeleted: 1}, apply("").Changed)
 	again, _ := h.dial(t, false)
 	require.NoError(t, say(again))
+}
+
+// TestALargeTableThatIsGoneIsDeniedFirst: making it anew takes long, and nothing may pass meanwhile.
+func TestALargeTableThatIsGoneIsDeniedFirst(t *testing.T) {
+	for _, n := range []int{2, 200} {
+		ns := netnstest.New(t)
+		document := gateway(t, n, "198.18.0.0/24")
+		var s *enforcer.Session
+		var before, after enforcer.Receipt
+		require.NoError(t, ns.Do(func() (err error) {
+			if s, err = enforcer.Open(enforcer.Options{}); err != nil {
+				return err
+			}
+			before, err = s.Apply(t.Context(), document)
+			return err
+		}))
+		h := host{host: ns}
+		monitor := h.monitored(t, func() {
+			h.nft(t, "flush", "ruleset")
+			require.NoError(t, ns.Do(func() (err error) { after, err = s.Repair(t.Context()); return err }))
+		})
+		require.True(t, after.Changed.ElementsAdded > 0 && after.KernelGeneration > before.KernelGeneration)
+		require.Equal(t, n == 200, strings.Contains(monitor, "deny_address4"), "%d databases", n)
+		require.NoError(t, ns.Do(func() error { requireInForce(t, document); return s.Close() }))
+	}
+}
+
+// monitored returns what nft(8) saw of changes while something was done. What it sees begins with the table that it is told of first.
+func (h *host) monitored(t *testing.T, do func()) string {
+	t.Helper()
+	cmd := exec.Command(netnstest.Tool(t, "nft"), "monitor")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, h.host.Start(cmd))
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 16<<20)
+	stop := make(chan struct{})
+	began := make(chan struct{})
+	go func() { // until the monitor sees something, it may not be listening yet
+		defer close(began)
+		for i := 0; ; i++ {
+			h.nft(t, "add table ip", fmt.Sprint("begin", i))
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	for lines.Scan() && !strings.Contains(lines.Text(), "begin") {
+	}
+	close(stop)
+	<-began
+	do()
+	h.nft(t, "add table ip end")
+	var seen strings.Builder
+	for lines.Scan() && !strings.Contains(lines.Text(), "table ip end") {
+		seen.WriteString(lines.Text() + "\n")
+	}
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	return seen.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
@@ -115,10 +116,31 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 	for _, t := range s.tables() {
 		t.forget()
 	}
+	if err := s.denyMeanwhile(ctx); err != nil {
+		return Receipt{}, err
+	}
 	if !s.blind && s.want.Name != "" {
 		return s.install(ctx, s.policy, s.want)
 	}
 	return s.enforce(ctx, s.policy)
+}
+
+// slowSets is from how many sets on a table takes the kernel longer to make than a gap may last: it looks each of them up by its name
+// in a list, again and again.
+const slowSets = 256
+
+// denyMeanwhile denies everything that is protected where a large table is gone altogether, which takes milliseconds, until it is back,
+// which may take a second. Packets of connections that are allowed are lost meanwhile, and sent again.
+func (s *Session) denyMeanwhile(ctx context.Context) error {
+	if len(s.want.Sets) < slowSets {
+		return nil
+	}
+	state, err := s.main.Read(ctx)
+	if err != nil || state.Exists {
+		return err
+	}
+	_, err = reconcile.Reconciler{Kernel: s.main}.Apply(ctx, denial(Protected(s.policy)))
+	return err
 }
 
 func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error) {
@@ -146,7 +168,12 @@ func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Ta
 	if compile.OnlyOpens(done.Change) {
 		return receipt, nil
 	}
-	return s.cut(ctx, receipt, p, done.Change.CreateTable || done.Repaired != nil || blind != nil)
+	return s.cut(ctx, receipt, p, forgets(done.Change) || done.Repaired != nil || blind != nil)
+}
+
+// forgets tells whether a change makes sets anew in which rules remember handshakes under way.
+func forgets(change ruleset.Change) bool {
+	return change.CreateTable || slices.ContainsFunc(change.AddSets, func(s ruleset.Set) bool { return s.Dynamic })
 }
 
 // cut ends the connections to databases of the policy that it does not allow. fresh is as in judge.

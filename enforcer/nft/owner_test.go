@@ -90,15 +90,39 @@ func TestEveryCommitIsHeardOf(t *testing.T) {
 	require.Error(t, err)
 }
 
-// TestWatchTellsOfLostWords: where the socket could not hold what the kernel said, the watcher says that something was lost.
-func TestWatchTellsOfLostWords(t *testing.T) {
-	ns := netnstest.New(t)
+// watch opens a Watcher in a namespace.
+func watch(t *testing.T, ns *netns.Handle) *Watcher {
+	t.Helper()
 	var w *Watcher
 	require.NoError(t, ns.Do(func() (err error) {
 		w, err = Watch()
 		return err
 	}))
-	defer w.Close()
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+// TestWatchTellsOfLostWords: where the socket could not hold what the kernel said, the watcher says that something was lost.
+func TestWatchTellsOfLostWords(t *testing.T) {
+	ns := netnstest.New(t)
+	w := watch(t, ns)
+	require.NoError(t, w.conn.SetReadBuffer(1)) // the kernel makes that its least: some messages
+	for i := range 64 {
+		nft(t, ns, "add table ip", fmt.Sprint("t", i))
+	}
+	for {
+		events, err := w.Next()
+		require.NoError(t, err)
+		if slices.Contains(events, Event{}) {
+			return
+		}
+	}
+}
+
+// TestWatchNamesWhoeverWroteMuch: a transaction of more messages than a socket holds is told of in one word.
+func TestWatchNamesWhoeverWroteMuch(t *testing.T) {
+	ns := netnstest.New(t)
+	w := watch(t, ns)
 	var script strings.Builder
 	script.WriteString("table inet other {\nset many {\ntype ipv4_addr\nelements = { 10.0.0.1")
 	for i := range 60000 {
@@ -108,11 +132,10 @@ func TestWatchTellsOfLostWords(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "many.nft")
 	require.NoError(t, os.WriteFile(file, []byte(script.String()), 0o600))
 	nft(t, ns, "-f", file)
-	for {
-		events, err := w.Next()
-		require.NoError(t, err)
-		if slices.Contains(events, Event{}) {
-			return
-		}
-	}
+	events, err := w.Next()
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+	require.Equal(t, "nft", events[0].ProcessName)
+	require.NotZero(t, events[0].ProcessID)
+	require.NotZero(t, events[0].Generation)
 }
