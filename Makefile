@@ -22,7 +22,7 @@ BENCH_FLAGS ?=
 BENCHED := ./enforcer/... ./sim/client
 BENCH_TIME ?= 200ms
 
-.PHONY: help build conform conform-real test mutants patience race lint bench bench-tls readme clean
+.PHONY: help build operator deb conform conform-real test mutants patience race lint changes bench bench-tls readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,21 @@ conform: build ## judge the reference enforcer by the whole specification; write
 
 conform-real: build ## the same with the distribution's database servers, preparing those; writes report-real/
 	$(WITH_TOOLS) ./bin/drawbridge conform --servers real --report '$(REPORT)-real' $(CONFORM_FLAGS)
+
+operator: ## build bin/drawbridge-operator, the program for hosts and gateways: the enforcer alone
+	CGO_ENABLED=0 $(GOBUILD) -ldflags '-s -w -X main.version=$(VERSION)' -tags operator -o bin/drawbridge-operator ./cmd/drawbridge
+
+# dpkg wants versions that begin with a digit.
+DEB_VERSION ?= 0.0.0+$(subst -,.,$(VERSION))
+deb: operator ## build the Debian package build/drawbridge_*.deb, and try to install and remove it
+	rm -rf build && mkdir -p build/deb/man
+	cp bin/drawbridge-operator build/deb/drawbridge
+	CGO_ENABLED=0 $(GOBUILD) -tags operator,manual -o build/deb/manual ./cmd/drawbridge
+	build/deb/manual manual build/deb/man && gzip -9n build/deb/man/*.8
+	build/deb/drawbridge enforce schema > build/deb/policy.schema.json
+	$(GO) -C deploy/deb build -o ../../build/deb/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+	ARCH=$$($(GO) env GOARCH) VERSION='$(DEB_VERSION)' build/deb/nfpm package -f deploy/deb/nfpm.yaml -p deb -t build/
+	deploy/deb/try build/drawbridge_*.deb
 
 test: build ## run every test of the project, preparing the programs that tests need
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
@@ -58,6 +73,9 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
 	else echo 'lint: golangci-lint is not installed, its further checks were left out'; fi
 
+changes: build ## change a policy 10,000 times under probes; some minutes
+	DRAWBRIDGE_TEST_CHANGES=10000 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -run "^TestChangesUnderProbes" -v ./cmd/drawbridge
+
 bench: build ## compare with nft, iptables, ipset, ip and mininet, then Go's benchmarks; some minutes, writes report/bench/
 	code=0; \
 	.ci/tools --bench -- ./bin/drawbridge bench all --report '$(REPORT)/bench' $(BENCH_FLAGS) || code=$$?; \
@@ -72,4 +90,4 @@ readme: ## copy what the last `make conform` said into README.md
 	$(GO) run ./cmd/readme -report '$(REPORT)' -readme README.md
 
 clean: ## delete what the other targets made in this directory
-	rm -rf bin '$(REPORT)' '$(REPORT)-real'
+	rm -rf bin build '$(REPORT)' '$(REPORT)-real'

@@ -283,3 +283,16 @@ func (h *host) nft(t *testing.T, args ...string) string {
 	require.NoError(t, cmd.Wait(), out.String())
 	return out.String()
 }
+
+// dialing tries to connect for a moment; where that is not possible it is not.
+func (h *host) dialing(t *testing.T) (open bool, raw net.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	raw, err := h.client.Dial(ctx, netip.AddrPortFrom(clientAddr, 0), endpoint)
+	if err != nil {
+		return false, nil
+	}
+	t.Cleanup(func() { _ = raw.Close() })
+	return true, raw
+}

@@ -19,15 +19,18 @@ var managed = []ruleset.Family{ruleset.FamilyINET, ruleset.FamilyIP, ruleset.Fam
 // whoever still has one by what was seen of its beginning.
 func Reset(ctx context.Context) error {
 	for _, family := range managed {
-		if err := remove(ctx, family); err != nil {
+		if err := remove(ctx, family, compile.TableName); err != nil {
 			return fmt.Errorf("table %s %s: %w", family, compile.TableName, err)
 		}
+	}
+	if err := remove(ctx, ruleset.FamilyINET, DryRunTable); err != nil {
+		return fmt.Errorf("table %s: %w", DryRunTable, err)
 	}
 	return nil
 }
 
-func remove(ctx context.Context, family ruleset.Family) (err error) {
-	kernel, err := nft.OpenFamily(family, compile.TableName)
+func remove(ctx context.Context, family ruleset.Family, name string) (err error) {
+	kernel, err := nft.OpenFamily(family, name)
 	if err != nil {
 		return err
 	}

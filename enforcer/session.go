@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
@@ -20,7 +21,10 @@ type Session struct {
 	mark    compile.Mark
 	main    *remembering
 	endings []*remembering
+	reader  policy.Reader
 	policy  *policy.Policy // the last that came into force; nil: none did
+	want    ruleset.Table  // its table as it was read back; the zero value if none did
+	blind   bool           // it came into force without a gate
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -31,16 +35,17 @@ func Open(options Options) (s *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Session{options: options, mark: mark}
+	s = &Session{options: options, mark: mark, reader: policy.Reader{Name: options.Name}}
+	wrote := &generations{}
 	for _, family := range managed {
 		kernel, err := nft.OpenFamily(family, compile.TableName)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 		if family == ruleset.FamilyINET {
-			s.main = &remembering{Conn: kernel}
+			s.main = &remembering{Conn: kernel, wrote: wrote}
 		} else {
-			s.endings = append(s.endings, &remembering{Conn: kernel})
+			s.endings = append(s.endings, &remembering{Conn: kernel, wrote: wrote})
 		}
 	}
 	return s, nil
@@ -82,11 +87,19 @@ func (s *Session) Close() error {
 	return errors.Join(errs...)
 }
 
-// Apply brings a policy into force, as the function of that name does.
-func (s *Session) Apply(ctx context.Context, document []byte) (Receipt, error) {
-	p, err := policy.Parse(s.options.Name, document)
+// Apply brings a policy into force, as the function of that name does. The document must not be changed afterwards.
+func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, err error) {
+	p, difference, err := s.reader.Read(document)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	defer func() {
+		if s.policy != p { // the next difference would be to a policy that is not in force
+			s.reader = policy.Reader{Name: s.options.Name}
+		}
+	}()
+	if receipt, done, err := s.patch(ctx, p, difference); done {
+		return receipt, err
 	}
 	return s.enforce(ctx, p)
 }
@@ -103,20 +116,49 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 	for _, t := range s.tables() {
 		t.forget()
 	}
+	if err := s.denyMeanwhile(ctx); err != nil {
+		return Receipt{}, err
+	}
+	if !s.blind && s.want.Name != "" {
+		return s.install(ctx, s.policy, s.want)
+	}
 	return s.enforce(ctx, s.policy)
 }
 
-func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receipt, err error) {
+// slowSets is from how many sets on a table takes the kernel longer to make than a gap may last: it looks each of them up by its name
+// in a list, again and again.
+const slowSets = 256
+
+// denyMeanwhile denies everything that is protected where a large table is gone altogether, which takes milliseconds, until it is back,
+// which may take a second. Packets of connections that are allowed are lost meanwhile, and sent again.
+func (s *Session) denyMeanwhile(ctx context.Context) error {
+	if len(s.want.Sets) < slowSets {
+		return nil
+	}
+	state, err := s.main.Read(ctx)
+	if err != nil || state.Exists {
+		return err
+	}
+	_, err = reconcile.Reconciler{Kernel: s.main}.Apply(ctx, denial(Protected(s.policy)))
+	return err
+}
+
+func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error) {
 	want, err := s.options.Compile.Compile(p)
 	if err != nil {
 		return Receipt{}, err
 	}
+	return s.install(ctx, p, want)
+}
+
+// install brings the table of a policy into force.
+func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Table) (receipt Receipt, err error) {
 	done, blind, err := enforceOrDeny(ctx, s.main, p, want, s.options)
 	if err != nil {
 		return Receipt{}, err
 	}
 	defer func() { err = errors.Join(err, blind) }()
-	s.policy = p
+	s.policy, s.blind, s.want = p, blind != nil, s.main.last.Table
 	receipt = newReceipt(done, p, s.options.Clock())
 	warnings, err := s.applyEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
@@ -126,7 +168,17 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 	if compile.OnlyOpens(done.Change) {
 		return receipt, nil
 	}
-	fresh := done.Change.CreateTable || done.Repaired != nil || blind != nil
+	return s.cut(ctx, receipt, p, forgets(done.Change) || done.Repaired != nil || blind != nil)
+}
+
+// forgets tells whether a change makes sets anew in which rules remember handshakes under way.
+func forgets(change ruleset.Change) bool {
+	return change.CreateTable || slices.ContainsFunc(change.AddSets, func(s ruleset.Set) bool { return s.Dynamic })
+}
+
+// cut ends the connections to databases of the policy that it does not allow. fresh is as in judge.
+func (s *Session) cut(ctx context.Context, receipt Receipt, p *policy.Policy, fresh bool) (Receipt, error) {
+	var err error
 	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
@@ -158,19 +210,39 @@ type remembering struct {
 	*nft.Conn
 	last  nft.State
 	known bool
-	wrote map[uint32]bool // generations that came of a commit here
+	wrote *generations // of the whole session
 }
 
-// maxWrote bounds what is remembered of generations: events about them come within milliseconds.
-const maxWrote = 4096
+// generations are those that came of a commit of one session. Nobody else wrote anything in them.
+type generations struct{ known map[uint32]bool }
+
+// maxGenerations bounds what is remembered of generations: events about them come within milliseconds.
+const maxGenerations = 4096
+
+func (g *generations) add(n uint32) {
+	if g.known == nil || len(g.known) >= maxGenerations {
+		g.known = map[uint32]bool{}
+	}
+	g.known[n] = true
+}
+
+// all tells whether all commits from one generation to a later one were the session's own.
+func (g *generations) all(from, to uint32) bool {
+	if to-from > maxGenerations {
+		return false
+	}
+	for n := from; n != to; n++ {
+		if !g.known[n+1] {
+			return false
+		}
+	}
+	return true
+}
 
 // committed notes the generation that a commit made, which its condition makes the next one.
 func (r *remembering) committed(before uint32, err error) error {
 	if err == nil {
-		if r.wrote == nil || len(r.wrote) >= maxWrote {
-			r.wrote = map[uint32]bool{}
-		}
-		r.wrote[before+1] = true
+		r.wrote.add(before + 1)
 	}
 	return err
 }
@@ -188,15 +260,23 @@ func (r *remembering) Read(ctx context.Context) (nft.State, error) {
 	if !r.known {
 		return r.remember(r.Conn.Read(ctx))
 	}
-	generation, err := r.Generation(ctx)
-	if err != nil {
-		return nft.State{}, err
-	}
-	if generation == r.last.Generation || r.Owns() {
-		r.last.Generation = generation
-		return r.last, nil
+	if sure, err := r.sure(ctx); err != nil || sure {
+		return r.last, err
 	}
 	return r.remember(r.Conn.Read(ctx))
+}
+
+// sure tells whether what is remembered is what stands.
+func (r *remembering) sure(ctx context.Context) (bool, error) {
+	if !r.known {
+		return false, nil
+	}
+	generation, err := r.Generation(ctx)
+	if err != nil || !r.Owns() && !r.wrote.all(r.last.Generation, generation) {
+		return false, err
+	}
+	r.last.Generation = generation
+	return true, nil
 }
 
 // ReadAfter reads back what a change touched.
@@ -216,14 +296,26 @@ func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bo
 	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
 }
 
-// Wrote tells whether a generation of the ruleset came from this session.
-func (s *Session) Wrote(generation uint32) bool {
+// Policy is the policy that came into force last; nil if none did.
+func (s *Session) Policy() *policy.Policy { return s.policy }
+
+// Untouched tells whether nobody can have changed the session's tables since they were read last. It asks for no more than the
+// kernel's generation. Before anything was applied there is nothing to be touched.
+func (s *Session) Untouched(ctx context.Context) (bool, error) {
+	if s.policy == nil {
+		return true, nil
+	}
 	for _, t := range s.tables() {
-		if t.wrote[generation] {
-			return true
+		if sure, err := t.sure(ctx); err != nil || !sure && t.known {
+			return false, err
 		}
 	}
-	return false
+	return true, nil
+}
+
+// Wrote tells whether a generation of the ruleset came from this session.
+func (s *Session) Wrote(generation uint32) bool {
+	return s.main.wrote.known[generation]
 }
 
 // Owns tells whether nobody else can change the session's tables.

@@ -23,6 +23,8 @@ type Status struct {
 	Generation uint32 `json:"kernel_generation"`
 	// Tampered says why the table could not be read, if somebody changed it into something this enforcer did not write.
 	Tampered string `json:"tampered,omitempty"`
+	// Denying: there is no policy, and everybody is kept away from what the last one protected (BootDenying).
+	Denying bool `json:"denying,omitempty"`
 	// Databases, by name.
 	Databases []DatabaseStatus `json:"databases"`
 }
@@ -97,6 +99,9 @@ func ReadStatus(ctx context.Context, options Options) (status Status, err error)
 		status.Tampered = state.Foreign.Error()
 	}
 	if !status.InForce {
+		return status, nil
+	}
+	if status.Denying = isDenial(state.Table); status.Denying {
 		return status, nil
 	}
 	read := statusReader{now: options.Clock(), mark: mark, inventory: compile.InventoryOf(state.Table), byName: map[string]*DatabaseStatus{}}

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"time"
 
 	"drawbridge/enforcer"
 	"drawbridge/enforcer/daemon"
@@ -71,13 +69,17 @@ func (p *program) residentApply(ctx context.Context) error {
 	if _, err := policy.Parse(name, document); err != nil {
 		return misuse(verb, fmt.Errorf("%w: %w", enforcer.ErrRefused, err))
 	}
-	began := time.Now()
+	var before daemon.Status
+	if err := residentAsk(ctx, "/status", &before); err != nil {
+		return unable(verb, err)
+	}
 	next := residentPolicy + ".new"
 	if err := errors.Join(os.WriteFile(next, document, 0o600), os.Rename(next, residentPolicy)); err != nil {
 		return unable(verb, err)
 	}
-	status, err := residentStatus(ctx, document, began)
-	switch {
+	var status daemon.Status
+	where := fmt.Sprintf("/status/%x?after=%d", sha256.Sum256(document), before.Read)
+	switch err := residentAsk(ctx, where, &status); {
 	case err != nil:
 		return unable(verb, err)
 	case status.Refused != "" || status.Receipt == nil:
@@ -90,23 +92,27 @@ func (p *program) residentApply(ctx context.Context) error {
 	return nil
 }
 
-// residentStatus asks the running program for its status once a document is in force.
-func residentStatus(ctx context.Context, document []byte, since time.Time) (st daemon.Status, err error) {
+// residentAsk asks the running program for something over its socket.
+func residentAsk(ctx context.Context, where string, answer any) error {
+	return askDaemon(ctx, residentSocket, where, answer)
+}
+
+// askDaemon asks a running daemon for something over its socket.
+func askDaemon(ctx context.Context, socket, where string, answer any) error {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", residentSocket)
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
-	where := fmt.Sprintf("http://drawbridge/status/%x?since=%s", sha256.Sum256(document), url.QueryEscape(since.Format(time.RFC3339Nano)))
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://drawbridge"+where, nil)
 	if err != nil {
-		return st, err
+		return err
 	}
-	answer, err := client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
-		return st, err
+		return err
 	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return st, fmt.Errorf("the running program answered %s", answer.Status)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the running program answered %s", response.Status)
 	}
-	return st, json.NewDecoder(answer.Body).Decode(&st)
+	return json.NewDecoder(response.Body).Decode(answer)
 }

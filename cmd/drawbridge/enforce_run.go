@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"drawbridge/enforcer"
 	"drawbridge/enforcer/daemon"
 	"drawbridge/enforcer/nft"
 
@@ -22,6 +21,7 @@ type runFlags struct {
 	enforceFlags
 	state, socket, audit string
 	noOwner, jsonLog     bool
+	dry                  bool
 	await                bool // for the first policy
 }
 
@@ -41,6 +41,7 @@ this process ends, by whatever means, everything stays in force, and the next st
 A directory as --policy holds parts of one document in *.json files, whose lists of databases are put together.`,
 		Example: `  drawbridge enforce run --policy /etc/drawbridge/policy.json --state /var/lib/drawbridge
   drawbridge enforce run --policy /etc/drawbridge/policy.d --socket /run/drawbridge.sock
+  drawbridge enforce run --policy /etc/drawbridge/policy.json --dry-run
   curl --unix-socket /run/drawbridge.sock http://localhost/metrics`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return p.enforceRun(c.Context(), o) },
@@ -51,6 +52,7 @@ A directory as --policy holds parts of one document in *.json files, whose lists
 	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP")
 	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines")
 	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
+	c.Flags().BoolVar(&o.dry, "dry-run", false, "enforce nothing: say every 10 s, and at the end, whom of the real traffic the policy would deny")
 	c.Flags().BoolVar(&o.jsonLog, "log-json", false, "log JSON to standard error")
 	return c
 }
@@ -63,6 +65,9 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	}
 	if o.file == "" {
 		return misusef(verb+": --policy", "name the policy's file or directory")
+	}
+	if o.dry {
+		return p.dryRun(ctx, o, options)
 	}
 	reload := make(chan struct{}, 1)
 	hup := make(chan os.Signal, 1)
@@ -80,7 +85,7 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	defer stop()
 	err = daemon.Run(ctx, daemon.Options{
 		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Audit: o.audit, NoOwner: o.noOwner,
-		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Ready: func() {
+		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Alive: watchdog(), Ready: func() {
 			fmt.Fprintln(p.std.out, "ready")
 			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this
 		},
@@ -94,45 +99,17 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	return nil
 }
 
+// watchdog tells the service manager that the loop is alive, if it wants to know (WatchdogSec=); nil if not.
+func watchdog() func() {
+	if every, err := sd.SdWatchdogEnabled(false); err != nil || every == 0 {
+		return nil
+	}
+	return func() { _, _ = sd.SdNotify(false, sd.SdNotifyWatchdog) } // without it the service is started anew
+}
+
 func (p *program) logger(asJSON bool) *slog.Logger {
 	if asJSON {
 		return slog.New(slog.NewJSONHandler(p.std.err, nil))
 	}
 	return slog.New(slog.NewTextHandler(p.std.err, nil))
-}
-
-func (p *program) enforceBootCommand() *cobra.Command {
-	var o runFlags
-	c := &cobra.Command{
-		Use:   "boot",
-		Short: "Bring the last good policy into force, before the network is up",
-		Long: `Reads the snapshot that enforce run keeps, brings it into force and ends. If the snapshot is missing or not whole, the one
-before it is taken. Exit code 3 if there is none: then nothing is in force, and the network should not come up.`,
-		Example: `  drawbridge enforce boot --state /var/lib/drawbridge`,
-		Args:    exactly(),
-		RunE:    func(c *cobra.Command, _ []string) error { return p.enforceBoot(c.Context(), o) },
-	}
-	o.addMask(c)
-	c.Flags().StringVar(&o.state, "state", "", "`directory` of the last good policy (required)")
-	return c
-}
-
-func (p *program) enforceBoot(ctx context.Context, o runFlags) error {
-	const verb = "enforce boot"
-	options, err := o.options(verb)
-	if err != nil {
-		return err
-	}
-	if o.state == "" {
-		return misusef(verb+": --state", "name the directory")
-	}
-	document, err := daemon.Snapshots{Dir: o.state}.Load()
-	if err != nil {
-		return unable(verb, err)
-	}
-	options.Name = o.state
-	if _, err := enforcer.Boot(ctx, document, options); err != nil {
-		return unable(verb, err)
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -40,16 +41,40 @@ func (p *program) enforceStatus(ctx context.Context, o enforceFlags) error {
 	if err != nil {
 		return unable(verb, err)
 	}
+	findings, err := enforcer.Examine(ctx, options)
+	if err != nil {
+		return unable(verb, err)
+	}
 	if o.json {
-		err = writeIndented(p.std.out, status)
+		err = writeIndented(p.std.out, statusWithFindings{status, findings})
 	} else {
-		err = writeStatus(p.std.out, status)
+		err = errors.Join(writeStatus(p.std.out, status), p.writeUndermining(findings))
 	}
 	if err != nil {
 		return unable(verb, err)
 	}
 	if !status.InForce {
 		return errNothingInForce
+	}
+	return nil
+}
+
+// statusWithFindings is what enforce status prints as JSON.
+type statusWithFindings struct {
+	enforcer.Status
+	// Findings are what has a bearing on the enforcer (enforce doctor).
+	Findings []enforcer.Finding `json:"findings,omitempty"`
+}
+
+// writeUndermining names what makes verdicts doubtful; the rest is doctor's.
+func (p *program) writeUndermining(findings []enforcer.Finding) error {
+	for _, f := range findings {
+		if f.Severity != enforcer.Undermines {
+			continue
+		}
+		if _, err := fmt.Fprintf(p.std.out, "\nundermined by %s: %s (drawbridge enforce doctor)\n", f.Where, f.What); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -67,6 +92,10 @@ func writeStatus(out io.Writer, s enforcer.Status) error {
 	}
 	if !s.InForce {
 		_, err := fmt.Fprintln(out, "nothing is in force here")
+		return err
+	}
+	if s.Denying {
+		_, err := fmt.Fprintln(out, "no policy is in force: everybody is kept away from what the last one protected (drawbridge enforce boot)")
 		return err
 	}
 	fmt.Fprintf(out, "in force, kernel generation %d\n\n", s.Generation)

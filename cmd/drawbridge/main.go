@@ -7,13 +7,11 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
-
-	"drawbridge/sim/cell"
 )
 
 func main() {
 	crashBySignal()
-	cell.Init()
+	enterCell()
 	os.Exit(run(context.Background(), os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.LookupEnv))
 }
 

@@ -40,27 +40,15 @@ func run(ctx context.Context, args []string, std streams, env environment) int {
 }
 
 func (p *program) command() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "drawbridge",
-		Short: "The network exposure of managed databases, judged by real connections",
-		Long: `drawbridge judges what a firewall in front of managed databases really lets through. It builds an emulated Internet
-out of Linux network namespaces, hands an enforcer one policy after the other, and connects with real database clients.
-
-Exit codes: 0 conformant or done, 1 not conformant, 2 wrong use or refused input, 3 could not be judged.`,
-		Example: `  drawbridge conform                                  judge the reference enforcer
-  drawbridge conform --driver ./mine --profile core   judge your own (docs/DRIVERS.md)
-  drawbridge sim up                                   keep the lab up, to try things by hand`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE:          missingVerb,
-		Args:          knownVerb,
-	}
+	root := p.root()
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.RunE, root.Args = missingVerb, knownVerb
 	root.SetIn(p.std.in)
 	root.SetOut(p.std.out)
 	root.SetErr(p.std.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUse(c, err) })
-	root.AddCommand(p.conformCommand(), p.simCommand(), p.enforceCommand(), p.mutateCommand(), p.benchCommand(),
-		p.versionCommand())
+	root.AddCommand(p.enforceCommand(), p.versionCommand())
+	p.addBuildVerbs(root)
 	return root
 }
 

@@ -219,7 +219,7 @@ func TestOthersCannotChangeTheRules(t *testing.T) {
 		require.NoError(t, err)
 		s := k.until(func(s daemon.Status) bool { return s.Tampered > 0 })
 		require.Contains(t, k.region(), "10.10.0.0/16")
-		t.Logf("mended within %v", s.Took)
+		t.Logf("mended within %v", s.LastTampering.Took)
 		log, err := os.ReadFile(k.audit)
 		require.NoError(t, err)
 		require.Contains(t, string(log), `"program":"nft"`)
@@ -230,7 +230,36 @@ func TestOthersCannotChangeTheRules(t *testing.T) {
 	})
 }
 
-// TestBootBringsBackTheLastPolicy, also from half a file.
+// boot starts enforce boot in a fresh namespace and returns its exit code and what it said.
+func (k *keeper) boot(args ...string) (code int, said string) {
+	k.t.Helper()
+	k.ns = netnstest.New(k.t)
+	self, err := os.Executable()
+	require.NoError(k.t, err)
+	cmd := exec.Command(self, append([]string{"enforce", "boot", "--state", filepath.Join(k.dir, "state")}, args...)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	require.NoError(k.t, k.ns.Start(cmd))
+	_ = cmd.Wait() // the code tells
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// verb runs a verb beside the daemon and returns what it prints.
+func (k *keeper) verb(args ...string) string {
+	k.t.Helper()
+	self, err := os.Executable()
+	require.NoError(k.t, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(k.t, k.ns.Start(cmd))
+	require.NoError(k.t, cmd.Wait(), out.String())
+	return out.String()
+}
+
+// TestBootBringsBackTheLastPolicy, also from half a file, and never an older one. Without any, all that it protected is denied.
 func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	k := newKeeper(t)
 	state := filepath.Join(k.dir, "state")
@@ -239,27 +268,45 @@ func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	k.replace(hostPolicy("10.20.0.0/16"))
 	k.until(func(s daemon.Status) bool { return s.PolicySHA256 != first.PolicySHA256 })
 	k.kill()
-	boot := func() string {
-		ns := netnstest.New(t)
-		k.ns = ns
-		self, err := os.Executable()
-		require.NoError(t, err)
-		cmd := exec.Command(self, "enforce", "boot", "--state", state)
-		cmd.Env = append(os.Environ(), asProgram+"=1")
-		var out bytes.Buffer
-		cmd.Stderr = &out
-		require.NoError(t, ns.Start(cmd))
-		if err := cmd.Wait(); err != nil {
-			return out.String()
-		}
-		return k.region()
-	}
-	require.Contains(t, boot(), "10.20.0.0/16")
+	code, said := k.boot()
+	require.Zero(t, code, said)
+	require.Contains(t, k.region(), "10.20.0.0/16")
 	k.start()
 	require.Zero(t, k.status().Receipt.Changed, "what boot brought into force is taken over as it is")
 	k.kill()
 	require.NoError(t, os.Truncate(filepath.Join(state, "policy.json"), 100))
-	require.Contains(t, boot(), "10.20.0.0/16", "the one before it: the start above saved the same policy again")
-	require.NoError(t, os.Truncate(filepath.Join(state, "policy.previous.json"), 100))
-	require.Contains(t, boot(), "truncated")
+	code, said = k.boot()
+	require.Zero(t, code, said)
+	require.Contains(t, k.region(), "10.20.0.0/16", "the copy of it")
+	require.NoError(t, os.Truncate(filepath.Join(state, "policy.copy.json"), 100))
+
+	code, said = k.boot("--policy", k.policy)
+	require.Zero(t, code)
+	require.Contains(t, said, "truncated")
+	require.Contains(t, k.region(), "10.20.0.0/16", "the file")
+
+	code, said = k.boot("--policy", filepath.Join(k.dir, "nowhere"), "--deny", "192.0.2.7")
+	require.Zero(t, code)
+	require.Contains(t, said, "no policy is in force; 2 protected addresses are denied")
+	rules, err := k.nft("list", "ruleset")
+	require.NoError(t, err)
+	require.Contains(t, rules, "elements = { 10.10.0.1 . 27017 }")
+	require.Contains(t, rules, "elements = { 192.0.2.7 }")
+	require.Contains(t, k.verb("enforce", "status"), "no policy is in force")
+	p := startProber(t, k.ns)
+	require.NoError(t, p.more(t.Context(), 1))
+	k.start() // the policy takes the place of the denial
+	require.NoError(t, p.more(t.Context(), 2))
+	rounds := p.end(t)
+	require.Equal(t, [3]bool{}, rounds[0].open, "denied")
+	require.True(t, rounds[len(rounds)-1].open[ofSometimes])
+	require.False(t, rounds[len(rounds)-1].open[ofNever])
+
+	require.NoError(t, os.RemoveAll(state))
+	code, said = k.boot()
+	require.Equal(t, exitUnjudged, code)
+	require.Contains(t, said, "nothing is named that is to be denied")
+	rules, err = k.nft("list", "ruleset")
+	require.NoError(t, err)
+	require.Empty(t, rules)
 }

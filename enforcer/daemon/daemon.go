@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -13,10 +14,19 @@ import (
 
 	"drawbridge/enforcer"
 	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/policy"
 )
 
-// settle is how long the daemon waits for further events before it acts on one: programs write a file in steps.
-const settle = 2 * time.Millisecond
+const (
+	// settle is how long the daemon waits for further events before it acts on a file that is being written, or was taken away:
+	// programs write a file in steps. What was renamed into place is read at once.
+	settle = 2 * time.Millisecond
+	// patience is how long a document that cannot be read may still be on its way: a program that replaces a file in steps, or
+	// writes it in place, leaves half of one in between.
+	patience = 50 * time.Millisecond
+	// tick is how often the daemon looks at what it would have been told by events, should one have got lost.
+	tick = time.Second
+)
 
 // Options of a daemon. Policy is required.
 type Options struct {
@@ -38,8 +48,14 @@ type Options struct {
 	Reload <-chan struct{}
 	// Ready is called once, when a policy is in force.
 	Ready func()
+	// Applied is called by the loop after each policy that came into force; nil: nobody wants to know.
+	Applied func(Status)
+	// Alive is called by the loop itself, at least once in a second as long as it is not stuck; nil: nobody wants to know.
+	Alive func()
 	// Log gets what happens; nil: nothing is logged.
 	Log *slog.Logger
+
+	deaf, unmindful bool // tests: the kernel's words get lost; nobody looks for a file's change that no event told of
 }
 
 // ErrNoPolicy: there is nothing to enforce: the policy is missing or refused, and no snapshot of an earlier one is whole.
@@ -48,8 +64,11 @@ var ErrNoPolicy = errors.New("no policy could be brought into force")
 // daemon is a running daemon. Its loop owns the session.
 type daemon struct {
 	Options
-	source  source
+	source  *source
 	session *enforcer.Session
+	keeper  *keeper
+	read    []identity // of what was read last
+	stage   stage      // of what is read next
 	files   *fsnotify.Watcher
 	kernel  *nft.Watcher
 	state   *state
@@ -71,9 +90,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.begin(ctx); err != nil {
 		return err
 	}
+	d.keeper.flush() // whoever is told that this daemon is ready may rely on both copies
 	if o.Ready != nil {
 		o.Ready()
 	}
+	defer d.keeping()()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.state.serve(ctx, d.socket) })
 	foreign := make(chan nft.Event)
@@ -89,20 +110,38 @@ func Run(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
+// keeping starts the keeper; what it returns waits until everything is kept.
+func (d *daemon) keeping() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		d.keeper.run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-kept
+	}
+}
+
 // open opens everything that the daemon holds. The watches come first, so that nothing is missed.
 func (d *daemon) open(ctx context.Context) (err error) {
 	if d.source, err = newSource(d.Policy, d.Await); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	if d.files, err = fsnotify.NewWatcher(); err != nil {
-		return fmt.Errorf("watch %s: %w", d.source.watched(), err)
+		return fmt.Errorf("watch the policy: %w", err)
 	}
-	if err := d.files.Add(d.source.watched()); err != nil {
-		return fmt.Errorf("watch %s: %w", d.source.watched(), err)
+	if err := d.watch(); err != nil {
+		return err
+	}
+	if err := d.Snapshots.clean(); err != nil {
+		d.Log.Warn("snapshots", "error", err)
 	}
 	if d.audit, err = openAudit(d.Audit); err != nil {
 		return err
 	}
+	d.keeper = newKeeper(d.Snapshots, d.audit, d.kept)
 	if d.socket, err = listen(ctx, d.Socket); err != nil {
 		return err
 	}
@@ -154,7 +193,7 @@ func (d *daemon) begin(ctx context.Context) error {
 			return nil // there was never any
 		}
 	}
-	if d.follow(ctx, "start") {
+	if d.follow(ctx, "start", final) == inForce {
 		return nil
 	}
 	document, err := d.Snapshots.Load()
@@ -162,7 +201,7 @@ func (d *daemon) begin(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %w", ErrNoPolicy, d.state.refusal(), err)
 	}
 	refusal := d.state.refusal()
-	if !d.enforce(ctx, document, time.Now(), "snapshot") {
+	if d.enforce(ctx, document, time.Now(), "snapshot", final) != inForce {
 		return fmt.Errorf("%w: %s", ErrNoPolicy, d.state.refusal())
 	}
 	d.state.change(func(s *Status) { s.Refused = refusal }) // still true of what the file holds
@@ -170,33 +209,92 @@ func (d *daemon) begin(ctx context.Context) error {
 	return nil
 }
 
+// watch watches the directories in which the document is now, and no others.
+func (d *daemon) watch() error {
+	want := d.source.watched()
+	for _, dir := range d.files.WatchList() {
+		if !slices.Contains(want, dir) {
+			_ = d.files.Remove(dir) // it may be gone
+		}
+	}
+	var errs []error
+	for _, dir := range want {
+		if err := d.files.Add(dir); err != nil {
+			errs = append(errs, fmt.Errorf("watch %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // loop acts on events, one at a time.
 func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
-	wait := time.NewTimer(0)
-	if !wait.Stop() {
-		<-wait.C
-	}
+	wait, ticker := time.NewTimer(time.Hour), time.NewTicker(tick)
+	defer wait.Stop()
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-d.Reload:
-			d.follow(ctx, "reload")
+			d.follow(ctx, "reload", final)
 		case e, ok := <-d.files.Events:
 			if !ok {
 				return errors.New("the watch on the policy ended")
 			}
-			if d.source.concerns(e) {
-				wait.Reset(settle)
-			}
+			d.event(ctx, e, wait)
 		case err := <-d.files.Errors: // an overrun: something happened
 			d.Log.Warn("watch on the policy", "error", err)
 			wait.Reset(settle)
 		case <-wait.C:
-			d.follow(ctx, "file")
+			if d.follow(ctx, "file", d.stage) == unfinished {
+				d.stage = final
+				wait.Reset(patience)
+			}
 		case e := <-foreign:
-			d.mend(ctx, e)
+			if !d.deaf {
+				d.mend(ctx, e)
+			}
+		case <-ticker.C:
+			d.tick(ctx, wait)
 		}
+	}
+}
+
+// event acts on what happened to a file.
+func (d *daemon) event(ctx context.Context, e fsnotify.Event, wait *time.Timer) {
+	means := d.source.concerns(e)
+	if means == unconcerned {
+		return
+	}
+	if d.source.links {
+		_ = d.watch() // what cannot be watched now is tried again by tick
+	}
+	d.stage = tentative
+	if means == now && d.follow(ctx, "file", tentative) != unfinished {
+		wait.Stop()
+		return
+	}
+	wait.Reset(settle)
+}
+
+// tick makes good for events that got lost, and says that the loop is alive.
+func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
+	d.state.alive()
+	if d.Alive != nil {
+		d.Alive()
+	}
+	if err := d.watch(); err != nil {
+		d.Log.Warn("watch on the policy", "error", err)
+	}
+	if ids := d.source.identities(); !d.unmindful && ids != nil && !slices.Equal(ids, d.read) {
+		d.stage = final
+		wait.Reset(settle)
+	}
+	untouched, err := d.session.Untouched(ctx)
+	if err != nil {
+		d.Log.Error("could not look after the tables", "error", err)
+	} else if !untouched {
+		d.mend(ctx, nft.Event{})
 	}
 }
 
@@ -220,22 +318,48 @@ func (d *daemon) listen(ctx context.Context, foreign chan<- nft.Event) error {
 	}
 }
 
-// follow reads the policy and brings it into force. It tells whether it did; what was in force stays if it did not.
-func (d *daemon) follow(ctx context.Context, why string) bool {
+// stage says whether a document that cannot be read may still be on its way.
+type stage int
+
+const (
+	final stage = iota // what cannot be read is refused
+	tentative
+)
+
+// outcome is what became of a document.
+type outcome int
+
+const (
+	refused    outcome = iota // what was in force still is
+	unfinished                // likewise, and nobody was told: more of it may be to come
+	inForce
+)
+
+// follow reads the policy and brings it into force.
+func (d *daemon) follow(ctx context.Context, why string, at stage) outcome {
 	start := time.Now()
+	ids := d.source.identities()
 	document, err := d.source.read()
+	if err != nil && at == tentative {
+		return unfinished
+	}
+	d.read = ids
 	if err != nil {
 		d.refused(why, err)
-		return false
+		return refused
 	}
-	return d.enforce(ctx, document, start, why)
+	return d.enforce(ctx, document, start, why, at)
 }
 
-func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, why string) bool {
+func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, why string, at stage) outcome {
+	limitMemory(len(document))
 	receipt, err := d.session.Apply(ctx, document)
 	if err != nil && receipt.Generation == "" {
-		d.refused(why, err)
-		return false
+		if at == tentative && policy.IsCutOff(err) {
+			return unfinished
+		}
+		d.refused(why, d.source.where(err))
+		return refused
 	}
 	took := time.Since(start)
 	if err != nil {
@@ -244,14 +368,27 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 	for _, w := range receipt.Warnings {
 		d.Log.Warn(w)
 	}
-	if err := d.Snapshots.Save(document); err != nil {
-		d.Log.Error("the policy could not be kept for the next start", "error", err)
+	if err := d.Snapshots.quick(document); err != nil {
+		d.kept(err)
+	} else {
+		d.keeper.keep(kept{document: document, policy: d.session.Policy()})
 	}
 	d.state.applied(receipt, document, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,
 		"elements_deleted", receipt.Changed.ElementsDeleted, "connections_cut", receipt.Cut.Cut(), "took", took)
 	d.note(entry{What: "applied", Why: why, Receipt: &receipt})
-	return true
+	if d.Applied != nil {
+		d.Applied(d.state.now())
+	}
+	return inForce
+}
+
+// kept says what became of a snapshot.
+func (d *daemon) kept(err error) {
+	d.state.snapshot(err)
+	if err != nil {
+		d.Log.Error("the policy could not be kept for the next start", "error", err)
+	}
 }
 
 func (d *daemon) refused(why string, err error) {
@@ -277,14 +414,16 @@ func (d *daemon) mend(ctx context.Context, e nft.Event) {
 	if receipt.Changed == (enforcer.Changed{}) && receipt.Repaired == "" {
 		return
 	}
-	took := time.Since(start)
-	d.state.tampered(receipt, took)
+	took := receipt.InForceAt.Sub(start)
+	d.state.tampered(receipt, Tampering{At: start, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took})
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "took", took, "what", receipt.Repaired)
-	d.note(entry{What: "tampered", ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
+	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
 }
 
 func (d *daemon) note(e entry) {
 	if err := d.audit.append(e); err != nil {
 		d.Log.Error("audit log", "error", err)
+		return
 	}
+	d.keeper.noted()
 }

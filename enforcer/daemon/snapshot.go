@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/policy"
 )
 
 // Snapshots keeps the last documents that came into force, so that they can be brought back without their source. The zero
@@ -17,42 +21,107 @@ type Snapshots struct {
 	Dir string
 }
 
+// A document is kept twice, in files of their own: a policy older than the last one may open what was revoked since.
 const (
 	snapshotName = "policy.json"
-	previousName = "policy.previous.json"
+	copyName     = "policy.copy.json"
+)
+
+// What the policy protects is kept apart, so that it can be denied as a whole where no policy can be read.
+const (
+	protectedName     = "protected.json"
+	protectedCopyName = "protected.copy.json"
 )
 
 // ErrNoSnapshot: there is no snapshot, or none that is whole.
 var ErrNoSnapshot = errors.New("no whole snapshot of a policy")
 
-// Save writes a document. Whenever the machine stops, the file holds the old or the new document, and both can be told
-// from half of one by their checksums.
+// Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, each copy is the old or the
+// new document, or can be told from a whole one by its checksum, and not both are damaged by that.
 func (s Snapshots) Save(document []byte) error {
+	return errors.Join(s.quick(document), s.secure(document))
+}
+
+// quick writes one copy, which outlives the process from then on, but perhaps not the machine.
+func (s Snapshots) quick(document []byte) error {
 	if s.Dir == "" {
 		return nil
 	}
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	current := filepath.Join(s.Dir, snapshotName)
-	if old, err := read(current); err == nil {
-		if err := write(filepath.Join(s.Dir, previousName), old); err != nil {
-			return fmt.Errorf("snapshot: %w", err)
-		}
-	}
-	if err := write(current, document); err != nil {
+	if err := replace(filepath.Join(s.Dir, snapshotName), document, false); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
 }
 
+// secure sees to it that what quick wrote is on disk, and then writes the other copy.
+func (s Snapshots) secure(document []byte) error {
+	if s.Dir == "" {
+		return nil
+	}
+	first, err := os.Open(filepath.Join(s.Dir, snapshotName))
+	if err == nil {
+		err = errors.Join(first.Sync(), first.Close())
+	}
+	if err = errors.Join(err, replace(filepath.Join(s.Dir, copyName), document, true)); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
+}
+
+// saveProtected writes what a policy protects, twice.
+func (s Snapshots) saveProtected(targets []enforcer.Target) error {
+	if s.Dir == "" {
+		return nil
+	}
+	text, err := json.Marshal(targets)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{protectedName, protectedCopyName} {
+		if err := replace(filepath.Join(s.Dir, name), text, true); err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+// LoadProtected returns what the last good policy protected. The error wraps ErrNoSnapshot if that is not known.
+func (s Snapshots) LoadProtected() ([]enforcer.Target, error) {
+	text, err := s.load(protectedName, protectedCopyName)
+	if err != nil {
+		return nil, err
+	}
+	var targets []enforcer.Target
+	if err := json.Unmarshal(text, &targets); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrNoSnapshot, protectedName, err)
+	}
+	return targets, nil
+}
+
+// clean takes away what a process that was killed has left.
+func (s Snapshots) clean() error {
+	if s.Dir == "" {
+		return nil
+	}
+	left, err := filepath.Glob(filepath.Join(s.Dir, asidePrefix+"*"))
+	for _, name := range left {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
 // Load returns the latest document that is whole. The error wraps ErrNoSnapshot if none is.
-func (s Snapshots) Load() ([]byte, error) {
+func (s Snapshots) Load() ([]byte, error) { return s.load(snapshotName, copyName) }
+
+func (s Snapshots) load(names ...string) ([]byte, error) {
 	if s.Dir == "" {
 		return nil, ErrNoSnapshot
 	}
 	var errs []error
-	for _, name := range []string{snapshotName, previousName} {
+	for _, name := range names {
 		document, err := read(filepath.Join(s.Dir, name))
 		if err == nil {
 			return document, nil
@@ -62,19 +131,29 @@ func (s Snapshots) Load() ([]byte, error) {
 	return nil, fmt.Errorf("%w in %s: %w", ErrNoSnapshot, s.Dir, errors.Join(errs...))
 }
 
-// The first line of a snapshot is its checksum, so that one rename replaces both.
-func write(path string, document []byte) error {
+// asidePrefix begins the names of files that are not finished.
+const asidePrefix = ".new-"
+
+// replace writes a snapshot aside, and to disk if it must, and renames it. The first line is its checksum, so that one rename
+// replaces both.
+func replace(path string, document []byte, toDisk bool) error {
 	sum := sha256.Sum256(document)
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	f, err := os.CreateTemp(filepath.Dir(path), asidePrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // it is gone once it was renamed
-	_, err = f.WriteString(hex.EncodeToString(sum[:]) + "\n" + string(document))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	_, err = f.WriteString(hex.EncodeToString(sum[:]) + "\n")
+	if err == nil {
+		_, err = f.Write(document)
+	}
+	if toDisk {
+		err = errors.Join(err, f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(f.Name(), path); err != nil || !toDisk {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
@@ -85,14 +164,14 @@ func write(path string, document []byte) error {
 }
 
 func read(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
+	text, err := readBounded(path, policy.MaxSize+hex.EncodedLen(sha256.Size)+1)
 	if err != nil {
 		return nil, err
 	}
-	sum, document, ok := strings.Cut(string(text), "\n")
-	want := sha256.Sum256([]byte(document))
-	if !ok || sum != hex.EncodeToString(want[:]) {
+	sum, document, ok := bytes.Cut(text, []byte("\n"))
+	want := sha256.Sum256(document)
+	if !ok || string(sum) != hex.EncodeToString(want[:]) {
 		return nil, fmt.Errorf("%s: truncated or changed, its checksum does not fit", path)
 	}
-	return []byte(document), nil
+	return document, nil
 }

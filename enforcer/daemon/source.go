@@ -1,118 +1,240 @@
 package daemon
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/fsnotify/fsnotify"
+
+	"drawbridge/enforcer/policy"
 )
 
-// source is where the policy comes from: a file, or a directory whose *.json files are parts of one document.
+// source is where the policy comes from: a file, or a directory whose *.json files are parts of one document. Either may be
+// reached by symbolic links, as in a volume of Kubernetes, whose files change when one link is swapped.
 type source struct {
-	path string
-	dir  bool
+	path  string // absolute
+	dir   bool
+	parts map[string]part // of a directory, as they were read last
+	links bool            // symbolic links lead to the document, as far as was seen when the directories were looked for last
 }
-
-// errPart: the files of a directory do not add up to one document.
-var errPart = errors.New("the parts of the policy do not fit together")
 
 // newSource looks what the path is. A file that is missing may come later, with await.
-func newSource(path string, await bool) (source, error) {
+func newSource(path string, await bool) (*source, error) {
 	absolute, err := filepath.Abs(path)
-	if err != nil {
-		return source{}, err
-	}
-	info, err := os.Stat(absolute)
-	if errors.Is(err, os.ErrNotExist) && await {
-		return source{path: absolute}, nil
-	}
-	if err != nil {
-		return source{}, err
-	}
-	return source{path: absolute, dir: info.IsDir()}, nil
-}
-
-// read returns the whole document.
-func (s source) read() ([]byte, error) {
-	if !s.dir {
-		return os.ReadFile(s.path)
-	}
-	files, err := filepath.Glob(filepath.Join(s.path, "*.json"))
 	if err != nil {
 		return nil, err
 	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%w: %s holds no *.json file", errPart, s.path)
+	info, err := os.Stat(absolute)
+	if errors.Is(err, os.ErrNotExist) && await {
+		return &source{path: absolute}, nil
 	}
-	slices.Sort(files)
-	return merge(files, os.ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	return &source{path: absolute, dir: info.IsDir()}, nil
+}
+
+// read returns the whole document. Nobody changes it afterwards.
+func (s *source) read() ([]byte, error) {
+	if s.dir {
+		return s.readParts()
+	}
+	return readBounded(s.path, policy.MaxSize)
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	text := make([]byte, 0, min(info.Size(), int64(limit))+1)
+	for {
+		n, err := f.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return text, nil
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", path, err)
+		case len(text) > limit:
+			return nil, fmt.Errorf("%s: more than %d MiB; split the point, or send fewer databases", path, limit>>20)
+		case len(text) == cap(text):
+			text = slices.Grow(text, cap(text))
+		}
+	}
 }
 
 // missing reports whether there is no such file yet.
-func (s source) missing() bool {
+func (s *source) missing() bool {
 	_, err := os.Stat(s.path)
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// merge puts parts together: their lists of databases one after the other, in the order of the files' names; of every
-// other member there is one.
-func merge(files []string, read func(string) ([]byte, error)) ([]byte, error) {
-	whole, owner := map[string]json.RawMessage{}, map[string]string{}
-	var databases []json.RawMessage
-	for _, name := range files {
-		text, err := read(name)
-		if err != nil {
-			return nil, err
-		}
-		var part map[string]json.RawMessage
-		if err := json.Unmarshal(text, &part); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", errPart, name, err)
-		}
-		for _, key := range slices.Sorted(maps.Keys(part)) {
-			if key == "databases" {
-				var list []json.RawMessage
-				if err := json.Unmarshal(part[key], &list); err != nil {
-					return nil, fmt.Errorf("%w: %s: databases: %w", errPart, name, err)
-				}
-				databases = append(databases, list...)
-				continue
-			}
-			if first, taken := owner[key]; taken && !bytes.Equal(whole[key], part[key]) {
-				return nil, fmt.Errorf("%w: %s: %q is in %s already, and differs; leave one out", errPart, name, key, first)
-			}
-			owner[key], whole[key] = name, part[key]
-		}
+// identity tells one version of a file from another without reading it.
+type identity struct {
+	name                 string
+	device, inode        uint64
+	size, written, moved int64
+}
+
+func identify(path string) (identity, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return identity{}, err
 	}
-	list, err := json.Marshal(databases)
+	id := identity{name: path, size: info.Size(), written: info.ModTime().UnixNano()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		id.device, id.inode, id.moved = st.Dev, st.Ino, st.Ctim.Nano()
+	}
+	return id, nil
+}
+
+// identities are those of all files of the source; none where they cannot be told.
+func (s *source) identities() []identity {
+	files := []string{s.path}
+	if s.dir {
+		files, _ = s.files() // without them there is no identity either
+	}
+	var out []identity
+	for _, f := range files {
+		id, err := identify(f)
+		if err != nil {
+			return nil
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+// files lists the parts, sorted by name.
+func (s *source) files() ([]string, error) {
+	entries, err := os.ReadDir(s.path)
 	if err != nil {
 		return nil, err
 	}
-	whole["databases"] = list
-	return json.Marshal(whole)
+	var out []string
+	for _, e := range entries {
+		if isPart(e.Name()) && e.Type()&fs.ModeDir == 0 {
+			out = append(out, filepath.Join(s.path, e.Name()))
+		}
+	}
+	return out, nil // ReadDir sorts
 }
 
-// concerns tells whether a change in the watched directory may change the document.
-func (s source) concerns(e fsnotify.Event) bool {
+// isPart tells whether a file of this name is a part: hidden ones are other programs' temporary files.
+func isPart(name string) bool {
+	return strings.HasSuffix(name, ".json") && !strings.HasPrefix(name, ".")
+}
+
+// maxLinks is how many symbolic links the kernel follows in a path (path_resolution(7)).
+const maxLinks = 40
+
+// watched are the directories in which something may happen that changes the document: that of the file, as a file that is
+// replaced is a new file, and those of what its links lead to.
+func (s *source) watched() []string {
+	s.links = s.linked()
+	var dirs []string
+	add := func(dir string) {
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if s.dir {
+		add(s.path)
+		for _, f := range s.partLinks() {
+			addHops(add, f)
+		}
+	}
+	addHops(add, s.path)
+	return dirs
+}
+
+// partLinks are the parts that are symbolic links.
+func (s *source) partLinks() []string {
+	files, err := s.files()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(files, func(f string) bool {
+		_, err := os.Readlink(f)
+		return err != nil
+	})
+}
+
+// addHops adds the directories of a file and of what its links lead to, and those in which a link on the way is.
+func addHops(add func(string), path string) {
+	for range maxLinks {
+		add(filepath.Dir(path))
+		if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			add(real)
+			path = filepath.Join(real, filepath.Base(path))
+		}
+		next, err := os.Readlink(path)
+		if err != nil {
+			return
+		}
+		if !filepath.IsAbs(next) {
+			next = filepath.Join(filepath.Dir(path), next)
+		}
+		// A directory on the way that is itself a link, such as ..data, is swapped in the directory that holds it.
+		for dir := filepath.Dir(next); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+			if _, err := os.Readlink(dir); err == nil {
+				add(filepath.Dir(dir))
+			}
+		}
+		path = next
+	}
+}
+
+// urgency is what an event in a watched directory means.
+type urgency int
+
+const (
+	unconcerned urgency = iota
+	maybe               // something is being written or was taken away: there may be more to come
+	now                 // something is in its place
+)
+
+// concerns tells what an event means for the document.
+func (s *source) concerns(e fsnotify.Event) urgency {
 	if e.Op == fsnotify.Chmod {
-		return false
+		return unconcerned
 	}
+	name := filepath.Base(e.Name)
+	ours := e.Name == s.path
 	if s.dir {
-		return strings.HasSuffix(e.Name, ".json")
+		ours = isPart(name) || ours
 	}
-	return e.Name == s.path
+	if !ours && !s.links {
+		return unconcerned
+	}
+	if e.Has(fsnotify.Create) {
+		return now
+	}
+	return maybe
 }
 
-// watched is the directory to watch: that of the file, as a file that is replaced by renaming another one is a new file.
-func (s source) watched() string {
-	if s.dir {
-		return s.path
+// linked tells whether symbolic links lead to the document, so that its name does not say which events concern it.
+func (s *source) linked() bool {
+	if s.dir && len(s.partLinks()) > 0 {
+		return true
 	}
-	return filepath.Dir(s.path)
+	real, err := filepath.EvalSymlinks(s.path)
+	return err != nil || real != s.path
 }

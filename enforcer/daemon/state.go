@@ -10,10 +10,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"drawbridge/enforcer"
@@ -32,27 +35,45 @@ type Status struct {
 	Receipt *enforcer.Receipt `json:"receipt,omitempty"`
 	// Refused is why the policy that was read last is not in force; empty if it is.
 	Refused string `json:"refused,omitempty"`
+	// Snapshot is why the policy in force could not be kept for the next start; empty if it could.
+	Snapshot string `json:"snapshot_error,omitempty"`
 	// Tampered counts the times that somebody else changed the tables.
 	Tampered uint64 `json:"tampered"`
+	// LastTampering is who changed them last; nil: nobody did.
+	LastTampering *Tampering `json:"last_tampering,omitempty"`
+	// Read counts the documents that were brought into force or refused: whoever waits for one counts, since clocks jump.
+	Read uint64 `json:"read"`
+}
+
+// Tampering is a change of somebody else to the tables, which was undone.
+type Tampering struct {
+	At time.Time `json:"at"`
+	// ProcessID and Program are the culprit's, as the kernel named it; zero if the kernel's word got lost.
+	ProcessID uint32 `json:"pid,omitempty"`
+	Program   string `json:"program,omitempty"`
+	// Took is how long it took from the kernel's word until everything was in force again.
+	Took time.Duration `json:"took_ns"`
 }
 
 // state is a Status that the loop writes and others read, with the metrics of the same facts.
 type state struct {
-	mu        sync.Mutex
-	status    Status
-	refusedAt time.Time     // when a policy was refused last
-	changed   chan struct{} // closed and replaced when the status changes
-	registry  *prometheus.Registry
-	changes   prometheus.Counter
-	refusals  prometheus.Counter
-	repairs   prometheus.Counter
-	ended     prometheus.Counter
-	seconds   prometheus.Histogram
-	ready     prometheus.Gauge
+	beat     atomic.Pointer[time.Time] // when the loop turned last
+	mu       sync.Mutex
+	status   Status
+	changed  chan struct{} // closed and replaced when the status changes
+	registry *prometheus.Registry
+	changes  prometheus.Counter
+	refusals prometheus.Counter
+	repairs  prometheus.Counter
+	ended    prometheus.Counter
+	unkept   prometheus.Counter
+	seconds  prometheus.Histogram
+	ready    prometheus.Gauge
 }
 
 func newState() *state {
 	s := &state{registry: prometheus.NewRegistry(), changed: make(chan struct{})}
+	s.alive()
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "drawbridge", Name: name, Help: help})
 		s.registry.MustRegister(c)
@@ -62,13 +83,23 @@ func newState() *state {
 	s.refusals = counter("policies_refused_total", "Policies that were refused; what was in force stayed.")
 	s.repairs = counter("tampering_repaired_total", "Times that somebody else's change to the tables was undone.")
 	s.ended = counter("connections_ended_total", "Connections that a change ended.")
+	s.unkept = counter("snapshots_failed_total", "Policies in force that could not be kept for the next start.")
 	s.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "drawbridge", Name: "apply_seconds", Help: "From reading a policy to its being in force, read back.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 	})
 	s.ready = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "ready", Help: "1 while a policy is in force and the last one read is it."})
-	s.registry.MustRegister(s.seconds, s.ready)
+	s.registry.MustRegister(s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
+}
+
+// stuck is from when on a loop that does not turn is no longer called healthy: installing 10,000 databases takes it some seconds.
+const stuck = 20 * time.Second
+
+// alive is called by the loop.
+func (s *state) alive() {
+	at := time.Now()
+	s.beat.Store(&at)
 }
 
 func (s *state) change(fn func(*Status)) {
@@ -87,8 +118,8 @@ func (s *state) change(fn func(*Status)) {
 func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration) {
 	sum := sha256.Sum256(document)
 	s.change(func(st *Status) {
-		tampered := st.Tampered
-		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r, Tampered: tampered}
+		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r,
+			Tampered: st.Tampered, LastTampering: st.LastTampering, Snapshot: st.Snapshot, Read: st.Read + 1}
 	})
 	s.changes.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
@@ -96,8 +127,21 @@ func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration)
 }
 
 func (s *state) refused(err error) {
-	s.change(func(st *Status) { st.Refused, s.refusedAt = err.Error(), time.Now() })
+	s.change(func(st *Status) {
+		st.Refused = err.Error()
+		st.Read++
+	})
 	s.refusals.Inc()
+}
+
+// snapshot notes whether a policy could be kept.
+func (s *state) snapshot(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+		s.unkept.Inc()
+	}
+	s.change(func(st *Status) { st.Snapshot = text })
 }
 
 func (s *state) refusal() string {
@@ -106,10 +150,10 @@ func (s *state) refusal() string {
 	return s.status.Refused
 }
 
-func (s *state) tampered(r enforcer.Receipt, took time.Duration) {
+func (s *state) tampered(r enforcer.Receipt, by Tampering) {
 	s.change(func(st *Status) {
 		st.Tampered++
-		st.Receipt, st.Took = &r, took
+		st.Receipt, st.LastTampering = &r, &by
 	})
 	s.repairs.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
@@ -121,13 +165,13 @@ func (s *state) now() Status {
 	return s.status
 }
 
-// applies waits until a document has come into force after some time, or anything was refused since, and returns the status then.
-func (s *state) applies(ctx context.Context, sum string, since time.Time) (Status, error) {
+// applies waits until a document is in force that was read after some others, or any was refused since, and returns the status then.
+func (s *state) applies(ctx context.Context, sum string, after uint64) (Status, error) {
 	for {
 		s.mu.Lock()
-		st, changed, refusedAt := s.status, s.changed, s.refusedAt
+		st, changed := s.status, s.changed
 		s.mu.Unlock()
-		if refusedAt.After(since) || st.PolicySHA256 == sum && st.AppliedAt.After(since) {
+		if st.Read > after && (st.Refused != "" || st.PolicySHA256 == sum) {
 			return st, nil
 		}
 		select {
@@ -138,14 +182,14 @@ func (s *state) applies(ctx context.Context, sum string, since time.Time) (Statu
 	}
 }
 
-// awaits answers /status/SHA256?since=TIME (RFC 3339) once that document is in force.
+// awaits answers /status/SHA256?after=READ once that document is in force.
 func (s *state) awaits(w http.ResponseWriter, r *http.Request) {
-	since, err := time.Parse(time.RFC3339Nano, r.URL.Query().Get("since"))
+	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	st, err := s.applies(r.Context(), r.PathValue("sum"), since)
+	st, err := s.applies(r.Context(), r.PathValue("sum"), after)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
@@ -185,7 +229,13 @@ func (s *state) serve(ctx context.Context, l net.Listener) error {
 
 func (s *state) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if since := time.Since(*s.beat.Load()); since > stuck {
+			http.Error(w, fmt.Sprintf("the loop that acts on changes has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if st := s.now(); !st.Ready || st.Refused != "" {
 			http.Error(w, st.Refused, http.StatusServiceUnavailable)

@@ -89,7 +89,7 @@ func TestReadAfterSeesOthers(t *testing.T) {
 	want := sampleTable()
 	set(&want, "open").Elements = nil
 	change := ruleset.Diff(before.Table, want)
-	require.True(t, onlyElements(change))
+	require.True(t, change.OnlyElements())
 	require.NoError(t, c.Commit(t.Context(), change, before.Generation))
 	nft(t, ns, "flush chain inet drawbridge admission")
 	after, err := c.ReadAfter(t.Context(), before, change)

@@ -16,9 +16,13 @@ import (
 // 10,000 databases has.
 const receiveBuffer = 16 << 20
 
-// Conn is one lasting netlink socket in one network namespace, for one table. Use it from one goroutine at a time.
+// readBuffer holds the answers to one request; dumps come in portions.
+const readBuffer = 1 << 20
+
+// Conn is one lasting netlink socket, and a second one to read with, in one network namespace, for one table. Use it from one goroutine at a time.
 type Conn struct {
 	socket *nlsocket.Socket
+	second *nlsocket.Socket // for reading only
 	family ruleset.Family
 	table  string
 	owns   bool
@@ -40,11 +44,15 @@ func OpenFamily(family ruleset.Family, table string) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netfilter socket: %w", err)
 	}
-	return &Conn{socket: socket, family: family, table: table}, nil
+	second, err := nlsocket.Open(unix.NETLINK_NETFILTER, readBuffer)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a netfilter socket: %w", err), socket.Close())
+	}
+	return &Conn{socket: socket, second: second, family: family, table: table}, nil
 }
 
 // Close closes the socket. A table that it owned stays, an orphan that anybody may change or adopt.
-func (c *Conn) Close() error { return c.socket.Close() }
+func (c *Conn) Close() error { return errors.Join(c.second.Close(), c.socket.Close()) }
 
 // request is a message outside of a batch, about tables of the Conn's family.
 func (c *Conn) request(msg int, flags netlink.HeaderFlags, attributes []byte) netlink.Message {

@@ -2,10 +2,13 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,10 +120,31 @@ func Watch() (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netfilter socket: %w", err)
 	}
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+	filter, err := bpf.Assemble(commitsOnly())
+	if err == nil {
+		err = conn.SetBPF(filter)
+	}
+	if err == nil {
+		err = conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("watch the ruleset: %w", err), conn.Close())
 	}
 	return &Watcher{conn: conn}, nil
+}
+
+// commitsOnly is a socket filter that takes the one message behind each commit and none about its parts: the parts of a table of
+// 1,000 databases would fill the socket, and with them would go the word of who it was. The kernel sends that message by itself
+// (net/netfilter/nf_tables_api.c: nf_tables_gen_notify).
+func commitsOnly() []bpf.Instruction {
+	const typeOffset, typeLength = 4, 2 // of struct nlmsghdr's nlmsg_type, in host order, which BPF reads as network order
+	kind := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, uint16(messageType(unix.NFT_MSG_NEWGEN))))
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: typeOffset, Size: typeLength},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(kind), SkipFalse: 1},
+		bpf.RetConstant{Val: math.MaxUint32},
+		bpf.RetConstant{Val: 0},
+	}
 }
 
 // Close ends the watch.

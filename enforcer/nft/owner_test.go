@@ -1,7 +1,12 @@
 package nft
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,4 +88,54 @@ func TestEveryCommitIsHeardOf(t *testing.T) {
 	require.NoError(t, w.Close())
 	_, err = w.Next()
 	require.Error(t, err)
+}
+
+// watch opens a Watcher in a namespace.
+func watch(t *testing.T, ns *netns.Handle) *Watcher {
+	t.Helper()
+	var w *Watcher
+	require.NoError(t, ns.Do(func() (err error) {
+		w, err = Watch()
+		return err
+	}))
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+// TestWatchTellsOfLostWords: where the socket could not hold what the kernel said, the watcher says that something was lost.
+func TestWatchTellsOfLostWords(t *testing.T) {
+	ns := netnstest.New(t)
+	w := watch(t, ns)
+	require.NoError(t, w.conn.SetReadBuffer(1)) // the kernel makes that its least: some messages
+	for i := range 64 {
+		nft(t, ns, "add table ip", fmt.Sprint("t", i))
+	}
+	for {
+		events, err := w.Next()
+		require.NoError(t, err)
+		if slices.Contains(events, Event{}) {
+			return
+		}
+	}
+}
+
+// TestWatchNamesWhoeverWroteMuch: a transaction of more messages than a socket holds is told of in one word.
+func TestWatchNamesWhoeverWroteMuch(t *testing.T) {
+	ns := netnstest.New(t)
+	w := watch(t, ns)
+	var script strings.Builder
+	script.WriteString("table inet other {\nset many {\ntype ipv4_addr\nelements = { 10.0.0.1")
+	for i := range 60000 {
+		fmt.Fprintf(&script, ",\n10.%d.%d.%d", 1+i/65536, i/256%256, i%256)
+	}
+	script.WriteString("}\n}\n}\n")
+	file := filepath.Join(t.TempDir(), "many.nft")
+	require.NoError(t, os.WriteFile(file, []byte(script.String()), 0o600))
+	nft(t, ns, "-f", file)
+	events, err := w.Next()
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+	require.Equal(t, "nft", events[0].ProcessName)
+	require.NotZero(t, events[0].ProcessID)
+	require.NotZero(t, events[0].Generation)
 }

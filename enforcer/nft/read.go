@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"drawbridge/enforcer/nlsocket"
 	"drawbridge/enforcer/ruleset"
 )
 
@@ -51,45 +51,39 @@ func (c *Conn) Read(ctx context.Context) (State, error) {
 	return State{}, fmt.Errorf("read the table: %w, %d times", ErrGeneration, maxReadAttempts)
 }
 
-// ReadAfter reads the table back after a successful commit of this change on this state. If nobody else committed since, what the
-// change did not touch is what it was, and only the sets whose elements changed are read; otherwise all is.
+// ReadAfter reads the table back after a successful commit of this change on this state. If nobody else committed since, or if
+// nobody else can change the table, what the change did not touch is what it was, and only the sets whose elements changed
+// are read; otherwise all is.
 func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Change) (State, error) {
 	generation, err := c.Generation(ctx)
 	if err != nil {
 		return State{}, err
 	}
-	if !onlyElements(change) || !before.Exists || before.Foreign != nil || generation != before.Generation+1 {
+	if !change.OnlyElements() || !before.Exists || before.Foreign != nil || !c.owns && generation != before.Generation+1 {
 		return c.Read(ctx)
 	}
-	d := tableDump{}
+	d := tableDump{table: ruleset.Table{Sets: make([]ruleset.Set, 0, len(before.Table.Sets))}}
 	for _, s := range before.Table.Sets {
-		if !touches(change, s.Name) {
+		if !change.Touches(s.Name) {
 			d.table.Sets = append(d.table.Sets, s)
 			continue
 		}
-		if err := c.readElements(ctx, &d, readSet{set: s.Spec()}); err != nil {
+		raw, err := c.rawElementsOf(ctx, c.socket, s)
+		if err == nil {
+			s.Elements, err = elementsOf(s, raw)
+		}
+		if err != nil {
 			return c.Read(ctx) // somebody was faster, or something is there that a full dump describes better
 		}
+		d.table.Sets = append(d.table.Sets, s)
 	}
 	after, err := c.Generation(ctx)
-	if err != nil || after != generation {
+	if err != nil || !c.owns && after != generation {
 		return c.Read(ctx)
 	}
 	state := before
 	state.Generation, state.Table.Sets = after, d.table.Sets
 	return state, nil
-}
-
-// onlyElements tells whether a change touches nothing but elements of sets.
-func onlyElements(change ruleset.Change) bool {
-	change.AddElements, change.DeleteElements = nil, nil
-	return change.IsEmpty()
-}
-
-// touches tells whether a change adds elements to this set or deletes some.
-func touches(change ruleset.Change, set string) bool {
-	is := func(e ruleset.SetElements) bool { return e.Set.Name == set }
-	return slices.ContainsFunc(change.AddElements, is) || slices.ContainsFunc(change.DeleteElements, is)
 }
 
 // dump reads everything once.
@@ -147,48 +141,78 @@ func (c *Conn) readSets(ctx context.Context, d *tableDump) error {
 	if err != nil {
 		return fmt.Errorf("read sets: %w", err)
 	}
-	for _, r := range replies {
-		s, err := unmarshalSet(payload(r))
-		if err != nil {
+	sets := make([]readSet, len(replies))
+	for i, r := range replies {
+		if sets[i], err = unmarshalSet(payload(r)); err != nil {
 			return err
 		}
-		if err := c.readElements(ctx, d, s); err != nil {
+	}
+	elements, err := c.readAllElements(ctx, sets)
+	if err != nil {
+		return err
+	}
+	for i, s := range sets {
+		if s.anonymous {
+			for _, r := range elements[i] {
+				d.anonymous[s.set.Name] = append(d.anonymous[s.set.Name], r.key)
+			}
+			continue
+		}
+		if s.set.Elements, err = elementsOf(s.set, elements[i]); err != nil {
 			return err
 		}
+		d.table.Sets = append(d.table.Sets, s.set)
 	}
 	return nil
 }
 
-// readElements reads a set's elements, but not those that rules put there.
-func (c *Conn) readElements(ctx context.Context, d *tableDump, s readSet) error {
-	if s.set.Dynamic {
-		d.table.Sets = append(d.table.Sets, s.set)
-		return nil
+// manySets is from how many sets on a second socket pays.
+const manySets = 64
+
+// readAllElements reads the elements of sets, with two sockets where there are many: each set is a dump of its own, and most of its
+// time is the kernel's.
+func (c *Conn) readAllElements(ctx context.Context, sets []readSet) ([][]rawElement, error) {
+	out := make([][]rawElement, len(sets))
+	read := func(socket *nlsocket.Socket, from, step int) (err error) {
+		for i := from; i < len(sets) && err == nil; i += step {
+			out[i], err = c.rawElementsOf(ctx, socket, sets[i].set)
+		}
+		return err
 	}
-	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETSETELEM, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
-		ae.String(unix.NFTA_SET_ELEM_LIST_SET, s.set.Name)
-	})
+	if len(sets) < manySets {
+		return out, read(c.socket, 0, 1)
+	}
+	other := make(chan error, 1)
+	go func() { other <- read(c.second, 1, 2) }()
+	err := read(c.socket, 0, 2)
+	return out, errors.Join(err, <-other)
+}
+
+// rawElementsOf reads a set's elements, but not those that rules put there.
+func (c *Conn) rawElementsOf(ctx context.Context, socket *nlsocket.Socket, s ruleset.Set) ([]rawElement, error) {
+	if s.Dynamic {
+		return nil, nil
+	}
+	ae := newEncoder()
+	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
+	ae.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	attributes, err := ae.Encode()
 	if err != nil {
-		return fmt.Errorf("read the elements of %q: %w", s.set.Name, err)
+		return nil, err
+	}
+	replies, err := socket.Ask(ctx, c.request(unix.NFT_MSG_GETSETELEM, netlink.Dump, attributes))
+	if err != nil {
+		return nil, fmt.Errorf("read the elements of %q: %w", s.Name, err)
 	}
 	var raw []rawElement
 	for _, r := range replies {
 		part, err := unmarshalElements(payload(r))
 		if err != nil {
-			return fmt.Errorf("set %q: %w", s.set.Name, err)
+			return nil, fmt.Errorf("set %q: %w", s.Name, err)
 		}
 		raw = append(raw, part...)
 	}
-	if s.anonymous {
-		for _, r := range raw {
-			d.anonymous[s.set.Name] = append(d.anonymous[s.set.Name], r.key)
-		}
-		return nil
-	}
-	s.set.Elements, err = elementsOf(s.set, raw)
-	d.table.Sets = append(d.table.Sets, s.set)
-	return err
+	return raw, nil
 }
 
 func (c *Conn) readChains(ctx context.Context, d *tableDump) error {

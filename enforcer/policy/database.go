@@ -29,7 +29,7 @@ func (d *decoder) database(it item, p *Policy, c *claims) Database {
 	db.rules = d.rules(o, db, p)
 	d.toggles(o, &db)
 	o.close()
-	p.warnings = append(p.warnings, openRules(db, p.ranges)...)
+	db.warnings = openRules(db, p.ranges)
 	return db
 }
 
@@ -244,23 +244,29 @@ func (d *decoder) negotiation(o *object, db Database, at func(string) (int, stri
 func openRules(db Database, ranges []ManagedRange) []Warning {
 	var out []Warning
 	for _, r := range db.rules {
-		networks := []netip.Prefix{r.CIDR}
-		what := "the rule " + r.CIDR.String()
-		if r.Range != "" {
-			what = "the managed range " + r.Range
-			i := slices.IndexFunc(ranges, func(m ManagedRange) bool { return m.Name == r.Range })
-			if i < 0 {
-				continue // refused already
+		if r.Range == "" {
+			if lettingInAll(r.CIDR) {
+				out = append(out, openWarning(db, "the rule "+r.CIDR.String(), r.CIDR))
 			}
-			networks = ranges[i].Networks
+			continue
 		}
-		for _, n := range networks {
-			if n.IsValid() && n.Bits() == 0 {
-				out = append(out, Warning{Database: db.name, Text: fmt.Sprintf("%s of database %s lets in every %s source", what, db.name, familyName(n))})
+		i := slices.IndexFunc(ranges, func(m ManagedRange) bool { return m.Name == r.Range })
+		if i < 0 {
+			continue // refused already
+		}
+		for _, n := range ranges[i].Networks {
+			if lettingInAll(n) {
+				out = append(out, openWarning(db, "the managed range "+r.Range, n))
 			}
 		}
 	}
 	return out
+}
+
+func lettingInAll(n netip.Prefix) bool { return n.IsValid() && n.Bits() == 0 }
+
+func openWarning(db Database, what string, n netip.Prefix) Warning {
+	return Warning{Database: db.name, Text: fmt.Sprintf("%s of database %s lets in every %s source", what, db.name, familyName(n))}
 }
 
 func familyName(p netip.Prefix) string {

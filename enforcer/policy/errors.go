@@ -35,6 +35,8 @@ type Error struct {
 	Hint   string // a way out; may be empty
 	// Rule is one of the Err... values above for a refusal; nil for a malformed document.
 	Rule error
+
+	cutOff bool // the document ends too early
 }
 
 // Error returns "name:line:column: path: reason; hint".
@@ -61,4 +63,10 @@ func (e *Error) Unwrap() []error {
 		return nil
 	}
 	return []error{ErrRefused, e.Rule}
+}
+
+// IsCutOff tells whether an error is about a document that ends too early: more of it may be to come.
+func IsCutOff(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.cutOff
 }

@@ -13,17 +13,25 @@ const version = "1"
 // Parse reads one policy document (docs/DRIVERS.md, section 4). name stands for the document in errors. Every error is
 // an *Error; errors.Is(err, ErrRefused) tells a refusal by a rule from a malformed document. On error the Policy is nil.
 func Parse(name string, data []byte) (*Policy, error) {
-	doc := document{name: name, data: data}
+	p, _, err := parse(document{name: name, data: data})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// parse returns the policy with the value that it was read from.
+func parse(doc document) (*Policy, value, error) {
 	root, failed := doc.read()
 	if failed != nil {
-		return nil, failed
+		return nil, value{}, failed
 	}
 	d := &decoder{document: doc}
 	p := d.policy(item{value: root})
 	if d.err != nil {
-		return nil, d.err
+		return nil, value{}, d.err
 	}
-	return p, nil
+	return p, root, nil
 }
 
 func (d *decoder) policy(root item) *Policy {
@@ -159,4 +167,12 @@ func (c *claims) take(it item, key claimKey, mine claim) {
 	case taken && other.tls != mine.tls:
 		c.d.fail(it.offset, it.path, fmt.Sprintf("%v speaks tls %q here and %q at %s", key.addr, mine.tls, other.tls, other.path), "one port speaks one way")
 	}
+}
+
+// CheckSyntax tells whether data is JSON as Parse takes it, whatever it says. The error is an *Error.
+func CheckSyntax(name string, data []byte) error {
+	if _, err := (document{name: name, data: data}).read(); err != nil {
+		return err
+	}
+	return nil
 }

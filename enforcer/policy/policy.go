@@ -87,7 +87,6 @@ type Policy struct {
 	region     Region
 	ranges     []ManagedRange
 	databases  []Database
-	warnings   []Warning
 }
 
 // Interface is one interface of the point.
@@ -156,6 +155,7 @@ type Database struct {
 	internetAccessible bool
 	rules              []Rule
 	keepUnknown        bool
+	warnings           []Warning
 }
 
 // Warning is something that the user should know though it is allowed.
@@ -193,7 +193,13 @@ func (p *Policy) ManagedRanges() []ManagedRange {
 func (p *Policy) Databases() []Database { return slices.Clone(p.databases) }
 
 // Warnings returns what users should be told, in document order (SPEC D-11).
-func (p *Policy) Warnings() []Warning { return slices.Clone(p.warnings) }
+func (p *Policy) Warnings() []Warning {
+	var out []Warning
+	for _, db := range p.databases {
+		out = append(out, db.warnings...)
+	}
+	return out
+}
 
 // Name returns the database's name, unique at its point.
 func (d Database) Name() string { return d.name }

@@ -1,13 +1,17 @@
 package policy_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer/policy"
@@ -333,4 +337,83 @@ func TestPeeringNeedsItsZone(t *testing.T) {
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, "databases[0].endpoints[1]", e.Path)
 	require.NotEmpty(t, e.Hint)
+}
+
+// TestSchemaAgrees: what the parser takes fits the schema, and what does not fit the schema is refused by the parser.
+func TestSchemaAgrees(t *testing.T) {
+	raw, err := jsonschema.UnmarshalJSON(bytes.NewReader(policy.Schema()))
+	require.NoError(t, err)
+	c := jsonschema.NewCompiler()
+	require.NoError(t, c.AddResource("policy.schema.json", raw))
+	schema, err := c.Compile("policy.schema.json")
+	require.NoError(t, err)
+	fits := func(text string) bool {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+		return err == nil && schema.Validate(v) == nil
+	}
+	for name, text := range map[string]string{
+		"dedicated": sample, "shared": sharedSample, "thirty rules": edit(t, sample, sampleRules, rules(30)),
+		"both toggles": edit(t, sharedSample, `"engine"`, `"internet_accessibility": true, "force_tls": true, "engine"`),
+	} {
+		parse(t, text)
+		require.True(t, fits(text), name)
+	}
+	for name, text := range map[string]string{
+		"unknown member": edit(t, sharedSample, `"engine"`, `"engin": 1, "engine"`),
+		"member missing": edit(t, sharedSample, `"engine": "mysql",`, ""),
+		"version":        edit(t, sharedSample, `"version": 1`, `"version": 2`),
+		"port 0":         edit(t, sharedSample, `"port": 3306, "family"`, `"port": 0, "family"`),
+		"no such model":  edit(t, sample, `"model": "dedicated"}`, `"model": "Dedicated"}`),
+		"null":           edit(t, sample, `"force_tls": false`, `"force_tls": null`),
+		"rule 31":        edit(t, sample, sampleRules, rules(31)),
+		"no nodes":       edit(t, sharedSample, `[{"name": "blog-1", "here": true, "addresses": ["192.0.2.10"], "ports": [{"port": 3306, "tls": "in-band"}]}]`, "[]"),
+		"not an object":  "[]", "a brace in a name": edit(t, sharedSample, `"blog"`, `"bl}og"`),
+	} {
+		_, err := policy.Parse("p", []byte(text))
+		require.Error(t, err, name)
+		require.False(t, fits(text), name)
+	}
+}
+
+// TestHugeAndTwisted: bad input of any size ends soon, with its place, and takes no more than a good document would.
+func TestHugeAndTwisted(t *testing.T) {
+	many := func(n int) string {
+		out := make([]string, n)
+		for i := range out {
+			out[i] = strings.Replace(databaseOf(fmt.Sprint("d", i), 1, ""), "203.0.113.1", fmt.Sprintf("203.%d.%d.1", i/250, i%250), 1)
+			out[i] = strings.Replace(out[i], "10.0.0.1", fmt.Sprintf("10.%d.%d.1", i/250, i%250), 1)
+		}
+		return pointOf(out...)
+	}
+	huge := many(10000)
+	began := time.Now()
+	p := parse(t, huge)
+	require.Len(t, p.Databases(), 10000)
+	good := time.Since(began)
+	for name, tt := range map[string]struct{ text, at, reason string }{
+		"100 MB":             {strings.Repeat(" ", 100<<20), "p:", "more than 64 MiB"},
+		"deep":               {strings.Repeat("[", 1<<20), "p:1:", "exceeded max depth"},
+		"deep objects":       {strings.Repeat(`{"a":`, 1000) + "1" + strings.Repeat("}", 1000), "p:1:", "nested more than 32 deep"},
+		"half written":       {huge[:len(huge)/2], "p:", "cut off"},
+		"a NUL far inside":   {huge[:len(huge)-100] + "\x00" + huge[len(huge)-99:], "p:", "NUL"},
+		"a name twice, last": {strings.TrimSuffix(huge, "]}") + `], "version": 1}`, "p:", "twice"},
+		"a database twice":   {strings.TrimSuffix(huge, "]}") + "," + databaseOf("d0", 1, "") + "]}", "p:", "is there twice"},
+		"many names":         {`{"version": 1, ` + strings.Repeat(`"a": 1, "b": 1, `, 1<<18) + `"c": 1}`, "p:1:", "twice"},
+		"a long string":      {`{"version": "` + strings.Repeat("x", 8<<20) + `"}`, "p:1:", "a string where a number belongs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			began := time.Now()
+			p, err := policy.Parse("p", []byte(tt.text))
+			took := time.Since(began)
+			runtime.ReadMemStats(&after)
+			require.Nil(t, p)
+			require.ErrorContains(t, err, tt.reason)
+			require.True(t, strings.HasPrefix(err.Error(), tt.at), err)
+			require.Less(t, len(err.Error()), 1000)
+			require.Less(t, took, 10*good+time.Second)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(512<<20))
+		})
+	}
 }

@@ -16,7 +16,8 @@ import (
 type Kernel interface {
 	// Read returns the table together with the generation at which it stood like that.
 	Read(ctx context.Context) (nft.State, error)
-	// ReadAfter is Read after a successful commit of this change on this state; it may leave out what cannot have changed.
+	// ReadAfter is Read after a successful commit of this change on this state; it may leave out what cannot have changed. With
+	// the zero State all is read from the kernel.
 	ReadAfter(ctx context.Context, before nft.State, change ruleset.Change) (nft.State, error)
 	// Commit applies a change, all or nothing, unless the generation has passed.
 	Commit(ctx context.Context, change ruleset.Change, generation uint32) error
@@ -29,6 +30,11 @@ type Kernel interface {
 // maxAttempts bounds how often somebody else's commits may come in between. Each takes the other side longer than it
 // takes us to try again.
 const maxAttempts = 32
+
+// maxReadings bounds how often a table is read that seems to be other than what was written. While the kernel resizes a hash
+// table, which it does some time after elements came in, a dump of several parts may leave elements out: each part counts
+// anew from the beginning how many to skip (net/netfilter/nft_set_hash.c: nft_rhash_walk).
+const maxReadings = 8
 
 var (
 	// ErrContended: others kept changing the ruleset. Nothing of the change is in force.
@@ -75,6 +81,7 @@ func (r Reconciler) now() time.Time {
 // still is, as far as the kernel could be asked.
 func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, error) {
 	var receipt Receipt
+	readings := 0 // since the last write
 	state, err := r.Kernel.Read(ctx)
 	for {
 		if err != nil {
@@ -85,6 +92,10 @@ func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, err
 			return receipt, nil
 		}
 		if receipt.written != 0 && state.Generation == receipt.written {
+			if readings++; readings < maxReadings {
+				state, err = r.Kernel.ReadAfter(ctx, nft.State{}, receipt.Change)
+				continue
+			}
 			return Receipt{}, fmt.Errorf("%w: generation %d", ErrNotInForce, state.Generation)
 		}
 		if receipt.Attempts == maxAttempts {
@@ -93,6 +104,7 @@ func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, err
 		if err := r.write(ctx, state, want, &receipt); err != nil {
 			return Receipt{}, err
 		}
+		readings = 0
 		if receipt.written != 0 {
 			state, err = r.Kernel.ReadAfter(ctx, state, receipt.Change)
 		} else { // a generation more may be anybody's
@@ -123,6 +135,45 @@ func (r Reconciler) write(ctx context.Context, state nft.State, want ruleset.Tab
 		return ctx.Err()
 	}
 	return err
+}
+
+// ErrOutdated: the state that a change was computed from has passed. Nothing of the change is in force.
+var ErrOutdated = errors.New("the ruleset has changed since it was read")
+
+// Patch writes one change of elements to a state that is known, and reads back what it touched. An error other than ErrOutdated
+// leaves open what is in force: Apply tells.
+func (r Reconciler) Patch(ctx context.Context, state nft.State, change ruleset.Change) (Receipt, error) {
+	if change.IsEmpty() {
+		return Receipt{Generation: state.Generation, ReadAt: r.now()}, nil
+	}
+	want, ok := state.Table.Patched(change)
+	if !ok {
+		return Receipt{}, fmt.Errorf("%w: the change does not fit it", ErrOutdated)
+	}
+	receipt := Receipt{Attempts: 1, Before: state.Table, Change: change}
+	err := r.Kernel.Commit(ctx, change, state.Generation)
+	receipt.InForceAt = r.now()
+	if errors.Is(err, nft.ErrGeneration) {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrOutdated, err)
+	}
+	if err != nil {
+		return Receipt{}, err
+	}
+	after, err := r.Kernel.ReadAfter(ctx, state, change)
+	if err != nil {
+		return Receipt{}, err
+	}
+	var have []ruleset.Set
+	for _, s := range after.Table.Sets {
+		if change.Touches(s.Name) {
+			have = append(have, s)
+		}
+	}
+	if after.Foreign != nil || !ruleset.SameSets(have, want) {
+		return Receipt{}, fmt.Errorf("%w: generation %d", ErrNotInForce, after.Generation)
+	}
+	receipt.Generation, receipt.ReadAt = after.Generation, r.now()
+	return receipt, nil
 }
 
 // Remove takes the table out of the kernel. It is no error if there is none.

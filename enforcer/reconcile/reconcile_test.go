@@ -214,3 +214,60 @@ func TestSuccessMeansInForce(t *testing.T) {
 		}
 	})
 }
+
+// TestADumpThatLeavesElementsOut is read again before anybody is told that the kernel holds something else.
+func TestADumpThatLeavesElementsOut(t *testing.T) {
+	k := &reconciletest.Kernel{Short: 3}
+	receipt, err := reconciler(k).Apply(t.Context(), table(1, 2))
+	require.NoError(t, err)
+	require.Equal(t, 1, receipt.Attempts)
+	require.Equal(t, 1, k.Commits)
+	k = &reconciletest.Kernel{Short: 100}
+	_, err = reconciler(k).Apply(t.Context(), table(1, 2))
+	require.ErrorIs(t, err, reconcile.ErrNotInForce)
+}
+
+// TestPatch writes one change and nothing else, and believes only what it reads back.
+func TestPatch(t *testing.T) {
+	installed := func() *reconciletest.Kernel {
+		k := &reconciletest.Kernel{}
+		_, err := reconciler(k).Apply(t.Context(), table(1))
+		require.NoError(t, err)
+		return k
+	}
+	k := installed()
+	receipt, err := reconciler(k).Patch(t.Context(), k.State, ruleset.Diff(table(1), table(2)))
+	require.NoError(t, err)
+	requireHolds(t, k, table(2))
+	require.Equal(t, uint32(2), receipt.Generation)
+	require.True(t, receipt.ReadAt.After(receipt.InForceAt))
+
+	for _, tt := range []struct {
+		name   string
+		spoil  func(*reconciletest.Kernel)
+		change ruleset.Change
+		want   error
+	}{
+		{"somebody was faster", func(k *reconciletest.Kernel) { k.Disturb = (*reconciletest.Kernel).Bump }, ruleset.Diff(table(1), table(2)), reconcile.ErrOutdated},
+		{"of another state", func(*reconciletest.Kernel) {}, ruleset.Diff(table(2), table(3)), reconcile.ErrOutdated},
+		{"more than elements", func(*reconciletest.Kernel) {}, ruleset.Diff(ruleset.Table{}, table(3)), reconcile.ErrOutdated},
+		{"without effect", func(k *reconciletest.Kernel) { k.Ignore = true }, ruleset.Diff(table(1), table(2)), reconcile.ErrNotInForce},
+		{"lost", func(k *reconciletest.Kernel) { k.Lose = nft.ErrUnknownOutcome }, ruleset.Diff(table(1), table(2)), nft.ErrUnknownOutcome},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := installed()
+			before := k.State
+			tt.spoil(k)
+			_, err := reconciler(k).Patch(t.Context(), before, tt.change)
+			require.ErrorIs(t, err, tt.want)
+			if errors.Is(tt.want, reconcile.ErrOutdated) {
+				requireHolds(t, k, table(1))
+			}
+		})
+	}
+	k = installed()
+	receipt, err = reconciler(k).Patch(t.Context(), k.State, ruleset.Change{})
+	require.NoError(t, err)
+	require.Equal(t, 1, k.Commits, "nothing was to be written")
+	require.Equal(t, k.State.Generation, receipt.Generation)
+}

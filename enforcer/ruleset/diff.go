@@ -81,6 +81,9 @@ func (d *differ) elements() {
 		if h.Dynamic {
 			continue
 		}
+		if d.same(h) {
+			continue
+		}
 		// A set that goes needs no deletions, except that a verdict map holds on to the chains it names.
 		var keep map[Key]Element
 		if !d.replacedSets[h.Name] {
@@ -102,6 +105,9 @@ func (d *differ) elements() {
 		}
 		var there map[Key]Element
 		if h, ok := d.have.sets[w.Name]; ok && !d.replacedSets[w.Name] {
+			if d.same(h) {
+				continue
+			}
 			there = elementsByKey(h)
 		}
 		fresh := elementsWhere(w, func(e Element) bool {
@@ -112,6 +118,12 @@ func (d *differ) elements() {
 			d.change.AddElements = append(d.change.AddElements, SetElements{Set: w.Spec(), Elements: fresh})
 		}
 	}
+}
+
+// same tells whether a set stays and has the wanted elements in the wanted order, which is that of most sets, and takes no map to
+// see.
+func (d *differ) same(h Set) bool {
+	return len(d.replacedChains) == 0 && !d.replacedSets[h.Name] && slices.EqualFunc(h.Elements, d.want.sets[h.Name].Elements, equalElement)
 }
 
 // rules compares chain by chain. A chain that is deleted is flushed first, because its rules may name others that go.

@@ -22,6 +22,8 @@ type Kernel struct {
 	LoseBefore bool
 	// Ignore makes commits succeed without effect, but for the generation.
 	Ignore bool
+	// Short makes this many readings after a commit leave the elements of all sets out, as a dump may.
+	Short int
 	// Commits counts the commits that were applied.
 	Commits int
 }
@@ -31,7 +33,16 @@ func (k *Kernel) Read(ctx context.Context) (nft.State, error) { return k.State, 
 
 // ReadAfter returns the state.
 func (k *Kernel) ReadAfter(ctx context.Context, _ nft.State, _ ruleset.Change) (nft.State, error) {
-	return k.Read(ctx)
+	if k.Short == 0 {
+		return k.Read(ctx)
+	}
+	k.Short--
+	short := k.State
+	short.Table.Sets = slices.Clone(short.Table.Sets)
+	for i := range short.Table.Sets {
+		short.Table.Sets[i].Elements = nil
+	}
+	return short, ctx.Err()
 }
 
 // Commit applies a change.

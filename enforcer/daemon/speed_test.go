@@ -1,0 +1,117 @@
+package daemon_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"drawbridge/enforcer/daemon"
+	"drawbridge/sim/netns"
+	"drawbridge/sim/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// gateway is the policy of a gateway with n databases of 30 rules each; the last rule of the chosen one is given.
+func gateway(tb testing.TB, n, chosen int, last string) []byte {
+	tb.Helper()
+	type m = map[string]any
+	var databases []m
+	for i := range n {
+		var rules []m
+		for r := range 29 {
+			rules = append(rules, m{"type": "custom_range", "cidr": fmt.Sprintf("198.51.%d.%d/32", i%250, 2*r)})
+		}
+		cidr := "198.18.0.0/24"
+		if i == chosen {
+			cidr = last
+		}
+		node := fmt.Sprintf("10.%d.%d.1", 100+i/250, i%250)
+		databases = append(databases, m{
+			"name": fmt.Sprint("db", i), "model": "dedicated", "engine": "postgresql",
+			"endpoints": []m{{"kind": "public-rw", "address": fmt.Sprintf("203.%d.%d.1", i/250, i%250), "port": 5432, "family": "ipv4", "tls": "in-band",
+				"dnat": m{"address": node, "port": 5432}}},
+			"nodes":          []m{{"name": fmt.Sprint("n", i), "here": true, "addresses": []string{node}, "ports": []m{{"port": 5432, "tls": "in-band"}}}},
+			"firewall_rules": append(rules, m{"type": "custom_range", "cidr": cidr}),
+		})
+	}
+	document, err := json.Marshal(m{"version": 1, "point": m{"name": "gw", "model": "dedicated"},
+		"region": m{"name": "r", "networks": []string{"10.10.0.0/16"}}, "managed_ranges": m{}, "databases": databases})
+	require.NoError(tb, err)
+	return document
+}
+
+// running is a daemon in a namespace of its own, inside this process.
+type running struct {
+	tb      testing.TB
+	ns      *netns.Handle
+	options daemon.Options
+	applied chan daemon.Status
+	stop    func()
+}
+
+func start(tb testing.TB, ns *netns.Handle, options daemon.Options) *running {
+	tb.Helper()
+	r := &running{tb: tb, ns: ns, options: options, applied: make(chan daemon.Status, 1<<16)}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	options.Ready = func() { close(ready) }
+	options.Applied = func(s daemon.Status) { r.applied <- s }
+	go func() { ended <- ns.Do(func() error { return daemon.Run(ctx, options) }) }()
+	r.stop = func() {
+		cancel()
+		require.NoError(tb, <-ended)
+	}
+	select {
+	case <-ready:
+	case err := <-ended:
+		cancel()
+		require.NoError(tb, err)
+	}
+	return r
+}
+
+// put renames a document into the place of the policy, and says when.
+func (r *running) put(document []byte) time.Time {
+	r.tb.Helper()
+	next := r.options.Policy + ".new"
+	require.NoError(r.tb, os.WriteFile(next, document, 0o600))
+	at := time.Now()
+	require.NoError(r.tb, os.Rename(next, r.options.Policy))
+	return at
+}
+
+// BenchmarkChange is one rule changed at databases of 30 rules each: from the rename of the policy's file to its being in force, which
+// is when the kernel had answered, and to its having been read back.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			ns, dir := netnstest.New(b), b.TempDir()
+			documents := [][]byte{gateway(b, n, n/2, "198.18.0.0/24"), gateway(b, n, n/2, "198.18.1.0/24")}
+			policy := filepath.Join(dir, "policy.json")
+			require.NoError(b, os.WriteFile(policy, documents[0], 0o600))
+			r := start(b, ns, daemon.Options{Policy: policy, Snapshots: daemon.Snapshots{Dir: filepath.Join(dir, "state")}})
+			<-r.applied
+			var inForce, readBack []time.Duration
+			for i := 1; b.Loop(); i++ {
+				at := r.put(documents[i%2])
+				s := <-r.applied
+				require.Equal(b, 1, s.Receipt.Changed.ElementsAdded)
+				inForce, readBack = append(inForce, s.Receipt.InForceAt.Sub(at)), append(readBack, s.Receipt.ReadAt.Sub(at))
+			}
+			r.stop()
+			for name, d := range map[string][]time.Duration{"in-force": inForce, "read-back": readBack} {
+				slices.Sort(d)
+				b.ReportMetric(float64(d[len(d)/2].Microseconds())/1000, name+"-p50-ms")
+				b.ReportMetric(float64(d[len(d)*99/100].Microseconds())/1000, name+"-p99-ms")
+			}
+		})
+	}
+}
