@@ -76,6 +76,7 @@ var internalImports = map[string][]string{
 	"enforcer/addrset":  {},
 	"enforcer/reach":    {"enforcer/addrset", "enforcer/ruleset"},
 	"enforcer/intent":   {"enforcer/addrset", "enforcer/policy"},
+	"enforcer/proof":    {"enforcer/addrset", "enforcer/intent", "enforcer/policy", "enforcer/reach", "enforcer/ruleset"},
 	"enforcer/compile":  {"topology/flow", "enforcer/policy", "enforcer/ruleset"},
 	"enforcer/nft":      {"enforcer/ruleset", "enforcer/nlsocket"},
 	"enforcer/nlsocket": {},

@@ -12,20 +12,16 @@ import (
 type Interval struct{ First, Last netip.Addr }
 
 // Set is a set of addresses; the zero value is empty. It is immutable.
-type Set struct{ intervals []Interval }
+type Set struct{ v4, v6 spans }
 
-// First and last addresses of the families.
-var (
-	all4 = Interval{First: netip.IPv4Unspecified(), Last: netip.AddrFrom4([4]byte{255, 255, 255, 255})}
-	all6 = Interval{First: netip.IPv6Unspecified(), Last: LastOf(netip.PrefixFrom(netip.IPv6Unspecified(), 0))}
-)
+var all4, all6 = Set{v4: spans{{number{}, last4}}}, Set{v6: spans{{number{}, last6}}}
 
 // All is every address of a family.
 func All(is4 bool) Set {
 	if is4 {
-		return Set{[]Interval{all4}}
+		return all4
 	}
-	return Set{[]Interval{all6}}
+	return all6
 }
 
 // LastOf is the last address of a network.
@@ -40,35 +36,18 @@ func LastOf(p netip.Prefix) netip.Addr {
 
 // Of is the union of intervals, in any order. One that is not an interval counts for nothing.
 func Of(intervals ...Interval) Set {
-	sorted := slices.DeleteFunc(slices.Clone(intervals), func(i Interval) bool {
-		return !i.First.IsValid() || i.First.Is4() != i.Last.Is4() || i.Last.Less(i.First)
-	})
-	slices.SortFunc(sorted, func(a, b Interval) int { return a.First.Compare(b.First) })
-	return Set{merged(sorted)}
-}
-
-// merged joins what overlaps or touches, in a list that is sorted by first address.
-func merged(sorted []Interval) []Interval {
-	var out []Interval
-	for _, next := range sorted {
-		if n := len(out); n > 0 && touches(out[n-1], next) {
-			if out[n-1].Last.Less(next.Last) {
-				out[n-1].Last = next.Last
-			}
+	var s Set
+	for _, i := range intervals {
+		if !i.First.IsValid() || i.First.Is4() != i.Last.Is4() || i.Last.Less(i.First) {
 			continue
 		}
-		out = append(out, next)
+		if i.First.Is4() {
+			s.v4 = append(s.v4, span{numberOf(i.First), numberOf(i.Last)})
+		} else {
+			s.v6 = append(s.v6, span{numberOf(i.First), numberOf(i.Last)})
+		}
 	}
-	return out
-}
-
-// touches tells whether next, which does not begin before i, overlaps i or follows it without a gap.
-func touches(i, next Interval) bool {
-	if i.First.Is4() != next.First.Is4() {
-		return false
-	}
-	after := i.Last.Next() // not valid behind the last address of the family
-	return !after.IsValid() || next.First.Compare(after) <= 0
+	return Set{s.v4.canonical(), s.v6.canonical()}
 }
 
 // Prefixes is the union of networks.
@@ -90,109 +69,53 @@ func Addrs(addresses ...netip.Addr) Set {
 }
 
 // IsEmpty tells whether nothing is in the set.
-func (s Set) IsEmpty() bool { return len(s.intervals) == 0 }
+func (s Set) IsEmpty() bool { return len(s.v4)+len(s.v6) == 0 }
 
-// Intervals returns the intervals in ascending order.
-func (s Set) Intervals() []Interval { return slices.Clone(s.intervals) }
+// Intervals returns the intervals in ascending order, IPv4 first.
+func (s Set) Intervals() []Interval {
+	out := make([]Interval, 0, len(s.v4)+len(s.v6))
+	for _, i := range s.v4 {
+		out = append(out, Interval{i.first.addr4(), i.last.addr4()})
+	}
+	for _, i := range s.v6 {
+		out = append(out, Interval{i.first.addr6(), i.last.addr6()})
+	}
+	return out
+}
 
-// Len is the number of intervals.
-func (s Set) Len() int { return len(s.intervals) }
+// One returns the address of a set that holds just one.
+func (s Set) One() (a netip.Addr, ok bool) {
+	switch {
+	case len(s.v4) == 1 && len(s.v6) == 0 && s.v4[0].first == s.v4[0].last:
+		return s.v4[0].first.addr4(), true
+	case len(s.v6) == 1 && len(s.v4) == 0 && s.v6[0].first == s.v6[0].last:
+		return s.v6[0].first.addr6(), true
+	}
+	return netip.Addr{}, false
+}
 
 // Equal tells whether both sets hold the same addresses.
-func (s Set) Equal(t Set) bool { return slices.Equal(s.intervals, t.intervals) }
+func (s Set) Equal(t Set) bool { return slices.Equal(s.v4, t.v4) && slices.Equal(s.v6, t.v6) }
+
+// Same tells whether both are the same value, without looking at what they hold: false says nothing.
+func (s Set) Same(t Set) bool { return s.v4.same(t.v4) && s.v6.same(t.v6) }
 
 // Contains tells whether an address is in the set.
 func (s Set) Contains(a netip.Addr) bool {
-	i, found := slices.BinarySearchFunc(s.intervals, a, func(i Interval, a netip.Addr) int { return i.First.Compare(a) })
-	return found || i > 0 && !s.intervals[i-1].Last.Less(a) && s.intervals[i-1].First.Is4() == a.Is4()
+	if a.Is4() {
+		return s.v4.contains(numberOf(a))
+	}
+	return a.IsValid() && s.v6.contains(numberOf(a))
 }
 
 // Union is what is in either set.
-func (s Set) Union(t Set) Set {
-	switch {
-	case len(s.intervals) == 0:
-		return t
-	case len(t.intervals) == 0 || s.same(t):
-		return s
-	}
-	both := make([]Interval, 0, len(s.intervals)+len(t.intervals))
-	a, b := s.intervals, t.intervals
-	for len(a) > 0 && len(b) > 0 {
-		if b[0].First.Less(a[0].First) {
-			a, b = b, a
-		}
-		both, a = append(both, a[0]), a[1:]
-	}
-	return Set{merged(append(append(both, a...), b...))}
-}
-
-// same tells whether both are one list, without looking at it.
-func (s Set) same(t Set) bool {
-	return len(s.intervals) == len(t.intervals) && len(s.intervals) > 0 && &s.intervals[0] == &t.intervals[0]
-}
+func (s Set) Union(t Set) Set { return Set{s.v4.union(t.v4), s.v6.union(t.v6)} }
 
 // Intersect is what is in both sets.
-func (s Set) Intersect(t Set) Set {
-	if s.same(t) {
-		return s
-	}
-	var out []Interval
-	a, b := s.intervals, t.intervals
-	for len(a) > 0 && len(b) > 0 {
-		first, last := a[0].First, a[0].Last
-		if first.Less(b[0].First) {
-			first = b[0].First
-		}
-		if b[0].Last.Less(last) {
-			last = b[0].Last
-		}
-		if !last.Less(first) {
-			out = append(out, Interval{first, last})
-		}
-		if a[0].Last.Less(b[0].Last) {
-			a = a[1:]
-		} else {
-			b = b[1:]
-		}
-	}
-	return Set{out}
-}
+func (s Set) Intersect(t Set) Set { return Set{s.v4.intersect(t.v4), s.v6.intersect(t.v6)} }
 
 // Minus is what is in s and not in t.
-func (s Set) Minus(t Set) Set {
-	if len(t.intervals) == 0 || len(s.intervals) == 0 {
-		return s
-	}
-	if s.same(t) {
-		return Set{}
-	}
-	var out []Interval
-	gone := t.intervals
-	for _, i := range s.intervals {
-		for len(gone) > 0 && gone[0].Last.Less(i.First) {
-			gone = gone[1:]
-		}
-		rest := i
-		for _, g := range gone {
-			if rest.Last.Less(g.First) {
-				break
-			}
-			if rest.First.Less(g.First) {
-				out = append(out, Interval{rest.First, g.First.Prev()})
-			}
-			next := g.Last.Next()
-			if !next.IsValid() || rest.Last.Less(next) || next.Is4() != rest.Last.Is4() {
-				rest = Interval{}
-				break
-			}
-			rest.First = next
-		}
-		if rest.First.IsValid() {
-			out = append(out, rest)
-		}
-	}
-	return Set{out}
-}
+func (s Set) Minus(t Set) Set { return Set{s.v4.minus(t.v4), s.v6.minus(t.v6)} }
 
 // String writes an interval as an address, as the network that it is, or as first-last.
 func (i Interval) String() string {
@@ -207,17 +130,17 @@ func (i Interval) String() string {
 	return i.First.String() + "-" + i.Last.String()
 }
 
+// MarshalText writes an interval as String does.
+func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
 // String lists the intervals; "none" for the empty set.
 func (s Set) String() string {
 	if s.IsEmpty() {
 		return "none"
 	}
-	words := make([]string, len(s.intervals))
-	for n, i := range s.intervals {
-		words[n] = i.String()
+	var words []string
+	for _, i := range s.Intervals() {
+		words = append(words, i.String())
 	}
 	return strings.Join(words, ", ")
 }
-
-// MarshalText writes an interval as String does.
-func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }

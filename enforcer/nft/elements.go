@@ -24,6 +24,7 @@ type rawElement struct {
 	comment string
 	expires time.Duration // what is left of timeout
 	packets uint64        // of the element's counter
+	counted bool          // it has a counter
 }
 
 // rawElements translates elements of a set to what the kernel keeps.
@@ -193,9 +194,13 @@ func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
 		if err != nil {
 			return err
 		}
-		if c, ok := op.(*expr.Counter); ok {
-			r.packets = c.Packets
+		c, ok := op.(*expr.Counter)
+		if !ok {
+			return foreign("an element with an expression that decides: %T", op)
 		}
+		r.packets, r.counted = c.Packets, true
+	case elemAttrExpressions:
+		return foreign("an element with several expressions")
 	case unix.NFTA_SET_ELEM_USERDATA:
 		r.comment = commentOf(ad.Bytes(), byte(userdata.NFTNL_UDATA_SET_ELEM_COMMENT))
 	}
@@ -271,6 +276,9 @@ func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
 	key, err := unpadKey(s.Key, r.key)
 	if err != nil {
 		return ruleset.Element{}, fmt.Errorf("set %q: %w", s.Name, err)
+	}
+	if r.counted && !s.Counter {
+		return ruleset.Element{}, foreign("set %q: an element with a counter of its own", s.Name)
 	}
 	e := ruleset.Element{Key: key, Timeout: r.timeout, Comment: r.comment}
 	if s.Verdicts != (r.verdict != nil) {

@@ -189,9 +189,9 @@ func (p *Packet) key(fields []ruleset.Field, in flow) (string, certainty) {
 		case unknown:
 			anything = true
 		case client:
-			one := in.clients.Intervals()
-			several = several || len(one) != 1 || one[0].First != one[0].Last
-			v.bytes = one[0].First.AsSlice()
+			one, ok := in.clients.One()
+			several = several || !ok
+			v.bytes = one.AsSlice()
 		}
 		out.Write(v.bytes)
 	}

@@ -18,12 +18,18 @@ type Machine struct {
 	chains map[string]ruleset.Chain
 	bases  map[ruleset.Hook][]string // by priority
 	index  map[lookup]map[string][]entry
+
+	footprints map[string][]ruleset.FieldKind // by chain: what it looks at
+	memo       map[string]remembered
 }
 
 // New prepares a table. It is an error if a rule names a chain or set that is not there, or if jumps go round in circles
 // or nest too deep: the kernel takes no such table.
 func New(t ruleset.Table) (*Machine, error) {
-	m := &Machine{sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[lookup]map[string][]entry{}}
+	m := &Machine{
+		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[lookup]map[string][]entry{},
+		footprints: map[string][]ruleset.FieldKind{}, memo: map[string]remembered{},
+	}
 	for _, s := range t.Sets {
 		m.sets[s.Name] = s
 	}

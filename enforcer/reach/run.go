@@ -38,8 +38,8 @@ func (r *walk) end(v ruleset.Verdict, f flow) {
 	r.dropped = r.dropped.Union(f.clients)
 }
 
-// chain sends packets through a chain and returns those that come back: they fell off its end, or a rule returned them.
-func (r *walk) chain(name string, in flow) flow {
+// rules sends packets through a chain's rules.
+func (r *walk) rules(name string, in flow) flow {
 	var returned flow
 	for i, rule := range r.machine.chains[name].Rules {
 		if in.isEmpty() {
@@ -162,10 +162,11 @@ func (s *step) statement(statement ruleset.Statement, in flow) (yes, no flow) {
 	case ruleset.SetTCPFlags:
 		in.flags = cell{true, exactly([]byte{statement.Flags})}
 	case ruleset.ResetTCPOption:
-		in.option = cell{true, value{}}
-		if s.packet.Memory != nil || s.isAbsent(ruleset.TCPOptionMPTCP, in) {
-			in.option = cell{true, exactly([]byte{0})}
+		absent := value{}
+		if s.isAbsent(ruleset.TCPOptionMPTCP, in) {
+			absent = exactly([]byte{0})
 		}
+		in.option = cell{true, absent}
 	case ruleset.NoTrack:
 		in.state = cell{true, exactly(binary.NativeEndian.AppendUint32(nil, ctUntracked))}
 	case ruleset.Counter, ruleset.Log, ruleset.Duplicate:

@@ -137,15 +137,20 @@ func (d *differ) rules(have, want Table) {
 
 // namesReplaced reports whether a rule names a set or chain that goes.
 func (d *differ) namesReplaced(rules []Rule) bool {
+	maps := func(fields ...Field) bool {
+		return slices.ContainsFunc(fields, func(f Field) bool { return d.replacedSets[f.Map] })
+	}
 	return slices.ContainsFunc(rules, func(r Rule) bool {
 		return slices.ContainsFunc(r.Statements, func(s Statement) bool {
 			switch s := s.(type) {
 			case InSet:
-				return d.replacedSets[s.Set]
+				return d.replacedSets[s.Set] || maps(s.Key...)
 			case VerdictMap:
-				return d.replacedSets[s.Map]
+				return d.replacedSets[s.Map] || maps(s.Key...)
 			case Dynset:
-				return d.replacedSets[s.Set]
+				return d.replacedSets[s.Set] || maps(s.Data) || maps(s.Key...)
+			case SetTCPAckSeq:
+				return maps(s.From)
 			case Verdict:
 				return d.replacedChains[s.Chain]
 			}
@@ -212,7 +217,7 @@ func equalStatement(a, b Statement) bool {
 		return ok && x.Map == y.Map && slices.Equal(x.Key, y.Key)
 	case Dynset:
 		y, ok := b.(Dynset)
-		return ok && x.Op == y.Op && x.Set == y.Set && x.Timeout == y.Timeout && slices.Equal(x.Key, y.Key)
+		return ok && x.Op == y.Op && x.Set == y.Set && x.Timeout == y.Timeout && x.Data == y.Data && x.Over == y.Over && slices.Equal(x.Key, y.Key)
 	}
 	return a == b // of different types: false; a's own type is comparable
 }
