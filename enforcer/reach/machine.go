@@ -128,17 +128,18 @@ func (o Outcome) Certain() addrset.Set { return o.Accept.Minus(o.Drop).Minus(o.R
 
 // Step is a rule that packets met and that did not end before its last statement.
 type Step struct {
-	Chain string
+	Chain string `json:"chain"`
 	// Rule is the index in the chain; -1: the end of a base chain, where its policy decides.
-	Rule int
+	Rule int `json:"rule"`
 	// Text is the rule, or the policy, in nft(8) syntax, and Comment the rule's.
-	Text, Comment string
+	Text    string `json:"text"`
+	Comment string `json:"comment,omitempty"`
 	// Elements are the elements of sets and maps that were found, in nft(8) syntax.
-	Elements []string
+	Elements []string `json:"elements,omitempty"`
 	// Verdict is what the rule said; "" if packets go on with the next one.
-	Verdict string
+	Verdict string `json:"verdict,omitempty"`
 	// Maybe: whether the rule matches depends on what is not known.
-	Maybe bool
+	Maybe bool `json:"maybe,omitempty"`
 }
 
 // Run sends packets of these clients through the base chains of the hook, in their order: accepting ends one base chain,
