@@ -54,6 +54,7 @@ func TestAnOperatorAsks(t *testing.T) {
 		{"no such database", "explain --from 198.51.100.3 --to basket", exitUsage, []string{"!known are orders"}},
 		{"no address", "explain --from office --to orders", exitUsage, []string{"!--from"}},
 		{"both", "explain --from 198.51.100.3 --to orders --tls --plain", exitUsage, []string{"!choose one"}},
+		{"as a file", "export --policy " + file, exitOK, []string{"SHA-256", "table ip6 drawbridge {"}},
 		{"reset", "reset", exitOK, nil},
 		{"gone", "verify", exitNotConformant, []string{"missing"}},
 	} {

@@ -280,7 +280,12 @@ func (r *readSet) finish() error {
 	return nil
 }
 
+// dataTypeOf is the type behind a number of nft(8). Only nft reads it, and where it has loaded a table itself, a sequence number or a
+// ct id is an integer to it: with the length of a mark, which is checked against that of the whole key, it is the same.
 func dataTypeOf(magic uint32) (ruleset.DataType, nftables.SetDatatype, bool) {
+	if magic == nftables.TypeInteger.GetNFTMagic() {
+		return ruleset.TypeMark, nftables.TypeMark, true
+	}
 	for kind, t := range dataTypes {
 		if t.GetNFTMagic() == magic {
 			return kind, t, true

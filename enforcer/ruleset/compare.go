@@ -111,7 +111,8 @@ func (c *comparison) chain(have, want Chain) {
 
 // rules names the rules in which the middles of two chains differ; at is where the middle begins.
 func (c *comparison) rules(object string, at int, have, want []Rule) {
-	extra, missing := without(have, want), without(want, have)
+	extra := without(have, want, equalRule)
+	missing := without(want, have, func(w, h Rule) bool { return equalRule(h, w) })
 	for _, r := range extra {
 		c.add(object, "%s is not wanted", PrintRule(r))
 	}
@@ -124,10 +125,10 @@ func (c *comparison) rules(object string, at int, have, want []Rule) {
 }
 
 // without returns the rules that are in a more often than in b.
-func without(a, b []Rule) (rest []Rule) {
+func without(a, b []Rule, equal func(a, b Rule) bool) (rest []Rule) {
 	left := slices.Clone(b)
 	for _, r := range a {
-		if i := slices.IndexFunc(left, func(x Rule) bool { return equalRule(r, x) }); i >= 0 {
+		if i := slices.IndexFunc(left, func(x Rule) bool { return equal(r, x) }); i >= 0 {
 			left = slices.Delete(left, i, i+1)
 			continue
 		}
@@ -135,5 +136,3 @@ func without(a, b []Rule) (rest []Rule) {
 	}
 	return rest
 }
-
-func equalRule(a, b Rule) bool { return slices.EqualFunc(a.Statements, b.Statements, equalStatement) }

@@ -196,9 +196,7 @@ func equalChainSpec(a, b Chain) bool {
 	return a.Name == b.Name && a.Hook == b.Hook && a.Priority == b.Priority && a.Policy == b.Policy
 }
 
-func equalRules(a, b []Rule) bool {
-	return slices.EqualFunc(a, b, func(x, y Rule) bool { return slices.EqualFunc(x.Statements, y.Statements, equalStatement) })
-}
+func equalRules(have, want []Rule) bool { return slices.EqualFunc(have, want, equalRule) }
 
 // equalStatement compares the kinds that hold slices by content; the others are comparable as they are.
 func equalStatement(a, b Statement) bool {

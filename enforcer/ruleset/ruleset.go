@@ -255,8 +255,7 @@ type Log struct {
 // ResetTCPOption overwrites a TCP option with NOPs (nft: reset tcp option).
 type ResetTCPOption struct{ Kind uint8 }
 
-// SetTCPFlags overwrites the TCP flags, and with them the data offset in the same word, since a checksum is summed up of
-// words: it is for segments without options, such as resets that this host makes.
+// SetTCPFlags overwrites the TCP flags (RFC 9293 section 3.1), and mends the checksum. The data offset stays.
 type SetTCPFlags struct{ Flags byte }
 
 // SetTCPAckSeq overwrites the acknowledgement number with the value of a field, which must be looked up in a map, or with 0.
