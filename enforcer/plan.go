@@ -10,6 +10,7 @@ import (
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
+	"drawbridge/enforcer/intent"
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/ruleset"
@@ -23,6 +24,11 @@ type Plan struct {
 	Commands []string `json:"commands,omitempty"`
 	// Repair says what is wrong with the table that stands, which would be replaced as a whole; empty otherwise.
 	Repair string `json:"repair,omitempty"`
+	// Settings says in words what would change about databases besides who reaches them.
+	Settings []string `json:"settings,omitempty"`
+	// Access says who would gain access and who would lose it, over the whole address space: of the rules that stand and of
+	// the policy. Of a table that was tampered with it is not known.
+	Access []AccessChange `json:"access,omitempty"`
 	// Cut are the connections that stand now and would be ended, by database and client.
 	Cut []Doomed `json:"cut,omitempty"`
 	// Kept counts the protected connections that would go on.
@@ -80,6 +86,13 @@ func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan,
 	}
 	for _, w := range p.Warnings() {
 		plan.Warnings = append(plan.Warnings, w.Text)
+	}
+	before := compile.InventoryOf(state.Table)
+	plan.Settings = settings(before, compile.InventoryOf(want))
+	if state.Foreign == nil {
+		if plan.Access, err = accessChanges(state.Table, before, intent.Of(p, options.Compile.WithoutGate)); err != nil {
+			return Plan{}, err
+		}
 	}
 	j := newJudge(p, mark, change.CreateTable || state.Foreign != nil)
 	live, err := cut.List(ctx, j.Protects, p.Model() == policy.Dedicated)

@@ -44,7 +44,9 @@ func TestAnOperatorAsks(t *testing.T) {
 	}{
 		{"nothing yet", "verify --policy " + file, exitNotConformant, []string{"table inet drawbridge", "NOT PROVEN"}},
 		{"nothing to explain", "explain --from 198.51.100.3 --to orders", exitNotConformant, []string{"!nothing is in force"}},
+		{"a plan", "plan", exitOK, []string{"database orders would be protected", "orders at 203.0.113.1:5432, by any interface: 0.0.0.0-198.51.99.255, 198.51.100.16-255.255.255.255 would lose access"}},
 		{"apply", "apply", exitOK, []string{"in_force_at"}},
+		{"a plan of nothing", "plan", exitOK, []string{"nothing would change"}},
 		{"proven", "verify", exitOK, []string{"PROVEN: what is in force is standard input", "not compared", "expected"}},
 		{"proven, for programs", "verify --json", exitOK, []string{`"proven": true`}},
 		{"let in", "explain --from 198.51.100.3 --to orders --policy " + file, exitOK, []string{"kernel: a SYN from the client: PASS", "custom4_orders { 198.51.100.0/28 }", "ALLOWED: rule 1, custom range 198.51.100.0/28 (office)"}},

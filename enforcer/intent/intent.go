@@ -350,5 +350,17 @@ func (i *Point) unnamed() string {
 	}
 }
 
+// InterfaceWords names an interface of Interfaces for people, with its zone.
+func (i *Point) InterfaceWords(iface string) string {
+	switch z := i.zones[iface]; {
+	case len(i.zones) == 0:
+		return "any interface"
+	case z == "":
+		return "any other interface"
+	default:
+		return fmt.Sprintf("%s (%s)", iface, z)
+	}
+}
+
 // Zone is what the policy says of an interface; "" if nothing.
 func (i *Point) Zone(iface string) policy.Zone { return i.zones[iface] }
