@@ -84,7 +84,7 @@ func Explain(ctx context.Context, q Query, document []byte, options Options) (al
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		e.point = intent.Of(p, blind)
+		e.point = intent.Of(p, intent.Options{Blind: blind, Now: options.Clock()})
 	}
 	targets, err := e.targets()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
+	"time"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/policy"
@@ -23,7 +24,7 @@ func Export(document []byte, options Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	main, err := options.Compile.Compile(p)
+	main, err := options.table(p)
 	if err != nil {
 		return "", err
 	}
@@ -31,6 +32,9 @@ func Export(document []byte, options Options) (string, error) {
 	fmt.Fprintf(&b, "#!/usr/sbin/nft -f\n# The policy of point %s, %s point with %d databases, written by drawbridge enforce export.\n", p.Point(), p.Model(), len(p.Databases()))
 	fmt.Fprintf(&b, "# From %s, SHA-256 %x.\n", oneLine(options.Name), sha256.Sum256(document))
 	fmt.Fprintf(&b, "# The bits %#08x of the conntrack mark hold what connections speak. Loading this replaces the tables below.\n", options.Compile.MarkMask)
+	if !nextExpiry(p, options.Clock()).IsZero() {
+		fmt.Fprintf(&b, "# It has rules that expire: what they have left to live was counted from %s, and counts from when it is loaded.\n", options.Clock().UTC().Format(time.RFC3339))
+	}
 	for _, t := range append([]ruleset.Table{main}, mark.Endings()...) {
 		fmt.Fprintf(&b, "\ntable %[1]s %[2]s\ndelete table %[1]s %[2]s\n%[3]s", t.Family, t.Name, ruleset.Print(t))
 	}

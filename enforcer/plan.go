@@ -66,7 +66,7 @@ func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan,
 	if err != nil {
 		return Plan{}, err
 	}
-	want, err := options.Compile.Compile(p)
+	want, err := options.table(p)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -84,17 +84,15 @@ func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan,
 	if state.Foreign != nil {
 		plan.Repair = state.Foreign.Error()
 	}
-	for _, w := range p.Warnings() {
-		plan.Warnings = append(plan.Warnings, w.Text)
-	}
+	plan.Warnings = warnings(p, options.Clock())
 	before := compile.InventoryOf(state.Table)
 	plan.Settings = settings(before, compile.InventoryOf(want))
 	if state.Foreign == nil {
-		if plan.Access, err = accessChanges(state.Table, before, intent.Of(p, options.Compile.WithoutGate)); err != nil {
+		if plan.Access, err = accessChanges(state.Table, before, intent.Of(p, intent.Options{Blind: options.Compile.WithoutGate, Now: options.Clock()})); err != nil {
 			return Plan{}, err
 		}
 	}
-	j := newJudge(p, mark, change.CreateTable || state.Foreign != nil)
+	j := newJudge(p, mark, change.CreateTable || state.Foreign != nil, options.Clock())
 	live, err := cut.List(ctx, j.Protects, p.Model() == policy.Dedicated)
 	plan.Cut, plan.Kept = j.doomed(live)
 	return plan, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
@@ -21,6 +22,7 @@ type Session struct {
 	main    *remembering
 	endings []*remembering
 	policy  *policy.Policy // the last that came into force; nil: none did
+	expires time.Time      // when the next of its rules does; zero: never
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -107,7 +109,7 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 }
 
 func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receipt, err error) {
-	want, err := s.options.Compile.Compile(p)
+	want, err := s.options.table(p)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -118,6 +120,7 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 	defer func() { err = errors.Join(err, blind) }()
 	s.policy = p
 	receipt = newReceipt(done, p, s.options.Clock())
+	s.expires = nextExpiry(p, s.options.Clock())
 	warnings, err := s.applyEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
 	if err != nil {
@@ -127,7 +130,7 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 		return receipt, nil
 	}
 	fresh := done.Change.CreateTable || done.Repaired != nil || blind != nil
-	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
+	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh, s.options.Clock()), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
 	}
@@ -158,6 +161,7 @@ type remembering struct {
 	*nft.Conn
 	last  nft.State
 	known bool
+	at    time.Time       // when last was read: lifetimes run from there
 	wrote map[uint32]bool // generations that came of a commit here
 }
 
@@ -178,7 +182,7 @@ func (r *remembering) committed(before uint32, err error) error {
 func (r *remembering) forget() { r.known = false }
 
 func (r *remembering) remember(s nft.State, err error) (nft.State, error) {
-	r.last, r.known = s, err == nil && s.Foreign == nil && s.Exists
+	r.last, r.at, r.known = s, time.Now(), err == nil && s.Foreign == nil && s.Exists
 	return s, err
 }
 
@@ -194,7 +198,9 @@ func (r *remembering) Read(ctx context.Context) (nft.State, error) {
 	}
 	if generation == r.last.Generation || r.Owns() {
 		r.last.Generation = generation
-		return r.last, nil
+		state := r.last
+		state.Table = state.Table.Aged(time.Since(r.at))
+		return state, nil
 	}
 	return r.remember(r.Conn.Read(ctx))
 }

@@ -69,7 +69,7 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 		return v, err
 	}
 	options.Compile.WithoutGate = v.Blind
-	want, err := options.Compile.Compile(p)
+	want, err := options.table(p)
 	if err != nil {
 		return v, err
 	}
@@ -79,7 +79,7 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 	}
 	v.Generation, v.State = state.Generation, remembered(want)
 	if readable := v.objects(state, want); readable {
-		if err := v.access(state.Table, intent.Of(p, v.Blind)); err != nil {
+		if err := v.access(state.Table, intent.Of(p, intent.Options{Blind: v.Blind, Now: options.Clock()})); err != nil {
 			return v, err
 		}
 	}

@@ -20,7 +20,7 @@ func BenchmarkProof(b *testing.B) {
 	table, err := compile.Compile(p)
 	require.NoError(b, err)
 	for b.Loop() {
-		report, err := proof.Check(table, intent.Of(p, false))
+		report, err := proof.Check(table, intent.Of(p, intent.Options{Blind: false}))
 		require.NoError(b, err)
 		require.Empty(b, report.Differences)
 		b.ReportMetric(float64(report.Questions), "sets")

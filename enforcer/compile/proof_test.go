@@ -24,7 +24,7 @@ func TestTheTableIsThePolicy(t *testing.T) {
 		blind := rapid.Bool().Draw(t, "blind")
 		table, err := compile.Options{WithoutGate: blind}.Compile(p)
 		require.NoError(t, err)
-		report, err := proof.Check(table, intent.Of(p, blind))
+		report, err := proof.Check(table, intent.Of(p, intent.Options{Blind: blind}))
 		require.NoError(t, err)
 		require.Empty(t, report.Differences)
 		require.Positive(t, report.Questions)

@@ -40,6 +40,11 @@ func (i *Point) Explain(from netip.Addr, iface string, to netip.AddrPort, says S
 			break
 		}
 	}
+	for _, g := range j.Expired {
+		if !v.Allowed && g.Sources.Contains(from) {
+			v.Why = g.Why + ", has expired"
+		}
+	}
 	if !v.Allowed {
 		v.Nearest = nearest(j.Grants, from)
 		return v

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"drawbridge/enforcer/addrset"
 	"drawbridge/enforcer/policy"
@@ -25,6 +26,7 @@ type Point struct {
 	ports    map[netip.AddrPort]port
 	here     map[netip.Addr]address
 	blind    bool
+	now      time.Time
 	// Sources that are servers': endpoints only, and nodes as well.
 	endpoints, servers addrset.Set
 }
@@ -43,11 +45,19 @@ type address struct {
 	endpoint, node bool
 }
 
-// Of reads a policy. blind: nobody can tell TLS from plaintext there, so that what needs TLS is closed.
-func Of(p *policy.Policy, blind bool) *Point {
+// Options are what a policy does not say.
+type Options struct {
+	// Blind: nobody can tell TLS from plaintext there, so that what needs TLS is closed.
+	Blind bool
+	// Now is the time at which rules that expire are looked at.
+	Now time.Time
+}
+
+// Of reads a policy.
+func Of(p *policy.Policy, o Options) *Point {
 	i := &Point{
 		model: p.Model(), zones: map[string]policy.Zone{}, region: p.Region(), regional: addrset.Prefixes(p.Region().Networks...),
-		ranges: map[string]addrset.Set{}, ports: map[netip.AddrPort]port{}, here: map[netip.Addr]address{}, blind: blind,
+		ranges: map[string]addrset.Set{}, ports: map[netip.AddrPort]port{}, here: map[netip.Addr]address{}, blind: o.Blind, now: o.Now,
 	}
 	for _, f := range p.Interfaces() {
 		i.zones[f.Name] = f.Zone
@@ -109,6 +119,8 @@ type Judgement struct {
 	// Judged: the policy has a say there. Otherwise everybody passes.
 	Judged bool
 	Grants []Grant
+	// Expired are rules that let in nobody any more.
+	Expired []Grant
 	// Default is what holds for sources that no grant covers.
 	Default string
 	// Forged are sources that no packet from outside can have, whoever is let in.
@@ -202,6 +214,10 @@ func (i *Point) endpoint(j *Judgement, at port, iface string) {
 		j.Default = fmt.Sprintf("%s has no rules: nobody reaches it (D-03)", db.Name())
 	}
 	for n, r := range db.Rules() {
+		if !r.InForce(i.now) {
+			j.Expired = append(j.Expired, Grant{Sources: i.rule(r).Intersect(anyone(to)), Why: RuleName(n, r)})
+			continue
+		}
 		j.Grants = append(j.Grants, Grant{Sources: i.rule(r).Intersect(anyone(to)), Why: RuleName(n, r)})
 	}
 }
@@ -222,6 +238,9 @@ func RuleName(index int, r policy.Rule) string {
 	}
 	if r.Label != "" {
 		what += fmt.Sprintf(" (%s)", r.Label)
+	}
+	if !r.Expires.IsZero() {
+		what += ", until " + r.Expires.UTC().Format(time.RFC3339)
 	}
 	return fmt.Sprintf("rule %d, %s", index+1, what)
 }

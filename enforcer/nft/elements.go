@@ -280,7 +280,7 @@ func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
 	if r.counted && !s.Counter {
 		return ruleset.Element{}, foreign("set %q: an element with a counter of its own", s.Name)
 	}
-	e := ruleset.Element{Key: key, Timeout: r.timeout, Comment: r.comment}
+	e := ruleset.Element{Key: key, Timeout: r.left(), Comment: r.comment}
 	if s.Verdicts != (r.verdict != nil) {
 		return e, foreign("set %q: an element of the wrong sort", s.Name)
 	}
@@ -290,6 +290,14 @@ func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
 		}
 	}
 	return e, nil
+}
+
+// left is how long an element has to live, in whole seconds, rounded up as it was written; 0: for ever.
+func (r rawElement) left() time.Duration {
+	if r.timeout == 0 {
+		return 0
+	}
+	return max((r.expires + time.Second - 1).Truncate(time.Second), time.Second)
 }
 
 // rangeEnd is the last key of the range that starts at raw[i].

@@ -8,6 +8,7 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // MaxRules is the greatest number of firewall rules of one database (SPEC D-12).
@@ -142,7 +143,12 @@ type Rule struct {
 	CIDR  netip.Prefix // custom_range; masked
 	Range string       // managed_range: the name of a ManagedRange of the same policy
 	Label string
+	// Expires is when the rule ends by itself; the zero value: never.
+	Expires time.Time
 }
+
+// InForce tells whether a rule has not expired at a time.
+func (r Rule) InForce(now time.Time) bool { return r.Expires.IsZero() || r.Expires.After(now) }
 
 // Database is one database with its defaults filled in. The zero value is reachable from nowhere.
 type Database struct {

@@ -80,7 +80,7 @@ func TestWhatDiffersIsNamed(t *testing.T) {
 			table, err := compile.Compile(p)
 			require.NoError(t, err)
 			tt.spoil(t, &table)
-			report, err := proof.Check(table, intent.Of(p, false))
+			report, err := proof.Check(table, intent.Of(p, intent.Options{Blind: false}))
 			require.NoError(t, err)
 			require.Greater(t, report.Questions, 50)
 			var found []string

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Diff returns the least change that turns have into want. The zero Table as have means that there is no table yet.
@@ -179,7 +180,14 @@ func elementsWhere(s Set, chosen func(Element) bool) []Element {
 	return out
 }
 
+// TimeoutTolerance is by how much the lifetimes of two elements may differ that are the same: what is left of one is whole
+// seconds on both sides, and reading takes its time.
+const TimeoutTolerance = 2 * time.Second
+
 func equalElement(a, b Element) bool {
+	if a.Timeout > 0 && b.Timeout > 0 && (a.Timeout-b.Timeout).Abs() <= TimeoutTolerance {
+		a.Timeout = b.Timeout
+	}
 	a.Comment, b.Comment = "", ""
 	return a == b
 }
