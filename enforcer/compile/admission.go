@@ -119,7 +119,8 @@ func (c *compiler) admitted(f family, w way) []ruleset.Rule {
 			rules = append(rules, because("only over the peering (D-14)", endpoint(setPeering+f.suffix), notIn(setZonePeering, w.iface), goTo(w.denial())))
 		}
 		for _, r := range c.ranges {
-			rules = append(rules, rule(endpoint(setUsers(f, r.Name)), in(setRange(f, r.Name), w.client), accept))
+			// In this order, since an element counts whoever finds it: only the range's own clients get to the endpoint.
+			rules = append(rules, rule(in(setRange(f, r.Name), w.client), endpoint(setUsers(f, r.Name)), accept))
 		}
 		rules = append(rules, rule(ruleset.VerdictMap{Key: fields(w.addr, w.port), Map: w.peering + f.suffix}))
 	}

@@ -78,7 +78,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 		for _, db := range p.Databases() {
 			for _, f := range families {
 				custom := f.rangeSet(setCustom(f, db.Name()))
-				custom.HasTimeout = true
+				custom.HasTimeout, custom.Counter = true, true // each rule's packets, see Coverage
 				c.declare(custom)
 			}
 		}
@@ -105,7 +105,7 @@ func (c *compiler) declareAdmission(f family) {
 	for _, r := range c.ranges {
 		c.declare(f.rangeSet(setRange(f, r.Name)))
 		users := f.endpointSet(setUsers(f, r.Name))
-		users.HasTimeout = true
+		users.HasTimeout, users.Counter = true, true
 		c.declare(users)
 	}
 }
