@@ -75,6 +75,7 @@ var internalImports = map[string][]string{
 	"enforcer/policy":   {"topology/flow"},
 	"enforcer/addrset":  {},
 	"enforcer/reach":    {"enforcer/addrset", "enforcer/ruleset"},
+	"enforcer/denied":   {"enforcer/nlsocket"},
 	"enforcer/intent":   {"enforcer/addrset", "enforcer/policy"},
 	"enforcer/proof":    {"enforcer/addrset", "enforcer/intent", "enforcer/policy", "enforcer/reach", "enforcer/ruleset"},
 	"enforcer/compile":  {"topology/flow", "enforcer/policy", "enforcer/ruleset"},

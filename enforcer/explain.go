@@ -76,15 +76,14 @@ func Explain(ctx context.Context, q Query, document []byte, options Options) (al
 	}
 	e := explainer{table: state.Table, inventory: compile.InventoryOf(state.Table), query: q}
 	if document != nil {
-		blind, err := isBlind(ctx, kernel)
-		if err != nil {
+		if options, err = options.within(ctx, kernel); err != nil {
 			return nil, err
 		}
 		p, err := policy.Parse(options.Name, document)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		e.point = intent.Of(p, intent.Options{Blind: blind, Now: options.Clock()})
+		e.point = intent.Of(p, intent.Options{Blind: options.Compile.WithoutGate, Now: options.Clock()})
 	}
 	targets, err := e.targets()
 	if err != nil {

@@ -66,15 +66,18 @@ func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan,
 	if err != nil {
 		return Plan{}, err
 	}
-	want, err := options.table(p)
-	if err != nil {
-		return Plan{}, err
-	}
-	kernel, err := nft.Open(want.Name)
+	kernel, err := nft.Open(compile.TableName)
 	if err != nil {
 		return Plan{}, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
+	if options, err = options.within(ctx, kernel); err != nil {
+		return Plan{}, err
+	}
+	want, err := options.table(p)
+	if err != nil {
+		return Plan{}, err
+	}
 	state, err := kernel.Read(ctx)
 	if err != nil {
 		return Plan{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"drawbridge/enforcer/compile"
@@ -22,6 +23,7 @@ type Session struct {
 	main    *remembering
 	endings []*remembering
 	policy  *policy.Policy // the last that came into force; nil: none did
+	probed  bool           // whether the kernel was asked for nflog
 	expires time.Time      // when the next of its rules does; zero: never
 }
 
@@ -109,6 +111,10 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 }
 
 func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receipt, err error) {
+	silent, err := s.lacksLog(ctx)
+	if err != nil {
+		return Receipt{}, err
+	}
 	want, err := s.options.table(p)
 	if err != nil {
 		return Receipt{}, err
@@ -121,6 +127,9 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 	s.policy = p
 	receipt = newReceipt(done, p, s.options.Clock())
 	s.expires = nextExpiry(p, s.options.Clock())
+	if silent {
+		receipt.Warnings = append(receipt.Warnings, "who is denied is not told: this kernel lacks: "+string(nft.LogGroup))
+	}
 	warnings, err := s.applyEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
 	if err != nil {
@@ -138,6 +147,22 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (receipt Receip
 		receipt.ConnectionsEndedAt = s.options.Clock()
 	}
 	return receipt, nil
+}
+
+// lacksLog asks the kernel once whether it can tell who is denied; a table without that admits and denies the same.
+func (s *Session) lacksLog(ctx context.Context) (silent bool, err error) {
+	if !s.probed {
+		missing := s.options.lacking
+		if len(missing) == 0 {
+			if missing, err = s.main.Missing(ctx); err != nil {
+				return false, err
+			}
+		}
+		s.options.Compile.WithoutLog = s.options.Compile.WithoutLog || slices.Contains(missing, nft.LogGroup)
+		s.options.lacking = slices.DeleteFunc(slices.Clone(s.options.lacking), func(f nft.Feature) bool { return f == nft.LogGroup })
+		s.probed = true
+	}
+	return s.options.Compile.WithoutLog, nil
 }
 
 // applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"drawbridge/enforcer/compile"
@@ -65,10 +64,10 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 		return v, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	if v.Blind, err = isBlind(ctx, kernel); err != nil {
+	if options, err = options.within(ctx, kernel); err != nil {
 		return v, err
 	}
-	options.Compile.WithoutGate = v.Blind
+	v.Blind = options.Compile.WithoutGate
 	want, err := options.table(p)
 	if err != nil {
 		return v, err
@@ -90,11 +89,20 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 	return v, nil
 }
 
-// isBlind tells whether this kernel lacks what tells TLS from plaintext.
-func isBlind(ctx context.Context, kernel *nft.Conn) (bool, error) {
+// within are the options with what this kernel can do: whether it can tell TLS from plaintext, and whether it can tell who is
+// denied.
+func (o Options) within(ctx context.Context, kernel *nft.Conn) (Options, error) {
 	missing, err := kernel.Missing(ctx)
-	missing = slices.DeleteFunc(missing, func(f nft.Feature) bool { return f == nft.OwnedTable })
-	return len(missing) > 0, err
+	for _, f := range missing {
+		switch f {
+		case nft.OwnedTable:
+		case nft.LogGroup:
+			o.Compile.WithoutLog = true
+		default:
+			o.Compile.WithoutGate = true
+		}
+	}
+	return o, err
 }
 
 // remembered are the sets that rules fill.

@@ -58,6 +58,7 @@ func TestAnOperatorAsks(t *testing.T) {
 		{"both", "explain --from 198.51.100.3 --to orders --tls --plain", exitUsage, []string{"!choose one"}},
 		{"as a file", "export --policy " + file, exitOK, []string{"SHA-256", "table ip6 drawbridge {"}},
 		{"hits", "hits --policy " + file, exitOK, []string{"DATABASE", "rule 1, custom range 198.51.100.0/28 (office)"}},
+		{"nobody denied", "denied --over 50ms", exitOK, []string{"nobody was denied", "!listening for 50ms"}},
 		{"reset", "reset", exitOK, nil},
 		{"gone", "verify", exitNotConformant, []string{"missing"}},
 	} {

@@ -52,10 +52,10 @@ func (c *compiler) admission() {
 		rules = append(rules, c.admitted(f, inbound(f))...)
 		c.regular(chainAdmission+f.suffix, append(rules, rule(goTo(chainDenied)))...)
 	}
-	c.regular(chainDenied,
-		rule(ruleset.Counter{}),
+	denied := append([]ruleset.Rule{rule(ruleset.Counter{})}, c.tell(DeniedNoRule)...)
+	c.regular(chainDenied, append(denied,
 		because("the client of a revoked connection learns of it (X-04)", flags(syn, 0), ruleset.Reject{TCPReset: true}),
-		rule(drop))
+		rule(drop))...)
 }
 
 // fragments drops TCP fragments to the addresses of servers. Reassembly comes first, at priority -400, in every

@@ -52,6 +52,8 @@ type Options struct {
 	Budget uint64
 	// Now is the time from which rules that expire have so long to live. A policy that has such rules needs it.
 	Now time.Time
+	// WithoutLog leaves out what tells who was denied, for a kernel that has no nflog.
+	WithoutLog bool
 	// WithoutGate leaves out what tells TLS from plaintext, for a kernel that cannot. Databases with Force TLS on are then
 	// closed as a whole, and so is traffic between nodes, which always needs TLS (SPEC C-03).
 	WithoutGate bool
@@ -80,6 +82,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	}
 	c := compiler{
 		now:       o.Now,
+		silent:    o.WithoutLog,
 		builder:   newBuilder(),
 		mark:      mark,
 		dedicated: p.Model() != policy.Shared,
@@ -118,6 +121,7 @@ type compiler struct {
 	budget    uint64
 	blind     bool // there is no gate
 	now       time.Time
+	silent    bool // nobody is told who was denied
 }
 
 // baseChain is a base chain that lets pass what its rules do not mention.

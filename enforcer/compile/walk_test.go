@@ -188,7 +188,7 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 				}
 				p.ack = binary.BigEndian.Uint32(v)
 			}
-		case ruleset.Counter, ruleset.ResetTCPOption:
+		case ruleset.Counter, ruleset.ResetTCPOption, ruleset.Log, ruleset.Limit: // a limit that is never reached
 		default:
 			if !w.matches(s, p) {
 				return verdict{}, false
