@@ -81,8 +81,8 @@ func (c *compiler) pieces(db policy.Database, f family) []piece {
 	return out
 }
 
-// covered says what covers an address where a piece begins; not ok if nothing does. The piece reaches to where the first of
-// its covers ends.
+// covered says what covers an address where a piece begins; not ok if nothing does. The piece reaches to the next cut, and
+// where there is none to the last address of the family.
 func covered(first netip.Addr, covers []piece) (p piece, ok bool) {
 	for _, c := range covers {
 		if first.Less(c.first) || c.last.Less(first) {
@@ -94,9 +94,6 @@ func covered(first netip.Addr, covers []piece) (p piece, ok bool) {
 		}
 		p.rules |= c.rules
 		p.left = longer(p.left, c.left)
-		if c.last.Less(p.last) {
-			p.last = c.last
-		}
 	}
 	return p, ok
 }

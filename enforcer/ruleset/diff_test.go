@@ -305,3 +305,24 @@ func TestWhatNFTPutsInFront(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatADynsetDoes: its limit and its value are part of it, and a map that is replaced takes the rules along that look
+// fields up in it.
+func TestWhatADynsetDoes(t *testing.T) {
+	table := func(size uint32, s ruleset.Statement) ruleset.Table {
+		return ruleset.Table{Family: ruleset.FamilyINET, Name: "t",
+			Sets:   []ruleset.Set{{Name: "m", Key: []ruleset.DataType{ruleset.TypeMark}, Data: ruleset.TypeMark, Dynamic: true, Size: size}},
+			Chains: []ruleset.Chain{{Name: "c", Rules: []ruleset.Rule{{Statements: []ruleset.Statement{s}}}}}}
+	}
+	update := func(data ruleset.FieldKind, rate uint64) ruleset.Statement {
+		return ruleset.Dynset{Op: ruleset.UpdateElement, Set: "m", Key: []ruleset.Field{ruleset.F(ruleset.CTID)}, Data: ruleset.F(data), Over: ruleset.Limit{Rate: rate}}
+	}
+	have := table(1, update(ruleset.TCPSeq, 5))
+	require.True(t, ruleset.Diff(have, table(1, update(ruleset.TCPSeq, 5))).IsEmpty())
+	for _, want := range []ruleset.Table{table(1, update(ruleset.TCPSeq, 6)), table(1, update(ruleset.TCPAckSeq, 5))} {
+		require.Equal(t, []string{"c"}, ruleset.Diff(have, want).FlushChains)
+		require.Len(t, ruleset.Compare(have, want), 2)
+	}
+	mapped := ruleset.SetTCPAckSeq{From: ruleset.Field{Kind: ruleset.CTID, Map: "m"}}
+	require.Equal(t, []string{"c"}, ruleset.Diff(table(1, mapped), table(2, mapped)).FlushChains)
+}
