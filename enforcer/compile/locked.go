@@ -197,7 +197,8 @@ func (c *compiler) locked() {
 		rule(statements(payload, db.at(), db.renew(db.sent), db.refresh(), goTo(chainInPlace))...),
 		because("it ends without a word", anyFlag(fin|rst), db.at(),
 			db.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPSeq), back),
-		because("the client has completed the TCP handshake", statements(db.at(), db.renew(requestTimeout))...))
+		// Not where a request went: what says so expires, and a lock that outlived it would take other bytes for the repetition.
+		because("the client has completed the TCP handshake", statements(db.at(), notIn(setRequested, ruleset.CTID, ruleset.TCPSeq), db.renew(requestTimeout))...))
 	c.regular(chainAnswer,
 		because("repeated, while a first segment is on its way", synAck, db.waits(), tentative, accept),
 		because("the endpoint's budget is used up", families[0].is(), synAck, c.overBudget(families[0]), back),

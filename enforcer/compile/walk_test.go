@@ -42,10 +42,11 @@ type walker struct {
 	dynamic map[string]map[string][]byte // by set and key: a map's value
 	mark    uint32                       // of the one connection
 	steps   int
+	renewed map[string]int // by set: how often an element was added or renewed
 }
 
 func walk(t ruleset.Table) *walker {
-	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}}
+	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}, renewed: map[string]int{}}
 	for _, s := range t.Sets {
 		w.sets[s.Name], w.index[s.Name], w.dynamic[s.Name] = s, map[ruleset.Key]ruleset.Element{}, map[string][]byte{}
 		for _, e := range s.Elements {
@@ -169,6 +170,7 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 				delete(w.dynamic[s.Set], string(key))
 				continue
 			}
+			w.renewed[s.Set]++
 			if _, there := w.dynamic[s.Set][string(key)]; there {
 				continue // an update leaves the value alone
 			}
