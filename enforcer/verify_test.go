@@ -259,3 +259,24 @@ func runNFT(t *testing.T, ns *netns.Handle, path, command string) {
 	require.NoError(t, ns.Start(cmd))
 	require.NoError(t, cmd.Wait(), out.String())
 }
+
+// TestAPlantedLock is found, and those of connections are not taken for one.
+func TestAPlantedLock(t *testing.T) {
+	h := newHost(t)
+	policy := string(document(wholeRegion, `, "force_tls": true`))
+	mustApply(t, h.host, []byte(policy))
+	_, idle := h.dial(t, true)
+	require.NotNil(t, idle)
+	v := verify(t, h.host, policy)
+	require.True(t, v.Proven, "a connection that has said nothing yet has a lock: %+v", v.Objects)
+	secure, _ := h.dial(t, true)
+	require.NoError(t, say(secure))
+	require.True(t, verify(t, h.host, policy).Proven)
+	require.NotContains(t, h.nft(t, "list", "set", "inet", "drawbridge", "expected"), "0x00000005", "no such connection")
+	h.nft(t, "add element inet drawbridge expected { 5 . 7 }")
+	v = verify(t, h.host, policy)
+	require.False(t, v.Proven)
+	require.Len(t, v.Objects, 1)
+	require.Equal(t, "element of set expected of table inet drawbridge", v.Objects[0].Object)
+	require.Contains(t, v.Objects[0].What, "is no lock that the rules would have made")
+}

@@ -24,8 +24,8 @@ protected port, every other port of its addresses, every interface's zone, TCP a
 exact set of sources that the rules let pass is computed and held against the policy, read from first principles. What the
 first bytes of connections decide is compared object by object. Nothing is changed, and no packet is sent.
 
-What the kernel remembers of connections, its tallies and budgets, is state and no part of the policy: it is not compared.
-Nor are tables of others. An expression that this enforcer never writes is never taken for equal.
+What the kernel remembers of connections, its tallies and budgets, is state and no part of the policy: it is not compared,
+but a lock that the rules would not have made is named. Nor are tables of others. An expression that this enforcer never writes is never taken for equal.
 
 Exit code 0 if it is proven, 1 if something differs or cannot be proven, 3 if the kernel could not be read.`,
 		Example: `  drawbridge enforce verify --policy /etc/drawbridge/policy.json

@@ -229,3 +229,15 @@ func (c *compiler) inPlace() {
 			rule(goTo(chainTest+f.suffix)))
 	}
 }
+
+// LockSets names the sets that hold the locks, where requests went, and the connections' latest locks, in the order in which
+// they are to be read: what belongs to a lock is made before it or with it, and outlives it.
+func LockSets() [3]string { return [3]string{setExpected, setRequested, mapLatest} }
+
+// IsLock tells whether an element of the first of LockSets is one that the rules would have made, by what the other two hold:
+// a mark of freshness, a connection's latest lock, or one where a request went.
+func IsLock(key ruleset.Key, requests map[ruleset.Key]bool, latest map[ruleset.Key]string) bool {
+	half := len(key) / 2
+	connection, place := key[:half], string(key[half:])
+	return string(connection) == place || latest[connection] == place || requests[key]
+}

@@ -16,6 +16,8 @@ import (
 type Counted struct {
 	// Key is the element's key, as in ruleset.Element.
 	Key ruleset.Key
+	// Value is what a map holds for the key; nil in a set.
+	Value []byte
 	// Packets that found the element; of a dynamic set, that made or renewed it.
 	Packets uint64
 	// Timeout is the element's lifetime from its last renewal on, Expires what is left of it; both 0 if it has none.
@@ -49,7 +51,7 @@ func (c *Conn) ReadCounted(ctx context.Context, s ruleset.Set) ([]Counted, error
 			if err != nil {
 				return nil, fmt.Errorf("set %q: %w", s.Name, err)
 			}
-			out = append(out, Counted{Key: key, Packets: e.packets, Timeout: e.timeout, Expires: e.expires})
+			out = append(out, Counted{Key: key, Value: e.value, Packets: e.packets, Timeout: e.timeout, Expires: e.expires})
 		}
 	}
 	return out, nil

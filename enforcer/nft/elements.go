@@ -25,6 +25,7 @@ type rawElement struct {
 	expires time.Duration // what is left of timeout
 	packets uint64        // of the element's counter
 	counted bool          // it has a counter
+	value   []byte        // of a map
 }
 
 // rawElements translates elements of a set to what the kernel keeps.
@@ -210,7 +211,8 @@ func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
 func (r *rawElement) data(ad *netlink.AttributeDecoder) error {
 	for ad.Next() {
 		if ad.Type() != unix.NFTA_DATA_VERDICT {
-			return foreign("a map element with data")
+			r.value = ad.Bytes()
+			continue
 		}
 		r.verdict = &expr.Verdict{}
 		ad.Nested(func(ad *netlink.AttributeDecoder) error {
@@ -281,7 +283,7 @@ func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
 		return ruleset.Element{}, foreign("set %q: an element with a counter of its own", s.Name)
 	}
 	e := ruleset.Element{Key: key, Timeout: r.left(), Comment: r.comment}
-	if s.Verdicts != (r.verdict != nil) {
+	if s.Verdicts != (r.verdict != nil) || r.value != nil {
 		return e, foreign("set %q: an element of the wrong sort", s.Name)
 	}
 	if r.verdict != nil {
