@@ -25,7 +25,8 @@ exact set of sources that the rules let pass is computed and held against the po
 first bytes of connections decide is compared object by object. Nothing is changed, and no packet is sent.
 
 What the kernel remembers of connections, its tallies and budgets, is state and no part of the policy: it is not compared,
-but a lock that the rules would not have made is named. Nor are tables of others. An expression that this enforcer never writes is never taken for equal.
+but a lock that the rules would not have made is named. Tables of others are not looked at. An expression that this enforcer
+never writes is never taken for equal.
 
 Exit code 0 if it is proven, 1 if something differs or cannot be proven, 3 if the kernel could not be read.`,
 		Example: `  drawbridge enforce verify --policy /etc/drawbridge/policy.json
