@@ -56,7 +56,7 @@ func Examine(ctx context.Context, options Options) (_ []Finding, err error) {
 	if err != nil {
 		return nil, err
 	}
-	findings := slices.Concat(lackings(missing), besides(survey, options.Compile.MarkMask), settings(func(name string) (string, bool) {
+	findings := slices.Concat(lackings(missing), besides(survey, options.Compile.MarkMask), unsafeSettings(func(name string) (string, bool) {
 		text, err := os.ReadFile(filepath.Join("/proc/sys/net", name))
 		return strings.TrimSpace(string(text)), err == nil
 	}))
@@ -119,8 +119,8 @@ func place(p nft.Place) string {
 	return fmt.Sprintf("table %s %s, chain %s, rule handle %d", families[p.Family], p.Table, p.Chain, p.Handle)
 }
 
-// settings judges sysctls below net. One that cannot be read is not there.
-func settings(read func(name string) (string, bool)) (out []Finding) {
+// unsafeSettings judges sysctls below net. One that cannot be read is not there.
+func unsafeSettings(read func(name string) (string, bool)) (out []Finding) {
 	for _, s := range []struct {
 		name, bad string
 		finding   Finding

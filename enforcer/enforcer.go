@@ -63,6 +63,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// table is what a policy compiles to at this time.
+func (o Options) table(p *policy.Policy) (ruleset.Table, error) {
+	o.Compile.Now = o.Clock()
+	return o.Compile.Compile(p)
+}
+
 // Apply brings a policy into force, in the place of the one before. When it returns without error, every packet meets
 // the new rules and the connections that they no longer allow have ended. On ErrRefused and ErrUnsupported nothing has
 // changed; with ErrNotCut and ErrBlind the receipt is valid.
@@ -99,7 +105,7 @@ func enforceOrDeny(ctx context.Context, kernel *remembering, p *policy.Policy, w
 	cause := err
 	options.Compile.WithoutGate = true
 	options.lacking = nil
-	if want, err = options.Compile.Compile(p); err == nil {
+	if want, err = options.table(p); err == nil {
 		done, err = enforce(ctx, kernel, want, options)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package enforcer
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
@@ -21,6 +22,7 @@ type judge struct {
 	ports     map[netip.AddrPort]policy.Database // what nodes that are here listen on
 	pairs     map[pair]bool                      // who reaches which port of its own cluster
 	addresses map[netip.Addr]bool                // dedicated: nothing else lives there
+	now       time.Time                          // rules that have expired admit nobody
 }
 
 type endpoint struct {
@@ -33,9 +35,9 @@ type pair struct {
 	to     netip.AddrPort
 }
 
-func newJudge(p *policy.Policy, mark compile.Mark, fresh bool) *judge {
+func newJudge(p *policy.Policy, mark compile.Mark, fresh bool, now time.Time) *judge {
 	j := &judge{
-		mark: mark, fresh: fresh, region: p.Region().Networks, ranges: map[string][]netip.Prefix{},
+		now: now, mark: mark, fresh: fresh, region: p.Region().Networks, ranges: map[string][]netip.Prefix{},
 		endpoints: map[netip.AddrPort]endpoint{}, ports: map[netip.AddrPort]policy.Database{},
 		pairs: map[pair]bool{}, addresses: map[netip.Addr]bool{},
 	}
@@ -114,6 +116,9 @@ func (j *judge) admits(db policy.Database, client netip.Addr) bool {
 		return db.InternetAccessible() || covers(j.region)
 	}
 	return slices.ContainsFunc(db.Rules(), func(r policy.Rule) bool {
+		if !r.InForce(j.now) {
+			return false
+		}
 		if r.Range != "" {
 			return covers(j.ranges[r.Range])
 		}

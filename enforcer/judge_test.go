@@ -3,6 +3,7 @@ package enforcer
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -75,7 +76,7 @@ func TestJudge(t *testing.T) {
 			mark, err := compile.NewMark(compile.DefaultMarkMask)
 			require.NoError(t, err)
 			c := cut.Connection{Client: netip.AddrPortFrom(netip.MustParseAddr(tt.client), 40000), Endpoint: netip.MustParseAddrPort(tt.endpoint), Tracked: !tt.untracked, Mark: uint32(tt.class) << 20}
-			j := newJudge(p, mark, tt.fresh)
+			j := newJudge(p, mark, tt.fresh, time.Now())
 			require.Equal(t, tt.protected, j.Protects(c))
 			require.Equal(t, tt.allowed, j.Allows(c))
 		})

@@ -12,10 +12,11 @@ import (
 )
 
 // patch brings a policy into force that differs from the one in force by nothing but rules and toggles of some databases:
-// these are compiled, compared, written and read back alone, so that a change of one costs the same for a thousand. done is false
+// these are compiled, compared, written and read back alone, so that a change of one costs the same for a thousand. Where rules
+// expire it does not: what the session remembers of the table then changes by itself. done is false
 // if it left things as they were, and all of the policy must be looked at.
 func (s *Session) patch(ctx context.Context, p *policy.Policy, difference policy.Difference) (receipt Receipt, done bool, err error) {
-	if !difference.Databases || s.policy == nil || s.blind || len(s.options.lacking) > 0 {
+	if !difference.Databases || s.policy == nil || s.blind || len(s.options.lacking) > 0 || !s.expires.IsZero() || difference.Before.Timed() || difference.After.Timed() {
 		return Receipt{}, false, nil
 	}
 	change, ok := s.difference(difference)
@@ -70,11 +71,11 @@ func (s *Session) difference(d policy.Difference) (change ruleset.Change, ok boo
 	if d.After == nil {
 		return ruleset.Change{Family: ruleset.FamilyINET, Table: compile.TableName}, true
 	}
-	have, err := s.options.Compile.Compile(d.Before)
+	have, err := s.options.table(d.Before)
 	if err != nil {
 		return change, false
 	}
-	want, err := s.options.Compile.Compile(d.After)
+	want, err := s.options.table(d.After)
 	if err != nil {
 		return change, false
 	}

@@ -10,6 +10,7 @@ import (
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
+	"drawbridge/enforcer/intent"
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/ruleset"
@@ -23,6 +24,11 @@ type Plan struct {
 	Commands []string `json:"commands,omitempty"`
 	// Repair says what is wrong with the table that stands, which would be replaced as a whole; empty otherwise.
 	Repair string `json:"repair,omitempty"`
+	// Settings says in words what would change about databases besides who reaches them.
+	Settings []string `json:"settings,omitempty"`
+	// Access says who would gain access and who would lose it, over the whole address space: of the rules that stand and of
+	// the policy. Of a table that was tampered with it is not known.
+	Access []AccessChange `json:"access,omitempty"`
 	// Cut are the connections that stand now and would be ended, by database and client.
 	Cut []Doomed `json:"cut,omitempty"`
 	// Kept counts the protected connections that would go on.
@@ -60,15 +66,18 @@ func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan,
 	if err != nil {
 		return Plan{}, err
 	}
-	want, err := options.Compile.Compile(p)
-	if err != nil {
-		return Plan{}, err
-	}
-	kernel, err := nft.Open(want.Name)
+	kernel, err := nft.Open(compile.TableName)
 	if err != nil {
 		return Plan{}, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
+	if options, err = options.within(ctx, kernel); err != nil {
+		return Plan{}, err
+	}
+	want, err := options.table(p)
+	if err != nil {
+		return Plan{}, err
+	}
 	state, err := kernel.Read(ctx)
 	if err != nil {
 		return Plan{}, err
@@ -78,10 +87,15 @@ func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan,
 	if state.Foreign != nil {
 		plan.Repair = state.Foreign.Error()
 	}
-	for _, w := range p.Warnings() {
-		plan.Warnings = append(plan.Warnings, w.Text)
+	plan.Warnings = warnings(p, options.Clock())
+	before := compile.InventoryOf(state.Table)
+	plan.Settings = settings(before, compile.InventoryOf(want))
+	if state.Foreign == nil {
+		if plan.Access, err = accessChanges(state.Table, before, intent.Of(p, intent.Options{Blind: options.Compile.WithoutGate, Now: options.Clock()})); err != nil {
+			return Plan{}, err
+		}
 	}
-	j := newJudge(p, mark, change.CreateTable || state.Foreign != nil)
+	j := newJudge(p, mark, change.CreateTable || state.Foreign != nil, options.Clock())
 	live, err := cut.List(ctx, j.Protects, p.Model() == policy.Dedicated)
 	plan.Cut, plan.Kept = j.doomed(live)
 	return plan, err

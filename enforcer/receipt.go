@@ -58,10 +58,16 @@ func newReceipt(r reconcile.Receipt, p *policy.Policy, now time.Time) Receipt {
 	if r.Repaired != nil {
 		out.Repaired = r.Repaired.Error()
 	}
-	for _, w := range p.Warnings() {
-		out.Warnings = append(out.Warnings, w.Text)
-	}
+	out.Warnings = warnings(p, now)
 	return out
+}
+
+// warnings are what the user should know of a policy that is allowed.
+func warnings(p *policy.Policy, now time.Time) (all []string) {
+	for _, w := range p.Warnings() {
+		all = append(all, w.Text)
+	}
+	return append(all, expired(p, now)...)
 }
 
 func count(c ruleset.Change) Changed {

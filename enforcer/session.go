@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/cut"
@@ -25,6 +26,8 @@ type Session struct {
 	policy  *policy.Policy // the last that came into force; nil: none did
 	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
+	probed  bool           // whether the kernel was asked for nflog
+	expires time.Time      // when the next of its rules does; zero: never
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -119,7 +122,7 @@ func (s *Session) Repair(ctx context.Context) (Receipt, error) {
 	if err := s.denyMeanwhile(ctx); err != nil {
 		return Receipt{}, err
 	}
-	if !s.blind && s.want.Name != "" {
+	if !s.blind && s.want.Name != "" && s.expires.IsZero() {
 		return s.install(ctx, s.policy, s.want)
 	}
 	return s.enforce(ctx, s.policy)
@@ -144,7 +147,10 @@ func (s *Session) denyMeanwhile(ctx context.Context) error {
 }
 
 func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error) {
-	want, err := s.options.Compile.Compile(p)
+	if err := s.probeLog(ctx); err != nil {
+		return Receipt{}, err
+	}
+	want, err := s.options.table(p)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -160,6 +166,10 @@ func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Ta
 	defer func() { err = errors.Join(err, blind) }()
 	s.policy, s.blind, s.want = p, blind != nil, s.main.last.Table
 	receipt = newReceipt(done, p, s.options.Clock())
+	s.expires = nextExpiry(p, s.options.Clock())
+	if s.options.Compile.WithoutLog {
+		receipt.Warnings = append(receipt.Warnings, "who is denied is not told: this kernel lacks: "+string(nft.LogGroup))
+	}
 	warnings, err := s.applyEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)
 	if err != nil {
@@ -179,7 +189,7 @@ func forgets(change ruleset.Change) bool {
 // cut ends the connections to databases of the policy that it does not allow. fresh is as in judge.
 func (s *Session) cut(ctx context.Context, receipt Receipt, p *policy.Policy, fresh bool) (Receipt, error) {
 	var err error
-	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
+	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh, s.options.Clock()), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
 	}
@@ -187,6 +197,24 @@ func (s *Session) cut(ctx context.Context, receipt Receipt, p *policy.Policy, fr
 		receipt.ConnectionsEndedAt = s.options.Clock()
 	}
 	return receipt, nil
+}
+
+// probeLog asks the kernel once whether it can tell who is denied; a table without that admits and denies the same.
+func (s *Session) probeLog(ctx context.Context) error {
+	if s.probed {
+		return nil
+	}
+	missing := s.options.lacking
+	if len(missing) == 0 {
+		var err error
+		if missing, err = s.main.Missing(ctx); err != nil {
+			return err
+		}
+	}
+	s.options.Compile.WithoutLog = s.options.Compile.WithoutLog || slices.Contains(missing, nft.LogGroup)
+	s.options.lacking = slices.DeleteFunc(slices.Clone(s.options.lacking), func(f nft.Feature) bool { return f == nft.LogGroup })
+	s.probed = true
+	return nil
 }
 
 // applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that
@@ -210,6 +238,7 @@ type remembering struct {
 	*nft.Conn
 	last  nft.State
 	known bool
+	at    time.Time    // when last was read: lifetimes run from there
 	wrote *generations // of the whole session
 }
 
@@ -250,7 +279,7 @@ func (r *remembering) committed(before uint32, err error) error {
 func (r *remembering) forget() { r.known = false }
 
 func (r *remembering) remember(s nft.State, err error) (nft.State, error) {
-	r.last, r.known = s, err == nil && s.Foreign == nil && s.Exists
+	r.last, r.at, r.known = s, time.Now(), err == nil && s.Foreign == nil && s.Exists
 	return s, err
 }
 
@@ -261,7 +290,9 @@ func (r *remembering) Read(ctx context.Context) (nft.State, error) {
 		return r.remember(r.Conn.Read(ctx))
 	}
 	if sure, err := r.sure(ctx); err != nil || sure {
-		return r.last, err
+		state := r.last
+		state.Table = state.Table.Aged(time.Since(r.at))
+		return state, err
 	}
 	return r.remember(r.Conn.Read(ctx))
 }

@@ -97,3 +97,24 @@ func TestAStatusSaysThatTheTableWasTamperedWith(t *testing.T) {
 	require.NotEmpty(t, s.Tampered)
 	require.NotEmpty(t, h.plan(t, document(wholeRegion, "")).Repair)
 }
+
+// TestWhoGainsAndWhoLoses: a plan says it in networks, of the rules that stand and of the policy.
+func TestWhoGainsAndWhoLoses(t *testing.T) {
+	h := newHost(t)
+	words := func(p enforcer.Plan) (all []string) {
+		all = append(all, p.Settings...)
+		for _, a := range p.Access {
+			all = append(all, a.Words())
+		}
+		return all
+	}
+	first := h.plan(t, document("10.10.0.0/24", ""))
+	require.Contains(t, words(first), "database docs would be protected")
+	require.Contains(t, words(first), "docs at 10.10.0.1:27017, by reg0 (regional): 0.0.0.0-10.9.255.255, 10.10.1.0-255.255.255.255 would lose access")
+	mustApply(t, h.host, document("10.10.0.0/24", ""))
+	require.Empty(t, words(h.plan(t, document("10.10.0.0/24", ""))))
+	require.Equal(t, []string{
+		"Force TLS of docs would be on, and is off",
+		"docs at 10.10.0.1:27017, by reg0 (regional): 10.10.1.0-10.10.7.255 would gain access",
+	}, words(h.plan(t, document("10.10.0.0/21", `, "force_tls": true`))))
+}

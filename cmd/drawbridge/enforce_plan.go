@@ -17,8 +17,8 @@ func (p *program) enforcePlanCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what a policy would change, and which live connections it would cut",
-		Long: `Compares a policy with what is in force and changes nothing. It says which elements would come and go, in nft(8) syntax, and
-which of the connections that stand now would be ended, whose they are and why: of a policy that turns Force TLS on, those
+		Long: `Compares a policy with what is in force and changes nothing. It says in words what would change and who would gain access or lose
+it, as exact networks of the whole address space; which elements would come and go, in nft(8) syntax; and which of the connections that stand now would be ended, whose they are and why: of a policy that turns Force TLS on, those
 that speak plaintext and those whose beginning was never seen.`,
 		Example: `  drawbridge enforce plan < policy.json
   drawbridge enforce plan --policy policy.json --json`,
@@ -66,6 +66,16 @@ func writePlan(out io.Writer, plan enforcer.Plan) error {
 	for _, c := range plan.Commands {
 		fmt.Fprintf(out, "  %s\n", c)
 	}
+	if len(plan.Settings)+len(plan.Access) > 0 {
+		fmt.Fprintln(out, "\nin words:")
+	}
+	for _, s := range plan.Settings {
+		fmt.Fprintf(out, "  %s\n", s)
+	}
+	for _, a := range plan.Access[:min(len(plan.Access), maxShown)] {
+		fmt.Fprintf(out, "  %s\n", a.Words())
+	}
+	more(out, len(plan.Access))
 	fmt.Fprintf(out, "\nlive connections: %d would be cut, %d would go on\n", plan.Connections(), plan.Kept)
 	if len(plan.Cut) == 0 {
 		return nil

@@ -42,8 +42,8 @@ func (c *compiler) admission() {
 		c.regular(chainFragments+f.suffix, rule(in(setOurs+f.suffix, f.daddr), goTo(chainDenied)), rule(accept))
 		c.wayChains(inbound(f))
 	}
-	c.regular(chainDenied, append(unjudged(fromLo, accept),
-		rule(ruleset.Counter{}),
+	denied := append(unjudged(fromLo, accept), rule(ruleset.Counter{}))
+	c.regular(chainDenied, append(append(denied, c.tell(DeniedNoRule)...),
 		because("the client of a revoked connection learns of it (X-04)", flags(syn, 0), ruleset.Reject{TCPReset: true}),
 		rule(drop))...)
 }
@@ -143,7 +143,8 @@ func (c *compiler) wayChains(w way) {
 func (c *compiler) gatewayChains(w way) {
 	var ranges []ruleset.Rule
 	for _, r := range c.ranges {
-		ranges = append(ranges, rule(w.endpoint(setUsers(w.family, r.Name)), in(setRange(w.family, r.Name), w.client), w.through))
+		// In this order, since an element counts whoever finds it: only the range's own clients get to the endpoint.
+		ranges = append(ranges, rule(in(setRange(w.family, r.Name), w.client), w.endpoint(setUsers(w.family, r.Name)), w.through))
 	}
 	c.regular(w.ranges(), append(ranges, rule(goTo(w.nodes())))...)
 	if c.zones {

@@ -349,7 +349,8 @@ func TestAdmissionIsThePolicy(t *testing.T) {
 	})
 }
 
-// requireDisjoint: the kernel refuses intervals that overlap, and fewer are better: none touches the next.
+// requireDisjoint: the kernel refuses intervals that overlap, and fewer are better: none touches the next, but in a database's
+// own sets, where neighbours are of different rules.
 func requireDisjoint(t require.TestingT, table ruleset.Table) {
 	for _, s := range table.Sets {
 		for i := 1; s.Interval && i < len(s.Elements); i++ {
@@ -357,7 +358,8 @@ func requireDisjoint(t require.TestingT, table ruleset.Table) {
 			require.True(t, ok)
 			start, ok := netip.AddrFromSlice([]byte(s.Elements[i].Key))
 			require.True(t, ok)
-			require.True(t, end.Next().IsValid() && end.Next().Less(start), "%s: %v and %v", s.Name, end, start)
+			own := strings.HasPrefix(s.Name, "custom")
+			require.True(t, end.Next().IsValid() && (end.Next().Less(start) || own && end.Next() == start), "%s: %v and %v", s.Name, end, start)
 		}
 	}
 }

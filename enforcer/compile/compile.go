@@ -19,6 +19,7 @@ package compile
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,6 +50,10 @@ type Options struct {
 	Memory uint32
 	// Budget is how many connections may begin at one endpoint in a second; 0: 10,000. Twice as many may at once.
 	Budget uint64
+	// Now is the time from which rules that expire have so long to live. A policy that has such rules needs it.
+	Now time.Time
+	// WithoutLog leaves out what tells who was denied, for a kernel that has no nflog.
+	WithoutLog bool
 	// WithoutGate leaves out what tells TLS from plaintext, for a kernel that cannot. Databases with Force TLS on are then
 	// closed as a whole, and so is traffic between nodes, which always needs TLS (SPEC C-03).
 	WithoutGate bool
@@ -57,7 +62,10 @@ type Options struct {
 // Compile returns the table for a policy, with default options.
 func Compile(p *policy.Policy) (ruleset.Table, error) { return Options{}.Compile(p) }
 
-// Compile returns the table for a policy. The only errors are options that make no sense.
+// ErrNeedsTime: a rule expires, and the options do not say what time it is.
+var ErrNeedsTime = errors.New("a rule expires: the time is needed")
+
+// Compile returns the table for a policy. The only errors are options that make no sense, and ErrNeedsTime.
 func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	if o.MarkMask == 0 {
 		o.MarkMask = DefaultMarkMask
@@ -69,7 +77,12 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	if o.SentTimeout != 0 && (o.SentTimeout <= freshMargin || o.SentTimeout%time.Second != 0) {
 		return ruleset.Table{}, fmt.Errorf("sent timeout %v: want whole seconds, more than %v", o.SentTimeout, freshMargin)
 	}
+	if o.Now.IsZero() && p.Timed() {
+		return ruleset.Table{}, ErrNeedsTime
+	}
 	c := compiler{
+		now:       o.Now,
+		silent:    o.WithoutLog,
 		builder:   newBuilder(),
 		mark:      mark,
 		dedicated: p.Model() != policy.Shared,
@@ -107,6 +120,8 @@ type compiler struct {
 	memory    uint32
 	budget    uint64
 	blind     bool // there is no gate
+	now       time.Time
+	silent    bool // nobody is told who was denied
 }
 
 // baseChain is a base chain that lets pass what its rules do not mention.

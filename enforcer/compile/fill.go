@@ -76,7 +76,9 @@ func (c *compiler) declareSets(p *policy.Policy) {
 	if c.dedicated {
 		for _, db := range p.Databases() {
 			for _, f := range families {
-				c.declare(f.rangeSet(setCustom(f, db.Name())))
+				custom := f.rangeSet(setCustom(f, db.Name()))
+				custom.HasTimeout, custom.Counter = true, true // each rule's packets, see Coverage
+				c.declare(custom)
 			}
 		}
 	}
@@ -97,7 +99,9 @@ func (c *compiler) declareAdmission(f family) {
 	c.declare(f.endpointMap(setAnswers))
 	for _, r := range c.ranges {
 		c.declare(f.rangeSet(setRange(f, r.Name)))
-		c.declare(f.endpointSet(setUsers(f, r.Name)))
+		users := f.endpointSet(setUsers(f, r.Name))
+		users.HasTimeout, users.Counter = true, true
+		c.declare(users)
 	}
 }
 
@@ -171,8 +175,8 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 	}
 	c.forceOnNodes(db, e.Addr)
 	for _, r := range db.Rules() {
-		if r.Range != "" {
-			c.put(setUsers(f, r.Range), ruleset.Element{Key: endpointKey(e.Addr)})
+		if left, ok := c.lifetime(r); ok && r.Range != "" {
+			c.put(setUsers(f, r.Range), ruleset.Element{Key: endpointKey(e.Addr), Timeout: left})
 		}
 	}
 }
@@ -325,17 +329,17 @@ func negotiation(e policy.Engine, tls policy.TLS) string {
 	return ""
 }
 
-// fillCustom fills the database's own intervals. Overlapping rules become one interval: what one of them covers is
+// fillCustom fills the database's own intervals. Rules that overlap are cut into disjoint pieces: what one of them covers is
 // open, and stays open until the last one goes (SPEC D-10).
 func (c *compiler) fillCustom(db policy.Database) {
 	if !c.dedicated {
 		return
 	}
-	var networks []netip.Prefix
-	for _, r := range db.Rules() {
-		if r.Range == "" {
-			networks = append(networks, r.CIDR)
+	for _, f := range families {
+		for _, p := range c.pieces(db, f) {
+			e := p.element()
+			e.Timeout = p.left
+			c.put(setCustom(f, db.Name()), e)
 		}
 	}
-	c.fillRanges(func(f family) string { return setCustom(f, db.Name()) }, networks)
 }

@@ -260,9 +260,9 @@ func (c *compiler) verdicts() {
 		rule(m.is(ungatedClasses...), m.set(ClassPlaintext), goTo(chainPlaintextSaid)),
 		rule(goTo(chainRefuse)))
 	c.regular(chainLate, rule(m.is(ungatedClasses...), accept), rule(drop))
-	c.regular(chainRefuse,
-		rule(ruleset.Counter{}),
+	refuse := append([]ruleset.Rule{rule(ruleset.Counter{})}, c.tell(DeniedPlaintext, m.not(ClassRefused))...)
+	c.regular(chainRefuse, append(refuse,
 		because("once for each connection", m.not(ClassRefused), jump(chainTallyRefused)),
 		rule(m.set(ClassRefused), ruleset.Reject{TCPReset: true}),
-		rule(drop))
+		rule(drop))...)
 }

@@ -371,3 +371,18 @@ func TestUntracked(t *testing.T) {
 	c = converse(t, "redis", false, "cut")
 	require.Equal(t, accepted, c.hookFrom(ruleset.HookPrerouting, afterConntrack, in))
 }
+
+// TestAnAcknowledgementAtARequestKeepsNothing: a bare acknowledgement where a request went must not make that lock outlive
+// what says that a request was there. It did once, and ten seconds later a segment at the old place that begins like a
+// ClientHello carried untested bytes to where the server waited for one.
+func TestAnAcknowledgementAtARequestKeepsNothing(t *testing.T) {
+	c := converse(t, "pg", true, "cut").begin(t)
+	require.Equal(t, accepted, c.up(first, psh|ack, pgSSL))
+	renewals := c.renewed["expected"]
+	require.Equal(t, accepted, c.up(first, ack, nil))
+	require.Equal(t, renewals, c.renewed["expected"], "it renews no lock")
+	require.Equal(t, accepted, c.down(first+uint32(n(pgSSL)), psh|ack, []byte("S")))
+	over := cat(hello[:9], unhex("0303"), []byte("plaintext"))
+	require.Equal(t, dropped, c.up(first, psh|ack, over), "only a request may be repeated there")
+	require.Equal(t, accepted, c.up(first+uint32(n(pgSSL)), psh|ack, hello))
+}

@@ -16,12 +16,19 @@ type Inventory struct {
 	gated     map[netip.AddrPort]bool
 	forced    map[netip.AddrPort]bool
 	dedicated bool
+
+	interfaces []string
 }
 
 // InventoryOf reads a table.
 func InventoryOf(t ruleset.Table) Inventory {
 	i := Inventory{databases: map[netip.AddrPort]string{}, gated: map[netip.AddrPort]bool{}, forced: map[netip.AddrPort]bool{}}
 	for _, s := range t.Sets {
+		if len(s.Key) == 1 && s.Key[0] == ruleset.TypeIfname {
+			for _, e := range s.Elements {
+				i.interfaces = append(i.interfaces, strings.TrimRight(string(e.Key), "\x00"))
+			}
+		}
 		for _, f := range families {
 			name, ok := strings.CutSuffix(s.Name, f.suffix)
 			if !ok {
@@ -45,6 +52,23 @@ func InventoryOf(t ruleset.Table) Inventory {
 
 // Database names the database that is protected at an address and port; empty if none is.
 func (i Inventory) Database(at netip.AddrPort) string { return i.databases[at] }
+
+// Ports lists every protected address and port with its database.
+func (i Inventory) Ports() map[netip.AddrPort]string { return maps.Clone(i.databases) }
+
+// Addresses are those of every protected port.
+func (i Inventory) Addresses() map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for at := range i.databases {
+		out[at.Addr()] = true
+	}
+	return out
+}
+
+// Interfaces lists the interfaces that the table names, sorted.
+func (i Inventory) Interfaces() []string {
+	return slices.Compact(slices.Sorted(slices.Values(i.interfaces)))
+}
 
 // Dedicated tells whether the point is a gateway.
 func (i Inventory) Dedicated() bool { return i.dedicated }

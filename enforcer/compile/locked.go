@@ -197,7 +197,8 @@ func (c *compiler) locked() {
 		rule(statements(payload, db.at(), db.renew(db.sent), db.refresh(), goTo(chainInPlace))...),
 		because("it ends without a word", anyFlag(fin|rst), db.at(),
 			db.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPSeq), back),
-		because("the client has completed the TCP handshake", statements(db.at(), db.renew(requestTimeout))...))
+		// Not where a request went: what says so expires, and a lock that outlived it would take other bytes for the repetition.
+		because("the client has completed the TCP handshake", statements(db.at(), notIn(setRequested, ruleset.CTID, ruleset.TCPSeq), db.renew(requestTimeout))...))
 	c.regular(chainAnswer,
 		because("repeated, while a first segment is on its way", synAck, db.waits(), tentative, accept),
 		because("the endpoint's budget is used up", families[0].is(), synAck, c.overBudget(families[0]), back),
@@ -227,4 +228,16 @@ func (c *compiler) inPlace() {
 			rule(m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()),
 			rule(goTo(chainTest+f.suffix)))
 	}
+}
+
+// LockSets names the sets that hold the locks, where requests went, and the connections' latest locks, in the order in which
+// they are to be read: what belongs to a lock is made before it or with it, and outlives it.
+func LockSets() [3]string { return [3]string{setExpected, setRequested, mapLatest} }
+
+// IsLock tells whether an element of the first of LockSets is one that the rules would have made, by what the other two hold:
+// a mark of freshness, a connection's latest lock, or one where a request went.
+func IsLock(key ruleset.Key, requests map[ruleset.Key]bool, latest map[ruleset.Key]string) bool {
+	half := len(key) / 2
+	connection, place := key[:half], string(key[half:])
+	return string(connection) == place || latest[connection] == place || requests[key]
 }

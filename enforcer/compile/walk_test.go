@@ -43,13 +43,14 @@ type walker struct {
 	dynamic map[string]map[string][]byte // by set and key: a map's value
 	mark    uint32                       // of the one connection
 	cost    cost
+	renewed map[string]int // by set: how often an element was added or renewed
 }
 
 // cost is what packets have met.
 type cost struct{ chains, rules, lookups int }
 
 func walk(t ruleset.Table) *walker {
-	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}}
+	w := &walker{sets: map[string]ruleset.Set{}, index: map[string]map[ruleset.Key]ruleset.Element{}, chains: map[string]ruleset.Chain{}, dynamic: map[string]map[string][]byte{}, renewed: map[string]int{}}
 	for _, s := range t.Sets {
 		w.sets[s.Name], w.index[s.Name], w.dynamic[s.Name] = s, map[ruleset.Key]ruleset.Element{}, map[string][]byte{}
 		for _, e := range s.Elements {
@@ -178,6 +179,7 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 				delete(w.dynamic[s.Set], string(key))
 				continue
 			}
+			w.renewed[s.Set]++
 			if _, there := w.dynamic[s.Set][string(key)]; there {
 				continue // an update leaves the value alone
 			}
@@ -197,7 +199,7 @@ func (w *walker) rule(r ruleset.Rule, p packet) (verdict, bool) {
 				}
 				p.ack = binary.BigEndian.Uint32(v)
 			}
-		case ruleset.Counter, ruleset.ResetTCPOption:
+		case ruleset.Counter, ruleset.ResetTCPOption, ruleset.Log, ruleset.Limit: // a limit that is never reached
 		default:
 			if !w.matches(s, p) {
 				return verdict{}, false

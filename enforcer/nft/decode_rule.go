@@ -23,6 +23,7 @@ type loaded struct {
 	len       int
 	mask, xor []byte
 	constant  []byte
+	flags     bool // TCP's data offset and flags, to be changed and written back
 }
 
 // ruleDecoder follows the registers through a rule's expressions.
@@ -147,6 +148,9 @@ func (d *ruleDecoder) action(op operation) error {
 
 // load notes a field in its register.
 func (d *ruleDecoder) load(op operation) error {
+	if p, ok := op.(*expr.Payload); ok && *p == tcpFlagsLoad(p.DestRegister) {
+		return d.hold(p.DestRegister, &loaded{len: int(p.Len), flags: true})
+	}
 	number, field, ok := d.fieldOf(op)
 	if !ok {
 		return foreign("loads something that no rule here looks at: %+v", op)
@@ -155,14 +159,19 @@ func (d *ruleDecoder) load(op operation) error {
 	if err != nil {
 		return foreign("%v", err)
 	}
+	return d.hold(number, &loaded{field: field, len: length})
+}
+
+// hold puts something into a register that is empty.
+func (d *ruleDecoder) hold(number uint32, l *loaded) error {
 	index, err := registerIndex(number)
-	if err != nil || index+registersFor(length) > registerCount {
+	if err != nil || index+registersFor(l.len) > registerCount {
 		return foreign("register %d is out of range", number)
 	}
 	if d.registers[index] != nil {
 		return foreign("register %d is loaded twice", number)
 	}
-	d.registers[index] = &loaded{field: field, len: length}
+	d.registers[index] = l
 	return nil
 }
 
@@ -246,7 +255,7 @@ func (d *ruleDecoder) take(number uint32) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isZero(l.xor) || l.constant != nil {
+	if !isZero(l.xor) || l.constant != nil || l.flags {
 		return nil, foreign("compares a changed value")
 	}
 	d.registers[index] = nil
@@ -283,7 +292,7 @@ func (d *ruleDecoder) key(number uint32) ([]ruleset.Field, error) {
 	var fields []ruleset.Field
 	for index < registerCount && d.registers[index] != nil {
 		l := d.registers[index]
-		if l.mask != nil || l.constant != nil {
+		if l.mask != nil || l.constant != nil || l.flags {
 			return nil, foreign("looks up a masked value in a named set")
 		}
 		fields = append(fields, l.field)
@@ -424,11 +433,11 @@ func (d *ruleDecoder) write(p *expr.Payload) error {
 		d.emit(ruleset.SetTCPAckSeq{From: l.field})
 		return nil
 	}
-	if *p != tcpFlagsWrite(p.SourceRegister) || len(l.constant) != 2 || l.constant[0] != tcpNoOptions {
+	if *p != tcpFlagsWrite(p.SourceRegister) || !l.flags || !bytes.Equal(l.mask, tcpKeepsOffset) || l.xor[0] != 0 {
 		return foreign("writes something other than constant TCP flags")
 	}
 	d.registers[index] = nil
-	d.emit(ruleset.SetTCPFlags{Flags: l.constant[1]})
+	d.emit(ruleset.SetTCPFlags{Flags: l.xor[1]})
 	return nil
 }
 

@@ -166,3 +166,27 @@ func TestRegistersHaveTwoNames(t *testing.T) {
 		require.ErrorIs(t, err, errOutOfRange)
 	}
 }
+
+// TestAnElementWithAnExpression: whatever an element does besides being there is not the element that was written.
+func TestAnElementWithAnExpression(t *testing.T) {
+	element := func(e expr.Any) []byte {
+		ae := newEncoder()
+		require.NoError(t, rawElement{key: addr("192.0.2.1")}.encode(ae))
+		data, err := expr.Marshal(familyINET, e)
+		require.NoError(t, err)
+		ae.Bytes(unix.NFTA_SET_ELEM_EXPR|unix.NLA_F_NESTED, data)
+		b, err := ae.Encode()
+		require.NoError(t, err)
+		return b
+	}
+	plain := ruleset.Set{Name: "s", Key: []ruleset.DataType{ruleset.TypeIPv4Addr}}
+	_, err := unmarshalElement(element(&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond}))
+	require.ErrorIs(t, err, ErrForeign)
+	raw, err := unmarshalElement(element(&expr.Counter{Packets: 7}))
+	require.NoError(t, err)
+	_, err = elementOf(plain, raw)
+	require.ErrorIs(t, err, ErrForeign, "a counter where the set has none")
+	plain.Counter = true
+	_, err = elementOf(plain, raw)
+	require.NoError(t, err)
+}

@@ -24,6 +24,8 @@ type rawElement struct {
 	comment string
 	expires time.Duration // what is left of timeout
 	packets uint64        // of the element's counter
+	counted bool          // it has a counter
+	value   []byte        // of a map
 }
 
 // rawElements translates elements of a set to what the kernel keeps.
@@ -193,9 +195,13 @@ func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
 		if err != nil {
 			return err
 		}
-		if c, ok := op.(*expr.Counter); ok {
-			r.packets = c.Packets
+		c, ok := op.(*expr.Counter)
+		if !ok {
+			return foreign("an element with an expression that decides: %T", op)
 		}
+		r.packets, r.counted = c.Packets, true
+	case elemAttrExpressions:
+		return foreign("an element with several expressions")
 	case unix.NFTA_SET_ELEM_USERDATA:
 		r.comment = commentOf(ad.Bytes(), byte(userdata.NFTNL_UDATA_SET_ELEM_COMMENT))
 	}
@@ -205,7 +211,8 @@ func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
 func (r *rawElement) data(ad *netlink.AttributeDecoder) error {
 	for ad.Next() {
 		if ad.Type() != unix.NFTA_DATA_VERDICT {
-			return foreign("a map element with data")
+			r.value = ad.Bytes()
+			continue
 		}
 		r.verdict = &expr.Verdict{}
 		ad.Nested(func(ad *netlink.AttributeDecoder) error {
@@ -272,8 +279,11 @@ func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
 	if err != nil {
 		return ruleset.Element{}, fmt.Errorf("set %q: %w", s.Name, err)
 	}
-	e := ruleset.Element{Key: key, Timeout: r.timeout, Comment: r.comment}
-	if s.Verdicts != (r.verdict != nil) {
+	if r.counted && !s.Counter {
+		return ruleset.Element{}, foreign("set %q: an element with a counter of its own", s.Name)
+	}
+	e := ruleset.Element{Key: key, Timeout: r.left(), Comment: r.comment}
+	if s.Verdicts != (r.verdict != nil) || r.value != nil {
 		return e, foreign("set %q: an element of the wrong sort", s.Name)
 	}
 	if r.verdict != nil {
@@ -282,6 +292,14 @@ func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
 		}
 	}
 	return e, nil
+}
+
+// left is how long an element has to live, in whole seconds, rounded up as it was written; 0: for ever.
+func (r rawElement) left() time.Duration {
+	if r.timeout == 0 {
+		return 0
+	}
+	return max((r.expires + time.Second - 1).Truncate(time.Second), time.Second)
 }
 
 // rangeEnd is the last key of the range that starts at raw[i].

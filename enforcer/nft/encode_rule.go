@@ -91,8 +91,10 @@ func (e *ruleEncoder) action(s ruleset.Statement) error {
 	case ruleset.ResetTCPOption:
 		e.add(resetTCPOption{kind: s.Kind})
 	case ruleset.SetTCPFlags:
-		write := tcpFlagsWrite(register(0))
-		e.add(&expr.Immediate{Register: register(0), Data: []byte{tcpNoOptions, s.Flags}}, &write)
+		load, write := tcpFlagsLoad(register(0)), tcpFlagsWrite(register(0))
+		e.add(&load, &expr.Bitwise{
+			SourceRegister: register(0), DestRegister: register(0), Len: 2, Mask: tcpKeepsOffset, Xor: []byte{0, s.Flags},
+		}, &write)
 	case ruleset.SetTCPAckSeq:
 		return e.setAckSeq(s)
 	case ruleset.Duplicate:
@@ -356,6 +358,15 @@ func reject(r ruleset.Reject) operation {
 		return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
 	}
 	return &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}
+}
+
+// tcpKeepsOffset keeps the data offset in the word that also holds the flags.
+var tcpKeepsOffset = []byte{0xff, 0}
+
+// tcpFlagsLoad loads data offset and flags: a checksum is summed up of words, so that single bytes are written with their
+// neighbours. nft(8) does the same.
+func tcpFlagsLoad(dest uint32) expr.Payload {
+	return expr.Payload{OperationType: expr.PayloadLoad, DestRegister: dest, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset - 1, Len: 2}
 }
 
 // tcpFlagsWrite writes data offset and flags, and mends the checksum.

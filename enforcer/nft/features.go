@@ -20,6 +20,7 @@ const (
 	DynamicDelete      Feature = "delete from a set in a rule (kernel 5.4)"
 	RejectInPrerouting Feature = "reject in prerouting (kernel 5.9)"
 	ResetOption        Feature = "reset tcp option (kernel 5.18)"
+	LogGroup           Feature = "log to an nflog group (CONFIG_NETFILTER_NETLINK_LOG)"
 	OwnedTable         Feature = "owned, persistent tables (kernel 6.9)"
 )
 
@@ -32,6 +33,7 @@ var probes = []struct {
 	{ConntrackID, ruleset.InSet{Key: []ruleset.Field{ruleset.F(ruleset.CTID)}, Set: probeSet}},
 	{DynamicDelete, ruleset.Dynset{Op: ruleset.DeleteElement, Key: []ruleset.Field{ruleset.F(ruleset.CTMark)}, Set: probeSet}},
 	{RejectInPrerouting, ruleset.Reject{}},
+	{LogGroup, ruleset.Log{Group: probeGroup, Prefix: probeTable}},
 	{ResetOption, ruleset.ResetTCPOption{Kind: tcpOptionMPTCP}},
 }
 
@@ -41,6 +43,7 @@ const (
 	probeOwned = "drawbridge_probe_owned"
 	probeChain = "prerouting"
 	probeSet   = "dynamic"
+	probeGroup = 1
 )
 
 // Missing asks the kernel which features it lacks. It sends a transaction without an end, which the kernel checks and

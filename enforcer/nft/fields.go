@@ -22,7 +22,6 @@ const (
 	tcpSeqOffset      = 4
 	tcpAckOffset      = 8
 	tcpFlagsOffset    = 13
-	tcpNoOptions      = 5 << 4 // the byte before the flags, of a header without options
 	tcpChecksumOffset = 16
 	icmpTypeOffset    = 0 // RFC 792, RFC 4443 section 2.1
 

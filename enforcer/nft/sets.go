@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -17,16 +18,17 @@ import (
 
 // What golang.org/x/sys does not name (linux/netfilter/nf_tables.h).
 const (
-	setFlagConcat      = 0x80 // NFT_SET_CONCAT
-	setDescConcat      = 2    // NFTA_SET_DESC_CONCAT
-	setFieldLen        = 1    // NFTA_SET_FIELD_LEN
-	setAttrExpr        = 17   // NFTA_SET_EXPR
-	setAttrExprs       = 18   // NFTA_SET_EXPRESSIONS
-	elemAttrKeyEnd     = 10   // NFTA_SET_ELEM_KEY_END
-	keyByteOrderHost   = 1    // libnftnl: enum nftnl_udata_set_types, values of nft's enum byteorder
-	keyByteOrderBig    = 2
-	timeoutUnit        = time.Millisecond
-	maxConcatenatedKey = registerCount * registerBytes
+	setFlagConcat       = 0x80 // NFT_SET_CONCAT
+	setDescConcat       = 2    // NFTA_SET_DESC_CONCAT
+	setFieldLen         = 1    // NFTA_SET_FIELD_LEN
+	setAttrExpr         = 17   // NFTA_SET_EXPR
+	setAttrExprs        = 18   // NFTA_SET_EXPRESSIONS
+	elemAttrKeyEnd      = 10   // NFTA_SET_ELEM_KEY_END
+	elemAttrExpressions = 11   // NFTA_SET_ELEM_EXPRESSIONS
+	keyByteOrderHost    = 1    // libnftnl: enum nftnl_udata_set_types, values of nft's enum byteorder
+	keyByteOrderBig     = 2
+	timeoutUnit         = time.Millisecond
+	maxConcatenatedKey  = registerCount * registerBytes
 )
 
 // dataTypes are nft's types of the parts of a key.
@@ -215,8 +217,14 @@ func unmarshalSet(b []byte) (readSet, error) {
 				r.set.Size = decodeSize(ad)
 				return nil
 			})
-		case setAttrExpr, setAttrExprs:
+		case setAttrExpr:
+			op, err := unmarshalOperation(ad.Bytes())
+			if _, ok := op.(*expr.Counter); err != nil || !ok {
+				return readSet{}, foreign("set %q gives its elements an expression that is no counter", r.set.Name)
+			}
 			r.set.Counter = true
+		case setAttrExprs:
+			return readSet{}, foreign("set %q gives its elements several expressions", r.set.Name)
 		}
 	}
 	if err := decodeError(ad); err != nil {
@@ -272,7 +280,12 @@ func (r *readSet) finish() error {
 	return nil
 }
 
+// dataTypeOf is the type behind a number of nft(8). Only nft reads it, and where it has loaded a table itself, a sequence number or a
+// ct id is an integer to it: with the length of a mark, which is checked against that of the whole key, it is the same.
 func dataTypeOf(magic uint32) (ruleset.DataType, nftables.SetDatatype, bool) {
+	if magic == nftables.TypeInteger.GetNFTMagic() {
+		return ruleset.TypeMark, nftables.TypeMark, true
+	}
 	for kind, t := range dataTypes {
 		if t.GetNFTMagic() == magic {
 			return kind, t, true

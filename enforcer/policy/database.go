@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 func (d *decoder) database(it item, p *Policy, c *claims) Database {
@@ -184,6 +185,13 @@ func (d *decoder) rule(it item, ranges []ManagedRange) Rule {
 		if len(r.Label) > maxLabel {
 			d.fail(label.offset, label.path, fmt.Sprintf("%d bytes of label", len(r.Label)), fmt.Sprintf("at most %d", maxLabel))
 		}
+	}
+	if expires, ok := o.get("expires"); ok && d.is(expires, kindString) {
+		t, err := time.Parse(time.RFC3339, expires.text)
+		if err != nil || t.IsZero() {
+			d.fail(expires.offset, expires.path, fmt.Sprintf("%q is not a time", expires.text), "a time of RFC 3339, for example 2027-01-31T18:00:00Z")
+		}
+		r.Expires = t
 	}
 	o.close()
 	return r

@@ -8,6 +8,7 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // MaxRules is the greatest number of firewall rules of one database (SPEC D-12).
@@ -141,7 +142,12 @@ type Rule struct {
 	CIDR  netip.Prefix // custom_range; masked
 	Range string       // managed_range: the name of a ManagedRange of the same policy
 	Label string
+	// Expires is when the rule ends by itself; the zero value: never.
+	Expires time.Time
 }
+
+// InForce tells whether a rule has not expired at a time.
+func (r Rule) InForce(now time.Time) bool { return r.Expires.IsZero() || r.Expires.After(now) }
 
 // Database is one database with its defaults filled in. The zero value is reachable from nowhere.
 type Database struct {
@@ -242,3 +248,10 @@ func (d Database) KeepUnknown() bool { return d.keepUnknown }
 
 // defaultForceTLS is the model's default of the toggle (SPEC S-05, D-04). Anything but shared gets the safe one.
 func defaultForceTLS(m Model) bool { return m != Shared }
+
+// Timed tells whether the policy has rules with an end, passed ones included. A nil policy has none.
+func (p *Policy) Timed() bool {
+	return p != nil && slices.ContainsFunc(p.databases, func(db Database) bool {
+		return slices.ContainsFunc(db.rules, func(r Rule) bool { return !r.Expires.IsZero() })
+	})
+}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/ruleset"
 )
@@ -133,6 +135,8 @@ func (r Reconciler) write(ctx context.Context, state nft.State, want ruleset.Tab
 		receipt.written = state.Generation + 1
 	case errors.Is(err, nft.ErrGeneration), errors.Is(err, nft.ErrUnknownOutcome):
 		return ctx.Err()
+	case errors.Is(err, unix.ENOENT) && receipt.Change.DeletesExpiring():
+		return ctx.Err() // it ended by itself while it was being deleted
 	}
 	return err
 }

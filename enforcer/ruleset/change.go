@@ -1,5 +1,7 @@
 package ruleset
 
+import "slices"
+
 // Change turns one state of a table into another. A kernel applies it as one transaction, all or nothing, and in the
 // order of the fields below: rules go before the sets and chains they name, a set's old elements before its new ones,
 // and new rules come last. Slices are in a fixed order, so that equal inputs give equal changes.
@@ -26,6 +28,14 @@ type Change struct {
 	AddElements []SetElements
 	// AddRules append rules to chains that are empty by now.
 	AddRules []ChainRules
+}
+
+// DeletesExpiring reports whether an element is deleted that ends by itself, and may have done so by the time that the kernel
+// is asked to delete it.
+func (c Change) DeletesExpiring() bool {
+	return slices.ContainsFunc(c.DeleteElements, func(s SetElements) bool {
+		return slices.ContainsFunc(s.Elements, func(e Element) bool { return e.Timeout > 0 })
+	})
 }
 
 // SetElements are some elements of one set.

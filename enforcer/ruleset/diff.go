@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Diff returns the least change that turns have into want. The zero Table as have means that there is no table yet.
@@ -149,15 +150,20 @@ func (d *differ) rules(have, want Table) {
 
 // namesReplaced reports whether a rule names a set or chain that goes.
 func (d *differ) namesReplaced(rules []Rule) bool {
+	maps := func(fields ...Field) bool {
+		return slices.ContainsFunc(fields, func(f Field) bool { return d.replacedSets[f.Map] })
+	}
 	return slices.ContainsFunc(rules, func(r Rule) bool {
 		return slices.ContainsFunc(r.Statements, func(s Statement) bool {
 			switch s := s.(type) {
 			case InSet:
-				return d.replacedSets[s.Set]
+				return d.replacedSets[s.Set] || maps(s.Key...)
 			case VerdictMap:
-				return d.replacedSets[s.Map]
+				return d.replacedSets[s.Map] || maps(s.Key...)
 			case Dynset:
-				return d.replacedSets[s.Set]
+				return d.replacedSets[s.Set] || maps(s.Data) || maps(s.Key...)
+			case SetTCPAckSeq:
+				return maps(s.From)
 			case Verdict:
 				return d.replacedChains[s.Chain]
 			}
@@ -186,7 +192,14 @@ func elementsWhere(s Set, chosen func(Element) bool) []Element {
 	return out
 }
 
+// TimeoutTolerance is by how much the lifetimes of two elements may differ that are the same: what is left of one is whole
+// seconds on both sides, and reading takes its time.
+const TimeoutTolerance = 2 * time.Second
+
 func equalElement(a, b Element) bool {
+	if a.Timeout > 0 && b.Timeout > 0 && (a.Timeout-b.Timeout).Abs() <= TimeoutTolerance {
+		a.Timeout = b.Timeout
+	}
 	a.Comment, b.Comment = "", ""
 	return a == b
 }
@@ -203,9 +216,7 @@ func equalChainSpec(a, b Chain) bool {
 	return a.Name == b.Name && a.Hook == b.Hook && a.Priority == b.Priority && a.Policy == b.Policy
 }
 
-func equalRules(a, b []Rule) bool {
-	return slices.EqualFunc(a, b, func(x, y Rule) bool { return slices.EqualFunc(x.Statements, y.Statements, equalStatement) })
-}
+func equalRules(have, want []Rule) bool { return slices.EqualFunc(have, want, equalRule) }
 
 // equalStatement compares the kinds that hold slices by content; the others are comparable as they are.
 func equalStatement(a, b Statement) bool {
@@ -224,7 +235,7 @@ func equalStatement(a, b Statement) bool {
 		return ok && x.Map == y.Map && slices.Equal(x.Key, y.Key)
 	case Dynset:
 		y, ok := b.(Dynset)
-		return ok && x.Op == y.Op && x.Set == y.Set && x.Timeout == y.Timeout && slices.Equal(x.Key, y.Key)
+		return ok && x.Op == y.Op && x.Set == y.Set && x.Timeout == y.Timeout && x.Data == y.Data && x.Over == y.Over && slices.Equal(x.Key, y.Key)
 	}
 	return a == b // of different types: false; a's own type is comparable
 }

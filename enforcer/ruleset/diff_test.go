@@ -271,3 +271,58 @@ func anyTable(t *rapid.T, label string) ruleset.Table {
 	out.Chains = append(out.Chains, base)
 	return out
 }
+
+// TestWhatNFTPutsInFront: a test for a protocol that a field behind it needs makes no difference where it stands, and one
+// that is wanted and missing does.
+func TestWhatNFTPutsInFront(t *testing.T) {
+	match := func(k ruleset.FieldKind, v ...byte) ruleset.Match {
+		return ruleset.Match{Field: ruleset.F(k), Op: ruleset.Eq, Value: v}
+	}
+	table := func(s ...ruleset.Statement) ruleset.Table {
+		return ruleset.Table{Family: ruleset.FamilyINET, Name: "t", Chains: []ruleset.Chain{{Name: "c", Rules: []ruleset.Rule{{Statements: s}}}}}
+	}
+	flags := match(ruleset.TCPFlags, 2)
+	for _, tt := range []struct {
+		name       string
+		have, want ruleset.Table
+		same       bool
+	}{
+		{"TCP", table(match(ruleset.MetaL4Proto, 6), flags), table(flags), true},
+		{"IPv4", table(match(ruleset.MetaNFProto, 2), match(ruleset.IPSaddr, 1, 2, 3, 4)), table(match(ruleset.IPSaddr, 1, 2, 3, 4)), true},
+		{"a reset", table(match(ruleset.MetaL4Proto, 6), ruleset.Reject{TCPReset: true}), table(ruleset.Reject{TCPReset: true}), true},
+		{"both", table(match(ruleset.MetaNFProto, 10), match(ruleset.MetaL4Proto, 6), ruleset.InSet{Set: "s", Key: []ruleset.Field{ruleset.F(ruleset.IP6Saddr), ruleset.F(ruleset.TCPSeq)}}),
+			table(ruleset.InSet{Set: "s", Key: []ruleset.Field{ruleset.F(ruleset.IP6Saddr), ruleset.F(ruleset.TCPSeq)}}), true},
+		{"missing", table(flags), table(match(ruleset.MetaL4Proto, 6), flags), false},
+		{"another protocol", table(match(ruleset.MetaL4Proto, 17), flags), table(flags), false},
+		{"the other family", table(match(ruleset.MetaNFProto, 10), match(ruleset.IPSaddr, 1, 2, 3, 4)), table(match(ruleset.IPSaddr, 1, 2, 3, 4)), false},
+		{"behind the field", table(flags, match(ruleset.MetaL4Proto, 6)), table(flags), false},
+		{"any port", table(match(ruleset.MetaL4Proto, 6), match(ruleset.THDport, 1, 2)), table(match(ruleset.THDport, 1, 2)), false},
+		{"not", table(ruleset.Match{Field: ruleset.F(ruleset.MetaL4Proto), Op: ruleset.Neq, Value: []byte{6}}, flags), table(flags), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			require.Equal(t, tt.same, ruleset.Diff(tt.have, tt.want).IsEmpty())
+			require.Equal(t, tt.same, len(ruleset.Compare(tt.have, tt.want)) == 0)
+		})
+	}
+}
+
+// TestWhatADynsetDoes: its limit and its value are part of it, and a map that is replaced takes the rules along that look
+// fields up in it.
+func TestWhatADynsetDoes(t *testing.T) {
+	table := func(size uint32, s ruleset.Statement) ruleset.Table {
+		return ruleset.Table{Family: ruleset.FamilyINET, Name: "t",
+			Sets:   []ruleset.Set{{Name: "m", Key: []ruleset.DataType{ruleset.TypeMark}, Data: ruleset.TypeMark, Dynamic: true, Size: size}},
+			Chains: []ruleset.Chain{{Name: "c", Rules: []ruleset.Rule{{Statements: []ruleset.Statement{s}}}}}}
+	}
+	update := func(data ruleset.FieldKind, rate uint64) ruleset.Statement {
+		return ruleset.Dynset{Op: ruleset.UpdateElement, Set: "m", Key: []ruleset.Field{ruleset.F(ruleset.CTID)}, Data: ruleset.F(data), Over: ruleset.Limit{Rate: rate}}
+	}
+	have := table(1, update(ruleset.TCPSeq, 5))
+	require.True(t, ruleset.Diff(have, table(1, update(ruleset.TCPSeq, 5))).IsEmpty())
+	for _, want := range []ruleset.Table{table(1, update(ruleset.TCPSeq, 6)), table(1, update(ruleset.TCPAckSeq, 5))} {
+		require.Equal(t, []string{"c"}, ruleset.Diff(have, want).FlushChains)
+		require.Len(t, ruleset.Compare(have, want), 2)
+	}
+	mapped := ruleset.SetTCPAckSeq{From: ruleset.Field{Kind: ruleset.CTID, Map: "m"}}
+	require.Equal(t, []string{"c"}, ruleset.Diff(table(1, mapped), table(2, mapped)).FlushChains)
+}

@@ -149,12 +149,13 @@ func (p *printer) elements(s Set) {
 	sorted := slices.SortedFunc(slices.Values(s.Elements), func(a, b Element) int { return cmp.Compare(a.Key, b.Key) })
 	p.line("\t\telements = {")
 	for _, e := range sorted {
-		p.line("\t\t\t%s,", printElement(s, e))
+		p.line("\t\t\t%s,", PrintElement(s, e))
 	}
 	p.line("\t\t}")
 }
 
-func printElement(s Set, e Element) string {
+// PrintElement writes one element of a set in nft(8) syntax.
+func PrintElement(s Set, e Element) string {
 	out := printKey(s.Key, e.Key)
 	if s.Interval && e.End != "" && e.End != e.Key {
 		out = printRange(s.Key[0], e.Key, e.End)

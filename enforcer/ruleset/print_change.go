@@ -16,7 +16,7 @@ func PrintChange(c Change) []string {
 	elements := func(verb string, of []SetElements) {
 		for _, e := range of {
 			for _, element := range e.Elements {
-				command("%s element %s %s %s { %s }", verb, c.Family, c.Table, e.Set.Name, printElement(e.Set, element))
+				command("%s element %s %s %s { %s }", verb, c.Family, c.Table, e.Set.Name, PrintElement(e.Set, element))
 			}
 		}
 	}

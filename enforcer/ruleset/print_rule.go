@@ -41,7 +41,7 @@ func printAction(s Statement) string {
 	case ResetTCPOption:
 		return fmt.Sprintf("reset tcp option %d", s.Kind)
 	case SetTCPFlags:
-		return fmt.Sprintf("@th,96,16 set 0x50%02x", s.Flags)
+		return "tcp flags set " + printTCPFlags([]byte{s.Flags})
 	case SetTCPAckSeq:
 		if s.From.Kind == FieldInvalid {
 			return "tcp ackseq set 0"

@@ -5,7 +5,30 @@
 // A Table is a value: build it, then treat it as read-only.
 package ruleset
 
-import "time"
+import (
+	"slices"
+	"time"
+)
+
+// Aged returns the table as it stands some time later: elements that end by themselves have less to live, or are gone.
+func (t Table) Aged(by time.Duration) Table {
+	sets := slices.Clone(t.Sets)
+	for i, s := range sets {
+		if s.Dynamic || !s.HasTimeout {
+			continue
+		}
+		var left []Element
+		for _, e := range s.Elements {
+			if e.Timeout > by || e.Timeout == 0 {
+				e.Timeout = max(e.Timeout-by.Truncate(time.Second), 0)
+				left = append(left, e)
+			}
+		}
+		sets[i].Elements = left
+	}
+	t.Sets = sets
+	return t
+}
 
 // Family is the nftables address family of a table.
 type Family string
@@ -57,7 +80,8 @@ type Element struct {
 	End Key
 	// Verdict is what a verdict map's element says.
 	Verdict Verdict
-	// Timeout is the element's own lifetime; 0: the set's.
+	// Timeout is how long the element has to live from now on, whole seconds; 0: as the set says. Diff allows for
+	// TimeoutTolerance.
 	Timeout time.Duration
 	// Comment is for people; at most 128 bytes. Diff ignores it.
 	Comment string
@@ -255,8 +279,7 @@ type Log struct {
 // ResetTCPOption overwrites a TCP option with NOPs (nft: reset tcp option).
 type ResetTCPOption struct{ Kind uint8 }
 
-// SetTCPFlags overwrites the TCP flags, and with them the data offset in the same word, since a checksum is summed up of
-// words: it is for segments without options, such as resets that this host makes.
+// SetTCPFlags overwrites the TCP flags (RFC 9293 section 3.1), and mends the checksum. The data offset stays.
 type SetTCPFlags struct{ Flags byte }
 
 // SetTCPAckSeq overwrites the acknowledgement number with the value of a field, which must be looked up in a map, or with 0.

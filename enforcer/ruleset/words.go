@@ -72,3 +72,6 @@ func (f Field) String() string {
 	}
 	return "invalid"
 }
+
+// String returns the verdict as nft(8) writes it.
+func (v Verdict) String() string { return printVerdict(v) }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"drawbridge/enforcer"
+	nflog "drawbridge/enforcer/denied"
+
+	"github.com/spf13/cobra"
+)
+
+// deniedFlags are the flags of enforce denied.
+type deniedFlags struct {
+	follow, json bool
+	over         time.Duration
+}
+
+func (p *program) enforceDeniedCommand() *cobra.Command {
+	var o deniedFlags
+	c := &cobra.Command{
+		Use:   "denied",
+		Short: "Say who is denied, at which database, and why",
+		Long: `Listens to what the rules tell of packets that they deny: for want of a rule, or for plaintext under Force TLS. The kernel tells some
+packets a second of each reason and keeps the rest to itself, so that a flood costs nothing: what is shown is a sample. Without
+--follow it listens for the time of --over and then lists sources by database. It changes nothing, and needs CAP_NET_ADMIN.
+
+There is one listener in each network namespace. Where drawbridge enforce run listens, its status has the list.`,
+		Example: `  drawbridge enforce denied --over 30s
+  drawbridge enforce denied --follow
+  drawbridge enforce denied --follow --json | jq 'select(.why == "plaintext")'`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceDenied(c.Context(), o) },
+	}
+	c.Flags().BoolVar(&o.follow, "follow", false, "show each as it comes, until interrupted")
+	c.Flags().DurationVar(&o.over, "over", 10*time.Second, "listen for this `time`")
+	c.Flags().BoolVar(&o.json, "json", false, "print JSON; with --follow one object a line")
+	return c
+}
+
+func (p *program) enforceDenied(ctx context.Context, o deniedFlags) error {
+	const verb = "enforce denied"
+	d, err := enforcer.ListenDenied(ctx)
+	if errors.Is(err, nflog.ErrTaken) {
+		return unable(verb, fmt.Errorf("%w; is `drawbridge enforce run` at work here? its status has the list", err))
+	}
+	if err != nil {
+		return unable(verb, err)
+	}
+	limited := ctx
+	if !o.follow {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, o.over)
+		defer cancel()
+		fmt.Fprintf(p.std.err, "listening for %v\n", o.over)
+	}
+	err = p.listen(limited, d, o)
+	if ended := limited.Err(); ended != nil && errors.Is(err, ended) {
+		err = nil
+	}
+	if err == nil && !o.follow {
+		err = writeDenied(p.std.out, d.Recent(), o.json)
+	}
+	if err := errors.Join(err, d.Close()); err != nil {
+		return unable(verb, err)
+	}
+	return nil
+}
+
+// listen shows what comes, with --follow, until the context ends.
+func (p *program) listen(ctx context.Context, d *enforcer.Denials, o deniedFlags) error {
+	for {
+		events, err := d.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			switch {
+			case !o.follow:
+			case o.json:
+				err = json.NewEncoder(p.std.out).Encode(e)
+			default:
+				_, err = fmt.Fprintf(p.std.out, "%s  %v to %s (%v): %s\n", e.At.UTC().Format(time.DateTime+"Z"), e.Source, e.Database, e.To, e.Why)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func writeDenied(out io.Writer, recent []nflog.Sighting, asJSON bool) error {
+	if asJSON {
+		return writeIndented(out, recent)
+	}
+	if len(recent) == 0 {
+		_, err := fmt.Fprintln(out, "nobody was denied")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "DATABASE\tPORT\tSOURCE\tHEARD OF\tLAST\tWHY")
+	for _, s := range recent {
+		fmt.Fprintf(w, "%s\t%v\t%v\t%d\t%s\t%s\n", s.Database, s.To, s.Source, s.Count, s.LastAt.UTC().Format(time.DateTime+"Z"), s.Why)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"drawbridge/enforcer"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) enforceHitsCommand() *cobra.Command {
+	var o enforceFlags
+	var over time.Duration
+	c := &cobra.Command{
+		Use:   "hits",
+		Short: "Say which rules of a policy are used, unused ones first",
+		Long: `Reads the counts of the elements that each rule of the policy has in the kernel: packets of clients and of the answers to them.
+Each rule that covers a packet counts it; what a custom range lets in does not get to a managed range. A count begins anew when
+its rule, or one that overlaps it, changes. The kernel keeps no time: with --over it is looked at again after that long, and what was
+used in between is said to be seen last then.`,
+		Example: `  drawbridge enforce hits --policy policy.json
+  drawbridge enforce hits --policy policy.json --over 1m
+  drawbridge enforce hits --json < policy.json | jq '.[] | select(.packets == 0)'`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceHits(c.Context(), o, over) },
+	}
+	o.add(c, true)
+	c.Flags().DurationVar(&over, "over", 0, "look twice, this `time` apart")
+	return c
+}
+
+func (p *program) enforceHits(ctx context.Context, o enforceFlags, over time.Duration) error {
+	const verb = "enforce hits"
+	document, options, err := p.policy(verb, o)
+	if err != nil {
+		return err
+	}
+	var memory enforcer.HitMemory
+	read := func() (hits []enforcer.Hit, err error) {
+		hits, err = enforcer.ReadHits(ctx, document, options)
+		return memory.Observe(hits, time.Now()), err
+	}
+	hits, err := read()
+	if err == nil && over > 0 {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(over):
+			hits, err = read()
+		}
+	}
+	switch {
+	case errors.Is(err, enforcer.ErrRefused):
+		return misuse(verb, err)
+	case errors.Is(err, enforcer.ErrNothingInForce), errors.Is(err, enforcer.ErrTampered):
+		return &failure{exitNotConformant, verb, err}
+	case err != nil:
+		return unable(verb, err)
+	}
+	if o.json {
+		err = writeIndented(p.std.out, hits)
+	} else {
+		err = writeHits(p.std.out, hits)
+	}
+	if err != nil {
+		return unable(verb, err)
+	}
+	return nil
+}
+
+func writeHits(out io.Writer, hits []enforcer.Hit) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "DATABASE\tPACKETS\tLAST SEEN\tRULE")
+	for _, h := range hits {
+		seen := "-"
+		if !h.LastSeen.IsZero() {
+			seen = h.LastSeen.UTC().Format(time.DateTime + "Z")
+		}
+		words := h.Words
+		if h.Expired {
+			words += " (has expired)"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", h.Database, h.Packets, seen, words)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,92 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"drawbridge/enforcer/policy"
+)
+
+// forever is the lifetime of a rule that does not expire. The kernel refuses an element of its own lifetime inside of another
+// one, so that what rules cover is cut up: where several do, the longest lifetime holds.
+const forever time.Duration = 0
+
+// lifetime is how long a rule has to live, in whole seconds, and forever if it does not expire: it never lasts longer than
+// it may. Not ok: it has expired.
+func (c *compiler) lifetime(r policy.Rule) (left time.Duration, ok bool) {
+	if r.Expires.IsZero() {
+		return forever, true
+	}
+	left = r.Expires.Sub(c.now).Truncate(time.Second)
+	return left, left > 0
+}
+
+// longer is the longer one of two lifetimes.
+func longer(a, b time.Duration) time.Duration {
+	if a == forever || b == forever {
+		return forever
+	}
+	return max(a, b)
+}
+
+// piece is an interval that the same rules cover.
+type piece struct {
+	interval
+	rules uint64 // bit i: the database's rule i covers it (policy.MaxRules are fewer than bits)
+	left  time.Duration
+}
+
+// pieces cuts what a database's custom ranges of one family cover into disjoint intervals, in ascending order. Neighbours
+// differ in rules or lifetime.
+func (c *compiler) pieces(db policy.Database, f family) []piece {
+	var covers []piece
+	var cuts []netip.Addr // where a piece may begin
+	for i, r := range db.Rules() {
+		left, ok := c.lifetime(r)
+		if !ok || r.Range != "" || r.CIDR.Addr().Is4() != f.is4 {
+			continue
+		}
+		cover := piece{interval{r.CIDR.Masked().Addr(), lastAddr(r.CIDR)}, 1 << i, left}
+		covers = append(covers, cover)
+		cuts = append(cuts, cover.first)
+		if behind := cover.last.Next(); behind.IsValid() {
+			cuts = append(cuts, behind)
+		}
+	}
+	slices.SortFunc(cuts, netip.Addr.Compare)
+	cuts = slices.Compact(cuts)
+	var out []piece
+	for i, first := range cuts {
+		p, ok := covered(first, covers)
+		if !ok {
+			continue
+		}
+		if i+1 < len(cuts) {
+			p.last = cuts[i+1].Prev()
+		}
+		if n := len(out); n > 0 && out[n-1].rules == p.rules && out[n-1].left == p.left && out[n-1].last.Next() == p.first {
+			out[n-1].last = p.last
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// covered says what covers an address where a piece begins; not ok if nothing does. The piece reaches to the next cut, and
+// where there is none to the last address of the family.
+func covered(first netip.Addr, covers []piece) (p piece, ok bool) {
+	for _, c := range covers {
+		if first.Less(c.first) || c.last.Less(first) {
+			continue
+		}
+		if !ok {
+			p, ok = piece{interval{first, c.last}, c.rules, c.left}, true
+			continue
+		}
+		p.rules |= c.rules
+		p.left = longer(p.left, c.left)
+	}
+	return p, ok
+}

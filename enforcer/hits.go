@@ -1,0 +1,124 @@
+package enforcer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/intent"
+	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/ruleset"
+)
+
+// Hit is how much a rule of a policy is used.
+type Hit struct {
+	Database string `json:"database"`
+	// Rule is its number in the document, from 1, and Words what it says.
+	Rule  int    `json:"rule"`
+	Words string `json:"words"`
+	// Packets that the rule let pass, of clients and of the answers to them, since its element is there: a change of the
+	// rules that overlap it begins anew. Each rule that covers a packet counts it. What a custom range lets in does not get
+	// to a managed range.
+	Packets uint64 `json:"packets"`
+	// Expired: it lets in nobody any more.
+	Expired bool `json:"expired,omitempty"`
+	// LastSeen is when it was found to have been used last, by whoever looks again and again (HitMemory): not before the time
+	// of the look before. Zero: nobody looked, or it never was.
+	LastSeen time.Time `json:"last_seen,omitzero"`
+}
+
+// ReadHits asks the kernel of the calling thread's network namespace how much each rule of a policy is used, unused ones
+// first. It is ErrNothingInForce if there is no table. Elements of other policies count for nothing.
+func ReadHits(ctx context.Context, document []byte, options Options) (hits []Hit, err error) {
+	options = options.withDefaults()
+	p, err := policy.Parse(options.Name, document)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	kernel, err := nft.Open(compile.TableName)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	state, err := kernel.Read(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case !state.Exists:
+		return nil, ErrNothingInForce
+	case state.Foreign != nil:
+		return nil, fmt.Errorf("%w: %w", ErrTampered, state.Foreign)
+	}
+	return readHits(ctx, kernel, state.Table, p, options.Clock())
+}
+
+// Hits is ReadHits for the policy that was applied last.
+func (s *Session) Hits(ctx context.Context) ([]Hit, error) {
+	if s.policy == nil {
+		return nil, ErrNothingApplied
+	}
+	state, err := s.main.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return readHits(ctx, s.main.Conn, state.Table, s.policy, s.options.Clock())
+}
+
+func readHits(ctx context.Context, kernel *nft.Conn, t ruleset.Table, p *policy.Policy, now time.Time) ([]Hit, error) {
+	packets := map[compile.Covering]uint64{}
+	coverage := compile.Coverage(p, now)
+	for _, s := range t.Sets {
+		covered := coverage[s.Name]
+		if len(covered) == 0 || !s.Counter {
+			continue
+		}
+		counted, err := kernel.ReadCounted(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range counted {
+			for _, by := range covered[e.Key] {
+				packets[by] += e.Packets
+			}
+		}
+	}
+	var hits []Hit
+	for _, db := range p.Databases() {
+		for i, r := range db.Rules() {
+			hits = append(hits, Hit{
+				Database: db.Name(), Rule: i + 1, Words: intent.RuleName(i, r), Packets: packets[compile.Covering{Database: db.Name(), Rule: i}],
+				Expired: !r.InForce(now),
+			})
+		}
+	}
+	slices.SortStableFunc(hits, func(a, b Hit) int { return cmp.Compare(a.Packets, b.Packets) })
+	return hits, nil
+}
+
+// HitMemory remembers when rules were found used. The zero value remembers nothing. Whoever looks at hits again and again shows
+// them to it; kernels keep a count for an element, and no time that nft(8) could list.
+type HitMemory struct{ seen map[string]Hit }
+
+// Observe fills in when each rule was seen to be used last. A count that fell begins anew.
+func (m *HitMemory) Observe(hits []Hit, now time.Time) []Hit {
+	next := map[string]Hit{}
+	out := slices.Clone(hits)
+	for i := range out {
+		key := fmt.Sprintf("%s/%s", out[i].Database, out[i].Words)
+		before, known := m.seen[key]
+		switch {
+		case known && out[i].Packets == before.Packets:
+			out[i].LastSeen = before.LastSeen
+		case out[i].Packets > 0 && (known || m.seen != nil):
+			out[i].LastSeen = now
+		}
+		next[key] = out[i]
+	}
+	m.seen = next
+	return out
+}

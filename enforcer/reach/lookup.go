@@ -1,0 +1,278 @@
+package reach
+
+import (
+	"net/netip"
+	"strings"
+
+	"drawbridge/enforcer/addrset"
+	"drawbridge/enforcer/ruleset"
+)
+
+// lookup is a set and what is known of the parts of the key that is looked up in it: for each a letter.
+type lookup struct{ set, pattern string }
+
+// Letters of a pattern.
+const (
+	partKnown   = 'k'
+	partClient  = 'c'
+	partUnknown = 'u'
+)
+
+// entry is what a lookup finds: the clients for which it does, and what a verdict map says to them.
+type entry struct {
+	verdict ruleset.Verdict
+	clients addrset.Set
+}
+
+// find looks a key up in a set that is not dynamic. Not ok: nobody finds anything. Not certain: whether those who may find
+// it do depends on what is not known.
+func (m *Machine) find(p *Packet, name string, key []ruleset.Field, in flow) (found []entry, certain, ok bool) {
+	s := m.sets[name]
+	var pattern, sought strings.Builder
+	for i, f := range key {
+		v := p.field(f, in)
+		switch v.certainty {
+		case broken:
+			return nil, true, false
+		case known:
+			pattern.WriteByte(partKnown)
+			sought.Write(v.bytes)
+		case client:
+			pattern.WriteByte(partClient)
+		default:
+			pattern.WriteByte(partUnknown)
+		}
+		if i >= len(s.Key) {
+			return nil, false, false
+		}
+	}
+	certain = !strings.ContainsRune(pattern.String(), partUnknown)
+	if s.Interval && pattern.String() == string(partKnown) {
+		found = inIntervals(p, s, ruleset.Key(sought.String()))
+	} else {
+		found = m.indexed(lookup{name, pattern.String()}, p)[sought.String()]
+	}
+	return found, certain, len(found) > 0
+}
+
+// inIntervals finds a known key in a set of intervals.
+func inIntervals(p *Packet, s ruleset.Set, key ruleset.Key) []entry {
+	for _, e := range s.Elements {
+		if e.Key <= key && key <= e.End {
+			return []entry{{verdict: e.Verdict, clients: p.everybody()}}
+		}
+	}
+	return nil
+}
+
+// everybody is all clients of the packet's family.
+func (p *Packet) everybody() addrset.Set {
+	return addrset.All(p.Client == ruleset.IPSaddr || p.Client == ruleset.IPDaddr)
+}
+
+// indexed returns a set's elements by the known parts of their keys.
+func (m *Machine) indexed(l lookup, p *Packet) map[string][]entry {
+	if !strings.ContainsRune(l.pattern, partClient) {
+		l.pattern += familyLetter(p) // for whom an element holds that says nothing of the client
+	}
+	if index, ok := m.index[l]; ok {
+		return index
+	}
+	intervals := map[string]map[ruleset.Verdict][]addrset.Interval{}
+	s := m.sets[l.set]
+	for _, e := range s.Elements {
+		knownPart, clients := cut(s, e, l.pattern)
+		if len(clients) == 0 {
+			clients = p.everybody().Intervals()
+		}
+		if intervals[knownPart] == nil {
+			intervals[knownPart] = map[ruleset.Verdict][]addrset.Interval{}
+		}
+		intervals[knownPart][e.Verdict] = append(intervals[knownPart][e.Verdict], clients...)
+	}
+	index := map[string][]entry{}
+	for knownPart, byVerdict := range intervals {
+		for v, list := range byVerdict {
+			index[knownPart] = append(index[knownPart], entry{verdict: v, clients: addrset.Of(list...)})
+		}
+	}
+	m.index[l] = index
+	return index
+}
+
+func familyLetter(p *Packet) string {
+	if p.Client == ruleset.IPSaddr || p.Client == ruleset.IPDaddr {
+		return "4"
+	}
+	return "6"
+}
+
+// cut takes an element's key apart: its known parts, and the clients that its client part means.
+func cut(s ruleset.Set, e ruleset.Element, pattern string) (knownPart string, clients []addrset.Interval) {
+	rest, end := string(e.Key), string(e.End)
+	var out strings.Builder
+	for i, t := range s.Key {
+		n := t.Len()
+		if i >= len(pattern) || n > len(rest) {
+			break
+		}
+		switch pattern[i] {
+		case partKnown:
+			out.WriteString(rest[:n])
+		case partClient:
+			first, ok := netip.AddrFromSlice([]byte(rest[:n]))
+			last := first
+			if s.Interval {
+				last, _ = netip.AddrFromSlice([]byte(end))
+			}
+			if ok {
+				clients = append(clients, addrset.Interval{First: first, Last: last})
+			}
+		}
+		rest = rest[n:]
+	}
+	return out.String(), clients
+}
+
+func (s *step) inSet(l ruleset.InSet, in flow) (yes, no flow) {
+	if s.machine.sets[l.Set].Dynamic {
+		return s.inDynamic(l, in)
+	}
+	for _, f := range l.Key {
+		if s.packet.field(f, in).certainty == broken {
+			return decided(in, false) // negated or not
+		}
+	}
+	found, certain, ok := s.machine.find(s.packet, l.Set, l.Key, in)
+	if l.Negate && !certain {
+		return s.either(in) // what is not known may be missing, and then the rule ends
+	}
+	if !ok {
+		return decided(in, l.Negate)
+	}
+	var there addrset.Set
+	for _, e := range found {
+		there = there.Union(e.clients)
+	}
+	if hit := in.clients.Intersect(there); !l.Negate && !hit.IsEmpty() {
+		s.note(l.Set, l.Key, in, entry{clients: hit})
+	}
+	if certain {
+		return s.split(in, there, l.Negate)
+	}
+	s.maybe = true
+	return in.of(in.clients.Intersect(there)), in
+}
+
+// inDynamic looks a key up in what rules have remembered.
+func (s *step) inDynamic(l ruleset.InSet, in flow) (yes, no flow) {
+	key, c := s.packet.key(l.Key, in)
+	switch {
+	case c == broken:
+		return decided(in, false)
+	case c != known || s.packet.Memory == nil:
+		return s.either(in)
+	}
+	_, there := s.packet.Memory[l.Set][key]
+	return decided(in, there != l.Negate)
+}
+
+// key is the key that a packet looks up. certainty is client if it is not known because there are several of those.
+func (p *Packet) key(fields []ruleset.Field, in flow) (string, certainty) {
+	var out strings.Builder
+	several, anything := false, false
+	for _, f := range fields {
+		v := p.field(f, in)
+		switch v.certainty {
+		case broken:
+			return "", broken
+		case unknown:
+			anything = true
+		case client:
+			one, ok := in.clients.One()
+			several = several || !ok
+			v.bytes = one.AsSlice()
+		}
+		out.Write(v.bytes)
+	}
+	switch {
+	case anything:
+		return "", unknown
+	case several:
+		return "", client
+	}
+	return out.String(), known
+}
+
+// dynset remembers something. A rule ends where there is no room, and where it asks for more than a limit and that is not
+// exceeded.
+func (s *step) dynset(d ruleset.Dynset, in flow) (yes, no flow) {
+	key, c := s.packet.key(d.Key, in)
+	data := exactly(nil)
+	if d.Data.Kind != ruleset.FieldInvalid {
+		data = s.packet.field(d.Data, in)
+	}
+	switch {
+	case c == broken || data.certainty == broken:
+		return decided(in, false)
+	case d.Over != (ruleset.Limit{}) && (s.packet.Room || s.packet.Memory != nil):
+		return decided(in, false)
+	case d.Over != (ruleset.Limit{}):
+		return s.either(in)
+	case s.packet.Memory != nil && c == known:
+		s.packet.Memory.change(d, key, data.bytes)
+		return in, flow{}
+	case c != unknown && data.certainty != unknown && (d.Op == ruleset.DeleteElement || s.packet.Room):
+		return in, flow{}
+	}
+	return s.either(in)
+}
+
+// change adds an element or deletes it. One that is there keeps its value.
+func (m Memory) change(d ruleset.Dynset, key string, data []byte) {
+	if m[d.Set] == nil {
+		m[d.Set] = map[string][]byte{}
+	}
+	if d.Op == ruleset.DeleteElement {
+		delete(m[d.Set], key)
+		return
+	}
+	if _, there := m[d.Set][key]; !there {
+		m[d.Set][key] = append([]byte{}, data...)
+	}
+}
+
+// elementText writes the element that a packet of one of the clients finds.
+func (m *Machine) elementText(p *Packet, name string, key []ruleset.Field, in flow, found entry) string {
+	s := m.sets[name]
+	hit := in.clients.Intersect(found.clients).Intervals()
+	for _, e := range s.Elements {
+		if len(hit) > 0 && e.Verdict == found.verdict && matchesElement(p, s, e, key, in, hit[0].First) {
+			return "@" + name + " { " + ruleset.PrintElement(s, e) + " }"
+		}
+	}
+	return "@" + name
+}
+
+func matchesElement(p *Packet, s ruleset.Set, e ruleset.Element, key []ruleset.Field, in flow, client1 netip.Addr) bool {
+	rest := string(e.Key)
+	for i, f := range key {
+		if i >= len(s.Key) || s.Key[i].Len() > len(rest) {
+			return false
+		}
+		part := rest[:s.Key[i].Len()]
+		rest = rest[len(part):]
+		v := p.field(f, in)
+		if v.certainty == client {
+			v = exactly(client1.AsSlice())
+		}
+		switch {
+		case v.certainty != known:
+		case s.Interval && (string(v.bytes) < part || string(v.bytes) > string(e.End)):
+			return false
+		case !s.Interval && string(v.bytes) != part:
+			return false
+		}
+	}
+	return true
+}

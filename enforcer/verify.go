@@ -1,0 +1,237 @@
+package enforcer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/intent"
+	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/proof"
+	"drawbridge/enforcer/ruleset"
+)
+
+// Verification says whether what the kernel enforces is a policy. The zero value proves nothing.
+type Verification struct {
+	// Proven: the rules let pass exactly whom the policy lets in, over the whole address space, and every object of the tables
+	// is what the policy compiles to.
+	Proven bool `json:"proven"`
+	// Generation of the kernel's ruleset at which the main table was read.
+	Generation uint32 `json:"kernel_generation"`
+	// Unprovable says what stands in a table that this enforcer never writes, so that nothing can be said about it.
+	Unprovable []string `json:"unprovable,omitempty"`
+	// Objects are those in which the kernel's tables differ from the policy's.
+	Objects []ruleset.Difference `json:"objects,omitempty"`
+	// Access are the sources that the rules treat differently from the policy.
+	Access []proof.Difference `json:"access,omitempty"`
+	// Looked at: how much was compared.
+	LookedAt LookedAt `json:"looked_at"`
+	// Blind: this kernel cannot tell TLS from plaintext, and the policy is held to what it can do.
+	Blind bool `json:"blind,omitempty"`
+	// State names the sets whose contents are the kernel's memory and no part of the policy: they were not compared.
+	State []string `json:"state_not_compared"`
+}
+
+// LookedAt counts what a proof covers.
+type LookedAt struct {
+	Ports      int `json:"ports"`
+	Addresses  int `json:"addresses"`
+	Interfaces int `json:"interfaces"`
+	// Sets of sources that were computed and compared.
+	Sets int `json:"sets_of_sources"`
+}
+
+// Verify compares what the kernel of the calling thread's network namespace enforces with a policy, and changes nothing. It
+// has two halves. The rules, read back, are evaluated for all sources at once, and the result is held against the policy
+// read from first principles, which shares no code with the compiler. And all objects must be those that the compiler
+// writes: that is for the memory of connections and the tests for TLS, which the first half takes either way. A policy that is refused is
+// ErrRefused.
+func Verify(ctx context.Context, document []byte, options Options) (v Verification, err error) {
+	options = options.withDefaults()
+	p, err := policy.Parse(options.Name, document)
+	if err != nil {
+		return v, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	mark, err := compile.NewMark(options.Compile.MarkMask)
+	if err != nil {
+		return v, err
+	}
+	kernel, err := nft.Open(compile.TableName)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	if options, err = options.within(ctx, kernel); err != nil {
+		return v, err
+	}
+	v.Blind = options.Compile.WithoutGate
+	want, err := options.table(p)
+	if err != nil {
+		return v, err
+	}
+	state, err := kernel.Read(ctx)
+	if err != nil {
+		return v, err
+	}
+	v.Generation, v.State = state.Generation, remembered(want)
+	if readable := v.objects(state, want); readable {
+		if err := v.access(state.Table, intent.Of(p, intent.Options{Blind: v.Blind, Now: options.Clock()})); err != nil {
+			return v, err
+		}
+	}
+	if err := v.locks(ctx, kernel, want); err != nil {
+		return v, err
+	}
+	if err := v.endings(ctx, mark); err != nil {
+		return v, err
+	}
+	v.Proven = len(v.Unprovable)+len(v.Objects)+len(v.Access) == 0 && v.LookedAt.Sets > 0
+	return v, nil
+}
+
+// within are the options with what this kernel can do: whether it can tell TLS from plaintext, and whether it can tell who is
+// denied.
+func (o Options) within(ctx context.Context, kernel *nft.Conn) (Options, error) {
+	missing, err := kernel.Missing(ctx)
+	for _, f := range missing {
+		switch f {
+		case nft.OwnedTable:
+		case nft.LogGroup:
+			o.Compile.WithoutLog = true
+		default:
+			o.Compile.WithoutGate = true
+		}
+	}
+	return o, err
+}
+
+// remembered are the sets that rules fill.
+func remembered(t ruleset.Table) (names []string) {
+	for _, s := range t.Sets {
+		if s.Dynamic {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// objects compares a table object by object. It tells whether the table could be read.
+func (v *Verification) objects(state nft.State, want ruleset.Table) (readable bool) {
+	in := fmt.Sprintf("table %s %s", want.Family, want.Name)
+	switch {
+	case !state.Exists:
+		v.Objects = append(v.Objects, ruleset.Difference{Object: in, What: "missing"})
+		return false
+	case state.Foreign != nil:
+		v.Unprovable = append(v.Unprovable, in+": "+state.Foreign.Error())
+		return false
+	}
+	found := ruleset.Compare(state.Table, want)
+	if len(found) == 0 && !ruleset.Diff(state.Table, want).IsEmpty() {
+		found = append(found, ruleset.Difference{Object: in, What: "differs: " + strings.Join(ruleset.PrintChange(ruleset.Diff(state.Table, want)), "; ")})
+	}
+	for _, d := range found {
+		d.Object += " of " + in
+		v.Objects = append(v.Objects, d)
+	}
+	return true
+}
+
+// access compares who can reach what.
+func (v *Verification) access(t ruleset.Table, p *intent.Point) error {
+	report, err := proof.Check(t, p)
+	if err != nil {
+		return err
+	}
+	v.Access = report.Differences
+	v.LookedAt = LookedAt{Ports: report.Ports, Addresses: report.Addresses, Interfaces: report.Interfaces, Sets: report.Questions}
+	return nil
+}
+
+// locks looks whether the locks that stand are some that the rules would have made: a planted one could have the gate test
+// another byte of a connection than its first. The sets are read one after the other, so that what does not fit is looked at
+// again.
+func (v *Verification) locks(ctx context.Context, kernel *nft.Conn, t ruleset.Table) error {
+	var stray map[ruleset.Key]bool
+	var locks ruleset.Set
+	for range 2 {
+		found, set, err := strayLocks(ctx, kernel, t)
+		if err != nil {
+			return err
+		}
+		again := map[ruleset.Key]bool{}
+		for _, key := range found {
+			if stray == nil || stray[key] {
+				again[key] = true
+			}
+		}
+		if stray = again; len(stray) == 0 {
+			return nil
+		}
+		locks = set
+	}
+	for _, key := range slices.Sorted(maps.Keys(stray)) {
+		v.Objects = append(v.Objects, ruleset.Difference{
+			Object: fmt.Sprintf("element of set %s of table %s %s", locks.Name, t.Family, t.Name),
+			What:   ruleset.PrintElement(locks, ruleset.Element{Key: key}) + " is no lock that the rules would have made",
+		})
+	}
+	return nil
+}
+
+func strayLocks(ctx context.Context, kernel *nft.Conn, t ruleset.Table) (stray []ruleset.Key, locks ruleset.Set, err error) {
+	var read [3][]nft.Counted
+	for i, name := range compile.LockSets() {
+		at := slices.IndexFunc(t.Sets, func(s ruleset.Set) bool { return s.Name == name })
+		if at < 0 {
+			return nil, locks, nil // there is no gate
+		}
+		if read[i], err = kernel.ReadCounted(ctx, t.Sets[at]); errors.Is(err, nft.ErrForeign) {
+			return nil, locks, nil // said already: the set is another one
+		} else if err != nil {
+			return nil, locks, err
+		}
+		if i == 0 {
+			locks = t.Sets[at]
+		}
+	}
+	requests, latest := map[ruleset.Key]bool{}, map[ruleset.Key]string{}
+	for _, e := range read[1] {
+		requests[e.Key] = true
+	}
+	for _, e := range read[2] {
+		latest[e.Key] = string(e.Value)
+	}
+	for _, e := range read[0] {
+		if !compile.IsLock(e.Key, requests, latest) {
+			stray = append(stray, e.Key)
+		}
+	}
+	return stray, locks, nil
+}
+
+// endings compares the tables that end refused connections.
+func (v *Verification) endings(ctx context.Context, mark compile.Mark) error {
+	for _, want := range mark.Endings() {
+		state, err := readFamily(ctx, want.Family)
+		if err != nil {
+			return err
+		}
+		v.objects(state, want)
+	}
+	return nil
+}
+
+func readFamily(ctx context.Context, family ruleset.Family) (state nft.State, err error) {
+	kernel, err := nft.OpenFamily(family, compile.TableName)
+	if err != nil {
+		return state, err
+	}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	return kernel.Read(ctx)
+}

@@ -1,0 +1,28 @@
+package enforcer_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"drawbridge/enforcer/compile"
+	"drawbridge/enforcer/intent"
+	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/proof"
+)
+
+const proofDatabases = 1000
+
+// BenchmarkProof is the arithmetic of a verification, without the kernel, of 1,000 databases with 30 rules each.
+func BenchmarkProof(b *testing.B) {
+	p, err := policy.Parse("gateway", gateway(b, proofDatabases, "198.18.0.0/24"))
+	require.NoError(b, err)
+	table, err := compile.Compile(p)
+	require.NoError(b, err)
+	for b.Loop() {
+		report, err := proof.Check(table, intent.Of(p, intent.Options{Blind: false}))
+		require.NoError(b, err)
+		require.Empty(b, report.Differences)
+		b.ReportMetric(float64(report.Questions), "sets")
+	}
+}
