@@ -60,10 +60,10 @@ func (t *transition) during(w window) {
 }
 
 func registerTransitions(sc *godog.ScenarioContext, step stepFunc) {
-	sc.Step(`^these are tried all the time:$`, func(ctx context.Context, table *godog.Table) error {
+	define(sc, `^these are tried all the time:$`, func(ctx context.Context, table *godog.Table) error {
 		return step(func(ctx context.Context, s *scenario) error { return s.tries(ctx, table) })(ctx)
 	})
-	sc.Step(`^each of them fared as the policy before or after a change has it$`, step(func(ctx context.Context, s *scenario) error {
+	define(sc, `^each of them fared as the policy before or after a change has it$`, step(func(ctx context.Context, s *scenario) error {
 		return s.fared(ctx)
 	}))
 }

@@ -110,6 +110,12 @@ func (p *Prober) watch(_ context.Context, w *watchpoint) error {
 	return nil
 }
 
+// Tap returns the tap of an enforcement point, for others who want to see what passes there. Close closes it.
+func (p *Prober) Tap(point string) (*capture.Tap, bool) {
+	tap, ok := p.tapOf[point]
+	return tap, ok
+}
+
 // sort hands the packets of one tap to their tracks, until the tap is closed.
 func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
 	for packet := range packets {
