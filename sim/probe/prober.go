@@ -65,8 +65,9 @@ type Prober struct {
 	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
 
-	mu      sync.Mutex
-	watched []*watch
+	mu        sync.Mutex
+	watched   []*watch
+	nextFlood int // the first port of the next flood; see floodPorts
 }
 
 // New opens the taps of every enforcement point of the lab. Close releases them.
