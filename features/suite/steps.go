@@ -48,6 +48,8 @@ func steps(sc *godog.ScenarioContext, get func() *scenario) {
 	registerTransitions(sc, step)
 	registerKills(sc, step)
 	registerTampering(sc, step, one)
+	registerForgeries(sc, step)
+	registerFloods(sc, step)
 }
 
 type stepFunc = func(func(context.Context, *scenario) error) func(context.Context) error

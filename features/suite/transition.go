@@ -42,6 +42,8 @@ type window struct {
 	// tampered: somebody else changed the rules. Until the end of the window nothing is expected; without a program that runs, not
 	// before the next change is in force.
 	tampered, helpless bool
+	// flood: nothing changed, but somebody sent a flood.
+	flood bool
 }
 
 // transition is a stream under way, and what was changed meanwhile.
@@ -119,6 +121,7 @@ func (s *scenario) fared(ctx context.Context) error {
 		return err
 	}
 	s.record.windows = j.windows
+	s.waits = t.waitsOf(shots)
 	var findings []error
 	for i, trial := range t.trials {
 		err := j.finding(trial, i)
