@@ -53,6 +53,6 @@ Feature: Forged sources and floods
       | who        | how      | tries   |
       | "office"   | over TLS | its SYN |
       | "stranger" | over TLS | its SYN |
-    And "home" floods "pg-dedicated" with 20000 connection attempts that are let in
+    And "home" floods "pg-dedicated" with 10000 connection attempts that are let in
     Then each of them fared as the policy before or after a change has it
     And none of them waited longer for it

@@ -105,6 +105,12 @@ func (p *Prober) Flood(ctx context.Context, spec FloodSpec) (Flooded, error) {
 	return out, err
 }
 
+// MatchConntrackFlow reports whether a tracked connection is one of the flood's attempts (netlink.CustomConntrackFilter).
+func (f *flood) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	source, _ := netip.AddrFromSlice(flow.Forward.SrcIP)
+	return f.ours(netip.AddrPortFrom(source.Unmap(), flow.Forward.SrcPort)) && flow.Forward.DstPort == f.spec.To.Addr.Port()
+}
+
 type flood struct {
 	spec            FloodSpec
 	point           *watchpoint
@@ -170,19 +176,20 @@ func (f *flood) source(n int) (netip.Addr, uint16) {
 	return netip.AddrFrom4(a), f.first + uint16(n/hosts)
 }
 
-// tracked counts the flood's attempts in a namespace's connection tracking (conntrack of net/netfilter/nf_conntrack_netlink.c).
+// tracked counts the flood's attempts in a namespace's connection tracking (net/netfilter/nf_conntrack_netlink.c) and has them forgotten:
+// they would stay for minutes, and make everything slower that looks at the table.
 func (f *flood) tracked(h *netns.Handle) (n int, err error) {
 	err = h.Do(func() error {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		conn, err := netlink.NewHandle(unix.NETLINK_NETFILTER) // one socket for thousands of requests
 		if err != nil {
-			return fmt.Errorf("list tracked connections at %s: %w", f.spec.To.Point, err)
+			return fmt.Errorf("conntrack socket at %s: %w", f.spec.To.Point, err)
 		}
-		for _, flow := range flows {
-			source, _ := netip.AddrFromSlice(flow.Forward.SrcIP)
-			if f.ours(netip.AddrPortFrom(source.Unmap(), flow.Forward.SrcPort)) && flow.Forward.DstPort == f.spec.To.Addr.Port() {
-				n++
-			}
+		defer conn.Close()
+		forgotten, err := conn.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
+		if err != nil {
+			return fmt.Errorf("forget tracked connections at %s: %w", f.spec.To.Point, err)
 		}
+		n = int(forgotten)
 		return nil
 	})
 	return n, err

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"drawbridge/sim"
 	"drawbridge/sim/netns/netnstest"
@@ -76,6 +78,14 @@ func TestAFloodIsCounted(t *testing.T) {
 	require.Equal(t, spec.SYNs, open.Sent)
 	require.GreaterOrEqual(t, open.Passed, spec.SYNs)
 	require.Positive(t, open.Tracked, "the gateway translates addresses")
+	gate, ok := l.Node(spec.To.Point)
+	require.True(t, ok)
+	var flows []*netlink.ConntrackFlow
+	require.NoError(t, gate.Do(func() (err error) {
+		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		return err
+	}))
+	require.Len(t, flows, 1, "the fence's alone: the flood is forgotten at the end")
 
 	spec.Sources = netip.MustParsePrefix("203.0.113.64/27")
 	drop(t, l, spec.To.Point, "ip saddr 203.0.113.64/27 tcp sport 61000-65535")
