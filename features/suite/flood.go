@@ -42,7 +42,8 @@ func registerFloods(sc *godog.ScenarioContext, step stepFunc) {
 
 // floods sends a flood while other connections are tried all the time. It is a change after which the same policy is in force.
 func (s *scenario) floods(ctx context.Context, from, to, syns, class string) error {
-	conn, err := s.flooded(from, to, map[string]oracle.Class{"denied": oracle.Denied, "let in": oracle.Served}[class])
+	want := map[string]oracle.Class{"denied": oracle.Denied, "let in": oracle.Served}[class]
+	conn, err := s.flooded(from, to, want)
 	if err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func (s *scenario) floods(ctx context.Context, from, to, syns, class string) err
 		return err
 	}
 	s.under.during(window{began: f.Began, ended: f.Ended, before: s.state, after: s.state, flood: true})
-	denied := class == "denied"
+	denied := want == oracle.Denied
 	switch {
 	case denied && f.Passed > 0:
 		err = notConformant("of %d denied attempts from %s to %s, %d packets passed", n, from, conn.To.Addr, f.Passed)
@@ -67,7 +68,7 @@ func (s *scenario) floods(ctx context.Context, from, to, syns, class string) err
 	case !denied && f.Passed == 0:
 		err = notConformant("of %d attempts from %s to %s that are let in, nothing passed", n, from, conn.To.Addr)
 	}
-	s.record.noteFlood(conn, n, class, f, err)
+	s.record.noteFlood(conn, n, want, f, err)
 	if after := s.under.stream.Rounds(ctx, mendRounds); err == nil {
 		err = after
 	}
@@ -132,9 +133,9 @@ func (t *transition) waitsOf(shots []Shot) (w waits) {
 	return w
 }
 
-func (r *ScenarioReport) noteFlood(c oracle.Connection, syns int, class string, f Flooded, err error) {
+func (r *ScenarioReport) noteFlood(c oracle.Connection, syns int, want oracle.Class, f Flooded, err error) {
 	line := AttemptLine{
-		What: fmt.Sprintf("%d connection attempts from %s to %s at %s", syns, c.From.Name, c.To.Database, c.To.Addr), Must: class,
+		What: fmt.Sprintf("%d connection attempts from %s to %s at %s", syns, c.From.Name, c.To.Database, c.To.Addr), Must: want.String(),
 		Because: []string{"X-10"}, Was: fmt.Sprintf("%d packets passed, %d entries tracked", f.Passed, f.Tracked), OK: err == nil,
 		Millis: millis(f.Ended.Sub(f.Began)),
 	}
