@@ -90,8 +90,8 @@ type Shot struct {
 type Stream struct {
 	p      *Prober
 	specs  []StreamSpec
-	sends  []*synSender // by spec; nil for those that say something
-	taps   map[string]*capture.Tap
+	sends  []*synSender      // by spec; nil for those that say something
+	taps   map[string]func() // by point: ends the watching
 	ctx    context.Context
 	cancel context.CancelFunc
 	ends   sync.WaitGroup
@@ -110,7 +110,7 @@ type Stream struct {
 // Stream starts trying connections, over IPv4, every one of them more than once in a millisecond if the machine can. It returns
 // once some have been tried.
 func (p *Prober) Stream(ctx context.Context, specs []StreamSpec) (_ *Stream, err error) {
-	s := &Stream{p: p, specs: specs, taps: map[string]*capture.Tap{}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}}
+	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -164,21 +164,21 @@ func (s *Stream) prepare(spec StreamSpec) error {
 	return s.watch(spec.To.Point)
 }
 
-// watch opens a tap of the stream's own at a point, once.
+// watch looks at what leaves a point, once. It looks while the prober's tap sorts its packets: when an answer to a fence has been
+// seen, so has everything before it.
 func (s *Stream) watch(point string) error {
+	tap, ok := s.p.tapOf[point]
+	if !ok {
+		return fmt.Errorf("%w: no enforcement point %q", ErrSpec, point)
+	}
 	if s.taps[point] != nil {
 		return nil
 	}
-	tap, err := s.p.lab.Tap(point)
-	if err != nil {
-		return err
-	}
-	s.taps[point] = tap
-	packets, _ := tap.Subscribe(func(c capture.Packet) bool { return c.Outgoing && c.Flow.Proto == flow.TCP && c.Flags.Has(capture.SYN) })
-	s.ends.Go(func() {
-		for c := range packets {
+	_, s.taps[point] = tap.Subscribe(func(c capture.Packet) bool {
+		if c.Outgoing && c.Flow.Proto == flow.TCP && c.Flags.Has(capture.SYN) {
 			s.see(c)
 		}
+		return false
 	})
 	return nil
 }
@@ -329,8 +329,9 @@ func (s *Stream) fence(ctx context.Context) error {
 func (s *Stream) close() error {
 	s.cancel()
 	var errs []error
-	for _, tap := range s.taps {
-		errs = append(errs, tap.Close())
+	for point, stop := range s.taps {
+		stop()
+		errs = append(errs, s.p.tapOf[point].Err())
 	}
 	s.talks.Wait()
 	s.ends.Wait()
