@@ -61,9 +61,10 @@ func hosts(network netip.Prefix) int {
 // floodMark is in the sequence number of every SYN of a flood, where those of streams have zeroes.
 const floodMark = 8
 
-// floodAhead is how many SYNs may be on their way at once: a capture ring holds some eight thousand packets, one that is let in is
-// six at a gateway, and what a ring loses makes every verdict worthless.
-const floodAhead = 256
+// floodAhead is how many SYNs may be on their way at once. One that is let in is six packets at a gateway; a processor queues a thousand
+// (net.core.netdev_max_backlog) and drops what is beyond, whosever it is; a capture ring holds eight thousand, and what it loses makes
+// every verdict worthless.
+const floodAhead = 64
 
 // Flood sends SYNs as fast as the enforcement point takes them in, and returns once all have arrived there and a fence after them came
 // through.

@@ -101,6 +101,8 @@ type Stream struct {
 	stop   atomic.Int64 // the round after which it ends; 0: none yet
 	failed atomic.Pointer[error]
 
+	seen chan struct{} // room for one token: an answer came
+
 	mu     sync.Mutex
 	shots  []*Shot
 	bySeq  map[uint32]*Shot // SYNs
@@ -110,7 +112,7 @@ type Stream struct {
 // Stream starts trying connections, over IPv4, every one of them more than once in a millisecond if the machine can. It returns
 // once some have been tried.
 func (p *Prober) Stream(ctx context.Context, specs []StreamSpec) (_ *Stream, err error) {
-	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}}
+	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}, seen: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -203,6 +205,10 @@ func (s *Stream) see(c capture.Packet) {
 	shot.Passed = true
 	if answer && !shot.Served && c.At.Sub(shot.Began) < answerLimit {
 		shot.Served, shot.Ended = true, c.At
+		select {
+		case s.seen <- struct{}{}:
+		default: // a token is there already
+		}
 	}
 }
 
@@ -286,7 +292,7 @@ func (s *Stream) Stop(ctx context.Context) ([]Shot, error) {
 	defer timer.close()
 	end := s.rounds.Load() + tailRounds
 	s.stop.Store(end)
-	if err := errors.Join(s.until(ctx, timer, end), s.fence(ctx)); err != nil {
+	if err := errors.Join(s.until(ctx, timer, end), s.fence(ctx), s.settle(ctx)); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	s.talks.Wait()
@@ -323,6 +329,38 @@ func (s *Stream) fence(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// settle waits for the answers to SYNs that have passed: behind a gateway another node answers the fence, and may be quicker.
+func (s *Stream) settle(ctx context.Context) error {
+	for {
+		left := s.unanswered()
+		if left <= 0 {
+			return nil
+		}
+		limit := time.NewTimer(left)
+		select {
+		case <-s.seen:
+		case <-limit.C:
+		case <-ctx.Done():
+		}
+		limit.Stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// unanswered is how long the last SYN that has passed may still wait for its answer; 0 or less: none does.
+func (s *Stream) unanswered() (left time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, shot := range s.bySeq {
+		if shot.Passed && !shot.Served {
+			left = max(left, answerLimit-time.Since(shot.Began))
+		}
+	}
+	return left
 }
 
 // close ends everything. What a tap lost makes the absence of answers worthless.
