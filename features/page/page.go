@@ -21,11 +21,15 @@ var text string
 // page is parsed when it is first needed: this program also starts hundreds of times in a run to bring a policy into force.
 var page = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("page").Funcs(template.FuncMap{
-		"join": func(all []string) string { return strings.Join(all, ", ") },
-		"mark": mark,
-		"ms":   func(v float64) string { return fmt.Sprintf("%.2f ms", v) },
+		"join":  func(all []string) string { return strings.Join(all, ", ") },
+		"mark":  mark,
+		"short": func(all []suite.PacketLine) bool { return len(all) <= shortTimeline },
+		"ms":    func(v float64) string { return fmt.Sprintf("%.2f ms", v) },
 	}).Parse(text))
 })
+
+// shortTimeline is how many packets of a failed attempt are shown without being asked for.
+const shortTimeline = 12
 
 // mark is a result's sign, for those who do not see its colour.
 func mark(result string) string {
