@@ -151,7 +151,7 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 	journal, stop := p.lab.Journal().Subscribe(t.port)
 	defer stop()
 	r := route{from: t.spec.From, source: source, point: t.point.Name, is4: source.Is4()}
-	var fence <-chan error // is under way while something arrived that has not left
+	var fence <-chan error      // is under way while something arrived that has not left
 	var failed <-chan time.Time // runs after a fence that failed
 	var mark int
 	for {
