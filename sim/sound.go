@@ -9,25 +9,22 @@ import (
 	"strings"
 
 	"drawbridge/sim/netns"
+
+	"golang.org/x/sys/unix"
 )
 
 // Inventory is what every node of a lab needs for its part: who listens where, and which routes there are. An enforcer may add to it,
 // and has nothing to take away.
 type Inventory map[string][]string // by node
 
-// tables are the kernel's lists (proc_net(5)), with how many fields of a line say what it is; the others are counters and the like.
-var tables = []struct {
+// routes are the kernel's lists of them (proc_net(5)), with the fields of a line that say what it is; the others are counters and the like.
+var routes = []struct {
 	path   string
-	line   func(fields []string) bool
 	fields []int
-}{
-	{"tcp", listens, []int{1}}, {"tcp6", listens, []int{1}},
-	{"route", isRoute, []int{0, 1, 2, 7}}, {"ipv6_route", isRoute, []int{0, 1, 4, 9}},
-}
+}{{"route", []int{0, 1, 2, 7}}, {"ipv6_route", []int{0, 1, 4, 9}}}
 
-// listens reports whether a line of /proc/net/tcp is a listener's (state TCP_LISTEN, include/net/tcp_states.h).
-func listens(fields []string) bool { return len(fields) > 3 && fields[3] == "0A" }
-func isRoute(fields []string) bool { return len(fields) > 9 }
+// routeFields is how many fields a route's line has at least in either list.
+const routeFields = 10
 
 // Inventory looks at every node.
 func (l *Lab) Inventory() (Inventory, error) {
@@ -44,29 +41,47 @@ func (l *Lab) Inventory() (Inventory, error) {
 
 func inventory(h *netns.Handle) (all []string, err error) {
 	err = h.Do(func() error {
-		for _, t := range tables {
-			text, err := os.ReadFile("/proc/thread-self/net/" + t.path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // a kernel without the family
-			}
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			sockets, err := listeners(family)
 			if err != nil {
 				return err
 			}
-			for line := range strings.Lines(string(text)) {
-				fields := strings.Fields(line)
-				if !t.line(fields) {
-					continue
-				}
-				entry := []string{t.path}
-				for _, i := range t.fields {
-					entry = append(entry, fields[i])
-				}
-				all = append(all, strings.Join(entry, " "))
+			for _, at := range sockets {
+				all = append(all, "tcp "+at.String())
 			}
+		}
+		for _, r := range routes {
+			found, err := routesIn(r.path, r.fields)
+			if err != nil {
+				return err
+			}
+			all = append(all, found...)
 		}
 		return nil
 	})
 	return all, err
+}
+
+func routesIn(path string, fields []int) (all []string, err error) {
+	text, err := os.ReadFile("/proc/thread-self/net/" + path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // a kernel without the family
+	}
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) < routeFields {
+			continue
+		}
+		entry := []string{path}
+		for _, i := range fields {
+			entry = append(entry, words[i])
+		}
+		all = append(all, strings.Join(entry, " "))
+	}
+	return all, nil
 }
 
 // Missing names what there was and is no more, as in "redis-a: no longer there: tcp 0200000A:18EB".

@@ -112,7 +112,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.StringVar(&o.schema, "schema", "", "print the JSON Schema of the `policy` that enforcers get (the default), or with =report that of report.json")
 	f.Lookup("schema").NoOptDefVal = policySchema
 	f.StringVar(&o.known, "deviations", "", "`file` of known deviations, which do not fail the run before they expire (docs/DRIVERS.md)")
-	f.BoolVar(&o.mutants, "mutants", false, "judge the suite itself: by every deliberately wrong enforcer, which it must fail, and the right ones, which it must pass")
+	f.BoolVar(&o.mutants, "mutants", false, "judge the suite itself before: by every deliberately wrong enforcer, which it must fail, and the right ones, which it must pass")
 	f.BoolVar(&o.all, "all-scenarios", false, "with --mutants: judge each by all scenarios, and not only by those that must find it out")
 	f.BoolVar(&o.json, "json", false, "print the report (with --list: the scenarios) as JSON on standard output, and nothing else")
 	if err := f.MarkHidden("mutant"); err != nil {
@@ -180,7 +180,7 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.mutants {
+	if o.mutants && !cell.Inside() {
 		return p.judgeMutants(ctx, o)
 	}
 	if _, err := knownDeviations(o.known); err != nil {

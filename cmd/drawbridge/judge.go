@@ -67,7 +67,11 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 	if err != nil {
 		return nil, err
 	}
-	recorder, err := record(l.Lab)
+	score, err := readScore(o)
+	if err != nil {
+		return nil, err
+	}
+	recorder, err := record(l)
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +86,11 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
 		Rehearsed: o.mutant != "", // whoever judges wrong enforcers has judged the right one by the same features
-		Lattice:   o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience,
+		Lattice:   o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience, Mutants: score,
 	})
 	line.close()
-	if err = errors.Join(err, recorder.close()); err != nil || o.report == "" {
+	recorder.close()
+	if err != nil || o.report == "" {
 		return report, err
 	}
 	return report, page.WriteFile(o.report, l.World(), report)

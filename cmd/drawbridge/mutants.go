@@ -69,13 +69,23 @@ func (p *program) judgeMutants(ctx context.Context, o conformOptions) error {
 	if err := errors.Join(writeScore(o.report, &score), score.Write(p.std.out)); err != nil {
 		return unable("conform --mutants", err)
 	}
+	judged := p.judgeAfterwards(ctx, o)
 	switch {
 	case score.OK:
-		return nil
+		return judged
 	case score.Unjudged > 0 && onlyUnjudged(score):
 		return &quiet{exitUnjudged}
 	}
 	return errNotConformant
+}
+
+// judgeAfterwards judges the enforcer itself, so that the score stands in a report. Without one there is nowhere for it to stand.
+func (p *program) judgeAfterwards(ctx context.Context, o conformOptions) error {
+	if o.report == "" {
+		return nil
+	}
+	fmt.Fprintln(p.std.out)
+	return p.inCell(ctx)
 }
 
 // onlyUnjudged reports whether nothing else is wrong than that mutants could not be judged.
@@ -128,6 +138,22 @@ func runOf(r *suite.Report) mutant.Run {
 		}
 	}
 	return run
+}
+
+// readScore reads the score of the mutants that were judged before; nil if none were.
+func readScore(o conformOptions) (*mutant.Score, error) {
+	if !o.mutants {
+		return nil, nil
+	}
+	text, err := os.ReadFile(filepath.Join(o.report, mutantsReport))
+	if err != nil {
+		return nil, fmt.Errorf("score of the mutants: %w", err)
+	}
+	var s mutant.Score
+	if err := json.Unmarshal(text, &s); err != nil {
+		return nil, fmt.Errorf("score of the mutants: %w", err)
+	}
+	return &s, nil
 }
 
 func writeScore(dir string, s *mutant.Score) error {

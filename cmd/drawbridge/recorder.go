@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"drawbridge/sim"
@@ -13,21 +12,18 @@ import (
 // recorded is how many packets of each enforcement point are kept: those of the last scenarios there.
 const recorded = 8192
 
-// recorder keeps the latest packets of every enforcement point, for the report of what fails.
+// recorder keeps the latest packets of every enforcement point, for the report of what fails. It looks through the prober's taps.
 type recorder map[string]*capture.Recorder
 
-func record(l *sim.Lab) (recorder, error) {
+func record(l *lab) (recorder, error) {
 	all := recorder{}
 	for _, p := range l.World().Points() {
-		node, ok := l.Node(p.Name)
+		tap, ok := l.prober.Tap(p.Name)
 		if !ok {
-			return nil, errors.Join(fmt.Errorf("%s: %w", p.Name, sim.ErrUnknown), all.close())
+			all.close()
+			return nil, fmt.Errorf("%s: %w", p.Name, sim.ErrUnknown)
 		}
-		r, err := capture.Record(node, recorded)
-		if err != nil {
-			return nil, errors.Join(err, all.close())
-		}
-		all[p.Name] = r
+		all[p.Name] = capture.Record(tap, recorded)
 	}
 	return all, nil
 }
@@ -41,10 +37,8 @@ func (r recorder) Recent(point string, client uint16) []capture.Packet {
 	return at.Latest(func(p capture.Packet) bool { return p.Flow.Src.Port() == client || p.Flow.Dst.Port() == client })
 }
 
-func (r recorder) close() error {
-	var errs []error
+func (r recorder) close() {
 	for _, at := range r {
-		errs = append(errs, at.Close())
+		at.Close()
 	}
-	return errors.Join(errs...)
 }

@@ -164,7 +164,9 @@ func (e *Exec) call(ctx context.Context, point, verb string, stdin []byte) (*run
 	cmd.WaitDelay = drainLimit
 
 	began := time.Now()
-	if err := at.Start(cmd); err != nil {
+	if err := at.Start(cmd); err != nil && ctx.Err() != nil { // it was to end before it could begin
+		return nil, fmt.Errorf("driver %s at %s: %w", verb, point, context.Cause(ctx))
+	} else if err != nil {
 		return nil, r.broken(CannotStart, err.Error())
 	}
 	err = cmd.Wait()

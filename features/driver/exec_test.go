@@ -186,3 +186,15 @@ func TestDescribe(t *testing.T) {
 		require.ErrorContains(t, err, c.want)
 	}
 }
+
+// TestInterruptBeforeItBegan: on a busy machine the time for a call may be over before its process exists.
+func TestInterruptBeforeItBegan(t *testing.T) {
+	e := script(t, `cat >/dev/null; echo '{"generation":1}'`)
+	_, killed, err := e.Interrupt(t.Context(), document(t), 0)
+	require.NoError(t, err)
+	require.True(t, killed)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = e.Apply(ctx, document(t))
+	require.ErrorIs(t, err, context.Canceled)
+}

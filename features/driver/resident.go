@@ -132,8 +132,13 @@ func (r *resident) end(how syscall.Signal) error {
 	defer limit.Stop()
 	select {
 	case <-r.ended:
-		endGroup(r.cmd.Process.Pid)
-		return nil
+		left := endGroup(r.cmd.Process.Pid)
+		if len(left) == 0 || how == syscall.SIGKILL { // which kills what is left, too
+			return nil
+		}
+		return &Broken{
+			Point: r.point, Call: "run", Reason: LeftBehind, Detail: "it ended, but not everything that it had started", Stderr: r.stderr.text(), Leftover: left,
+		}
 	case <-limit.C:
 	}
 	return errors.Join(r.broken(Hang, fmt.Sprintf("it did not end within %s of signal %s", leavingLimit, how)), killGroup(r.cmd.Process.Pid))

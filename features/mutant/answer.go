@@ -59,22 +59,25 @@ func refusals() []Mutant {
 		},
 		{
 			Name: "refusal opens", Breaks: "a refused policy leaves nothing in force", Statement: "S-09", Tags: "@S-09",
-			also: func(d Door, _ *driver.Document, a Answer) {
+			also: func(d Door, _ *driver.Document, a Answer) error {
 				if a.Status == refused {
 					d.Next("reset", nil)
 				}
+				return nil
 			},
 		},
 		{
 			Name: "refusal closes", Breaks: "a refused policy closes the databases", Statement: "D-12", Tags: "@D-12",
-			also: func(d Door, doc *driver.Document, a Answer) {
+			also: func(d Door, doc *driver.Document, a Answer) error {
 				if a.Status != refused {
-					return
+					return nil
 				}
 				closeAll(doc, func(d driver.Database) bool { return !isCanary(d) })
-				if body, err := doc.Encode(); err == nil {
+				body, err := doc.Encode()
+				if err == nil {
 					d.Next("apply", body)
 				}
+				return err
 			},
 		},
 		{

@@ -47,11 +47,11 @@ type Mutant struct {
 	// Full: the tests judge it by all scenarios and not by those of Tags alone.
 	Full bool
 
-	change func(*driver.Document) error                 // what it makes of a policy
-	answer func(*driver.Document, Answer) Answer        // what it makes of the answer to apply
-	table  bool                                         // it has a table of its own, by nft(8)
-	call   func(d Door, verb string, in []byte) Answer  // replaces everything else
-	also   func(d Door, doc *driver.Document, a Answer) // what it does besides, once apply was answered
+	change func(*driver.Document) error                       // what it makes of a policy
+	answer func(*driver.Document, Answer) Answer              // what it makes of the answer to apply
+	table  bool                                               // it has a table of its own, by nft(8)
+	call   func(d Door, verb string, in []byte) Answer        // replaces everything else
+	also   func(d Door, doc *driver.Document, a Answer) error // what it does besides, once apply was answered
 }
 
 // NeedsNFT reports whether the mutant needs nft(8) on the PATH.
@@ -62,7 +62,7 @@ var ErrUnknown = errors.New("no such mutant")
 
 // All lists the mutants.
 func All() []Mutant {
-	return slices.Concat(wholesale(), policies(), ranges(), memories(), answers(), rulesets(), equivalents())
+	return slices.Concat(wholesale(), policies(), ranges(), memories(), answers(), afterwards(), swaps(), spoiled(), rulesets(), intruded(), equivalents())
 }
 
 // Find returns the mutant of a name.
@@ -113,7 +113,9 @@ func (m Mutant) apply(d Door, stdin []byte) (Answer, error) {
 		a = m.answer(asked, a)
 	}
 	if m.also != nil {
-		m.also(d, asked, a)
+		if err := m.also(d, asked, a); err != nil {
+			return Answer{}, err
+		}
 	}
 	return a, nil
 }

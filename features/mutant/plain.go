@@ -22,6 +22,9 @@ type plain struct {
 	firstSYN      bool            // only a connection's first packet is denied
 	openNodes     bool            // the nodes' own addresses are not guarded
 	openProtocols bool            // only endpoints are guarded at dedicated addresses
+	noFastOpen    bool            // SYNs that ask for TCP Fast Open are dropped
+	anyInterface  bool            // regional addresses are believed on every interface
+	redirects     bool            // what is denied is sent to a closed port
 	oneRange      string          // Internet accessibility is for this network alone
 }
 
@@ -106,9 +109,16 @@ func (p plain) script(doc *driver.Document) string {
 	if p.firstSYN {
 		b.WriteString("set seen { type inet_service . inet_service; flags dynamic, timeout; timeout 1m; }\n")
 	}
+	if p.redirects { // before the fabric's own translation
+		fmt.Fprintf(&b, "chain away {\ntype nat hook prerouting priority -110\nmeta mark %[1]d tcp dport != %[2]d redirect to :%[2]d\n}\n"+
+			"chain hush {\ntype filter hook output priority -300\ntcp sport %[2]d drop\n}\n", deniedMark, closedPort)
+	}
 	b.WriteString("chain entry {\ntype filter hook prerouting priority -150\niif lo accept\n")
 	if p.no6 {
 		b.WriteString("meta nfproto ipv6 accept\n")
+	}
+	if p.noFastOpen {
+		b.WriteString("tcp option 34 exists drop\n")
 	}
 	if p.established {
 		b.WriteString("ct state established accept\n")
@@ -159,7 +169,7 @@ func (p plain) allowShared(b *strings.Builder, doc *driver.Document, d *driver.D
 	to := fmt.Sprintf("%s daddr %s tcp dport %d", ip(e.Address), e.Address, e.Port)
 	for _, n := range doc.Region.Networks {
 		if n.Addr().Is4() == e.Address.Is4() {
-			fmt.Fprintf(b, "iifname %s %s saddr %s %s accept\n", interfaces(doc, "regional"), ip(e.Address), n, to)
+			fmt.Fprintf(b, "iifname %s %s saddr %s %s accept\n", interfaces(doc, p.regional()...), ip(e.Address), n, to)
 		}
 	}
 	switch {
@@ -169,6 +179,14 @@ func (p plain) allowShared(b *strings.Builder, doc *driver.Document, d *driver.D
 	default:
 		fmt.Fprintf(b, "%s accept\n", to)
 	}
+}
+
+// regional are the zones in which addresses of the region are believed.
+func (p plain) regional() []string {
+	if p.anyInterface {
+		return []string{"regional", "internet"}
+	}
+	return []string{"regional"}
 }
 
 func (p plain) allowRules(b *strings.Builder, doc *driver.Document, d *driver.Database, e driver.Endpoint) {
@@ -219,8 +237,19 @@ func (p plain) drop(b *strings.Builder, d *driver.Database, what string) {
 		fmt.Fprintf(b, "%[1]s tcp sport . tcp dport @seen accept\n%[1]s add @seen { tcp sport . tcp dport } drop\n", what)
 		return
 	}
+	if p.redirects && strings.Contains(what, "tcp dport") {
+		fmt.Fprintf(b, "%s meta mark set %d accept\n", what, deniedMark)
+		return
+	}
 	fmt.Fprintf(b, "%s reject\n", what)
 }
+
+// What is denied where it is redirected: a mark, and the port that it goes to, at which nobody listens. The reset that answers is dropped before
+// connection tracking sees it, which would forget the attempt at once.
+const (
+	deniedMark = 1
+	closedPort = 1
+)
 
 func ip(a netip.Addr) string {
 	if a.Is4() {
@@ -229,11 +258,11 @@ func ip(a netip.Addr) string {
 	return "ip6"
 }
 
-// interfaces prints the set of a point's interfaces in a zone.
-func interfaces(doc *driver.Document, zone string) string {
+// interfaces prints the set of a point's interfaces in some zones.
+func interfaces(doc *driver.Document, zones ...string) string {
 	var names []string
 	for _, i := range doc.Interfaces {
-		if i.Zone == zone {
+		if slices.Contains(zones, i.Zone) {
 			names = append(names, `"`+i.Name+`"`)
 		}
 	}

@@ -140,13 +140,18 @@ func (s *Score) Write(w io.Writer) error {
 	if !s.OK {
 		verdict = "THE SUITE IS NOT TO BE TRUSTED"
 	}
+	_, err := fmt.Fprintf(w, "\n%s\n%s\n", s, verdict)
+	return err
+}
+
+// String is the score in one line.
+func (s *Score) String() string {
 	wrong := 0
 	for _, t := range s.Trials {
 		if !t.Equivalent {
 			wrong++
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%d of %d wrong enforcers killed (%.1f %%), %d of %d right ones passed, %d unjudged; %.0f s\n%s\n",
-		s.Killed, wrong, 100*s.Score, s.Equivalents, s.Mutants-wrong, s.Unjudged, s.Seconds, verdict)
-	return err
+	return fmt.Sprintf("%d of %d wrong enforcers killed (%.1f %%), %d of %d right ones passed, %d unjudged; %.0f s",
+		s.Killed, wrong, 100*s.Score, s.Equivalents, s.Mutants-wrong, s.Unjudged, s.Seconds)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"drawbridge/features/suite"
 	"drawbridge/topology"
@@ -17,11 +18,18 @@ import (
 //go:embed page.html
 var text string
 
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"join": func(all []string) string { return strings.Join(all, ", ") },
-	"mark": mark,
-	"ms":   func(v float64) string { return fmt.Sprintf("%.2f ms", v) },
-}).Parse(text))
+// page is parsed when it is first needed: this program also starts hundreds of times in a run to bring a policy into force.
+var page = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Funcs(template.FuncMap{
+		"join":  func(all []string) string { return strings.Join(all, ", ") },
+		"mark":  mark,
+		"short": func(all []suite.PacketLine) bool { return len(all) <= shortTimeline },
+		"ms":    func(v float64) string { return fmt.Sprintf("%.2f ms", v) },
+	}).Parse(text))
+})
+
+// shortTimeline is how many packets of a failed attempt are shown without being asked for.
+const shortTimeline = 12
 
 // mark is a result's sign, for those who do not see its colour.
 func mark(result string) string {
@@ -42,7 +50,7 @@ func Write(w io.Writer, world *topology.World, r *suite.Report) error {
 	if err != nil {
 		return fmt.Errorf("report page: %w", err)
 	}
-	if err := page.Execute(w, v); err != nil {
+	if err := page().Execute(w, v); err != nil {
 		return fmt.Errorf("report page: %w", err)
 	}
 	return nil

@@ -88,7 +88,8 @@ func TestPageInABrowser(t *testing.T) {
 	count := func(pattern string) int { return len(regexp.MustCompile(pattern).FindAllString(dom, -1)) }
 	require.Contains(t, dom, `data-script="done"`)
 	require.Contains(t, dom, `<h1 id="banner">Not conformant</h1>`)
-	require.Equal(t, len(r.Statements), count(`<tr class="(passed|failed|unjudged|open)">`))
+	require.Equal(t, len(r.Statements)+len(r.Mutants.Trials), count(`<tr class="(passed|failed|unjudged|open)">`))
+	require.Contains(t, dom, `<p>1 of 2 wrong enforcers killed (50.0 %), 1 of 1 right ones passed, 0 unjudged; `)
 	require.Equal(t, 1, count(`<details class="trouble failed"`))
 	require.Equal(t, 4, count(`<td>(in inet0|out inet0)</td>`))
 	require.Equal(t, len(topology.Default().Points()), count(`<rect class="point`))

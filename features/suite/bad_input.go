@@ -183,7 +183,7 @@ func (r *ScenarioReport) noteMistake(point, name string, took time.Duration, fin
 }
 
 func registerMistakes(sc *godog.ScenarioContext, step stepFunc) {
-	sc.Step(`^each of these mistakes in its policy is refused, naming its place, and nothing changes:$`, func(ctx context.Context, table *godog.Table) error {
+	define(sc, `^each of these mistakes in its policy is refused, naming its place, and nothing changes:$`, func(ctx context.Context, table *godog.Table) error {
 		return step(func(ctx context.Context, s *scenario) error { return s.refusesMistakes(ctx, table) })(ctx)
 	})
 }

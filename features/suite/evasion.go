@@ -49,14 +49,14 @@ type trials struct {
 }
 
 func registerEvasions(sc *godog.ScenarioContext, step stepFunc, one oneFunc) {
-	sc.Step(`^from "([^"]+)" each of these evasions gets plaintext to it:$`, func(ctx context.Context, from string, table *godog.Table) error {
+	define(sc, `^from "([^"]+)" each of these evasions gets plaintext to it:$`, func(ctx context.Context, from string, table *godog.Table) error {
 		return one(func(ctx context.Context, s *scenario, from string) error { return s.provesEvasions(ctx, from, table) })(ctx, from)
 	})
-	sc.Step(`^none of them gets a byte of plaintext to it$`, step(func(ctx context.Context, s *scenario) error { return s.evades(ctx) }))
-	sc.Step(`^from "([^"]+)" every handshake survives ordinary trouble$`, one(func(ctx context.Context, s *scenario, from string) error {
+	define(sc, `^none of them gets a byte of plaintext to it$`, step(func(ctx context.Context, s *scenario) error { return s.evades(ctx) }))
+	define(sc, `^from "([^"]+)" every handshake survives ordinary trouble$`, one(func(ctx context.Context, s *scenario, from string) error {
 		return s.endures(ctx, from)
 	}))
-	sc.Step(`^every one survives it still, at the cost of one retransmission at the most$`, step(func(ctx context.Context, s *scenario) error {
+	define(sc, `^every one survives it still, at the cost of one retransmission at the most$`, step(func(ctx context.Context, s *scenario) error {
 		return s.enduresStill(ctx)
 	}))
 }

@@ -24,7 +24,7 @@ const killRounds = 4
 const mostlyTooLate = 4
 
 func registerKills(sc *godog.ScenarioContext, step stepFunc) {
-	sc.Step(`^([0-9]+) times the enforcer is killed while it replaces the firewall rule "([^"]+)" by "([^"]+)" or the other way round, and does it afterwards$`,
+	define(sc, `^([0-9]+) times the enforcer is killed while it replaces the firewall rule "([^"]+)" by "([^"]+)" or the other way round, and does it afterwards$`,
 		func(ctx context.Context, times, from, to string) error {
 			return step(func(ctx context.Context, s *scenario) error { return s.kills(ctx, times, from, to) })(ctx)
 		})

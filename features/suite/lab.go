@@ -45,6 +45,10 @@ type Lab interface {
 	Endure(ctx context.Context, from topology.Vantage, to []topology.Endpoint, slow bool) ([]Endured, error)
 	// Stream tries connections all the time, over IPv4, each at least once in a millisecond if the machine can.
 	Stream(ctx context.Context, trials []Trial) (Stream, error)
+	// Forge sends packets over IPv4 that claim an address which is not the vantage's (SPEC X-03).
+	Forge(ctx context.Context, from topology.Vantage, name netip.Addr, to topology.Endpoint) (Forgery, error)
+	// Flood sends connection attempts over IPv4, each from another address or port of the vantage, as fast as they are taken in (SPEC X-10).
+	Flood(ctx context.Context, from topology.Vantage, to topology.Endpoint, syns int) (Flooded, error)
 	// Tamper changes the rules at a point as another program would (SPEC X-09), by nft(8).
 	Tamper(ctx context.Context, point string, how Tampering) error
 	// Loopback connects to a database from its own host and says in words what became of it.

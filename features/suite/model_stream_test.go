@@ -13,6 +13,7 @@ type modelStream struct {
 	m      *model
 	trials []suite.Trial
 	shots  []suite.Shot
+	late   bool // its answers are
 }
 
 func (m *model) Stream(ctx context.Context, trials []suite.Trial) (suite.Stream, error) {
@@ -25,7 +26,11 @@ func (m *model) Stream(ctx context.Context, trials []suite.Trial) (suite.Stream,
 
 func (s *modelStream) add(trial int, served bool) {
 	now := time.Now()
-	s.shots = append(s.shots, suite.Shot{Trial: trial, Began: now, Ended: now, Passed: served, Served: served})
+	ended := now
+	if s.late {
+		ended = now.Add(time.Second)
+	}
+	s.shots = append(s.shots, suite.Shot{Trial: trial, Began: now, Ended: ended, Passed: served, Served: served})
 }
 
 func (s *modelStream) all(served bool) {

@@ -36,7 +36,7 @@ type faults struct {
 	acceptAll, denyAll, ignoreReset, no6, unforced, wrongRegion, keepEstablished, silent, refuseNothing, refuseAll,
 	defaultsOpen, ignoreTalk, plainCluster, openCluster, openBypass, openNeighbour, ignoreRemoval, firstAddressOff, staleRange,
 	staleGeneration, staleDNAT, peeringEverywhere, openPorts, forgetRule30, late, blind, deadCanary, breaks, ruleByDatabase, proxies, cutsAll, lossyLab, leavesNodesClosed, applySlow,
-	evaded, impatient, gap, leaksDuring, crashOpens, tampered, leavesHalves, killOpens, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced bool
+	evaded, impatient, gap, leaksDuring, crashOpens, tampered, leavesHalves, killOpens, acceptsMistakes, namesNoPlace, mistakesOpen, removalOpens, neverForced, forgedPass, forgedOpen, floodPasses, floodTracked, floodDelays bool
 }
 
 func newModel(f faults) *model {

@@ -20,7 +20,7 @@ import (
 // oracle says: what the features say and the oracle contradicts, or cannot be played at all, shows here.
 func (r *runner) rehearse(ctx context.Context) error {
 	cfg := r.Config
-	cfg.Progress, cfg.Recorder = nil, nil
+	cfg.Progress, cfg.Recorder, cfg.Mutants = nil, nil, nil
 	cfg.ReportDir, cfg.Output, cfg.Format, cfg.Lanes, cfg.Lattice = "", io.Discard, "progress", 0, false
 	p := &paper{world: cfg.World}
 	cfg.Lab, cfg.Enforcer = p, p

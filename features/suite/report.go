@@ -2,6 +2,7 @@ package suite
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"drawbridge/features/driver"
+	"drawbridge/features/mutant"
 	"drawbridge/features/oracle"
 )
 
@@ -89,6 +91,7 @@ type Report struct {
 	Scenarios      []*ScenarioReport `json:"scenarios"`
 	Deviations     []DeviationReport `json:"deviations,omitempty"` // known ones, with --deviations
 	Lattice        *LatticeReport    `json:"lattice,omitempty"`    // with --lattice
+	Mutants        *mutant.Score     `json:"mutants,omitempty"`    // with --mutants: what the suite did with wrong enforcers
 }
 
 // SuiteReport names the specification that was judged by.
@@ -278,6 +281,9 @@ func (r *Report) statement(id, profile string) StatementReport {
 	return out
 }
 
+// errMutants: what such a suite says of an enforcer is worth nothing.
+var errMutants = errors.New("the suite is not to be trusted: it did not judge every mutant as it must")
+
 // conclude sets the result: failed if anything failed, unjudged if anything could not be judged or did not run.
 func (r *Report) conclude(err error) {
 	c := r.Counts
@@ -286,6 +292,8 @@ func (r *Report) conclude(err error) {
 		err = fmt.Errorf("%d scenarios were selected and %d executed", c.Selected, c.Executed)
 	case err == nil && c.Expected != 0 && c.Executed != c.Expected:
 		err = fmt.Errorf("%d scenarios were executed; the committed number is %d (features.Expected)", c.Executed, c.Expected)
+	case err == nil && r.Mutants != nil && !r.Mutants.OK:
+		err = errMutants
 	}
 	if err != nil {
 		r.Error = err.Error()
@@ -351,6 +359,9 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	fmt.Fprintf(&b, "denials: %d, concluded after a median of %.2f ms, 99th percentile %.1f ms\n", r.Denials.Count, r.Denials.P50, r.Denials.P99)
 	if r.Windows != nil {
 		b.WriteString(r.Windows.String())
+	}
+	if r.Mutants != nil {
+		fmt.Fprintf(&b, "the suite itself: %s\n", r.Mutants)
 	}
 	fmt.Fprintf(&b, "%s\n", verdictLine[r.Result])
 	_, err := io.WriteString(w, b.String())

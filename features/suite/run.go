@@ -16,6 +16,7 @@ import (
 	"github.com/cucumber/godog"
 
 	"drawbridge/features/driver"
+	"drawbridge/features/mutant"
 	"drawbridge/topology"
 )
 
@@ -49,6 +50,8 @@ type Config struct {
 	Sequences int
 	// Patience is how long the Lab waits before it calls a connection denied, for the report; 0: it does not wait.
 	Patience time.Duration
+	// Mutants is what the suite did with wrong enforcers a moment ago, for the report; nil: nobody looked.
+	Mutants *mutant.Score
 	// Rehearsed leaves out the rehearsal: whoever sets it has rehearsed the same features in the same world before.
 	Rehearsed bool
 	// Kernel is the release of the kernel that carries the lab, for the report.
@@ -90,7 +93,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &runner{
 		Config: cfg, conductor: newConductor(cfg.World, cfg.Lab, cfg.Enforcer), lanes: newLanes(cfg.Lanes), policies: map[string]driver.Document{},
 	}
-	r.report = &Report{World: cfg.World.Name(), Kernel: cfg.Kernel, Command: cfg.Command, Servers: cfg.Servers, Tags: cfg.Tags, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
+	r.report = &Report{World: cfg.World.Name(), Kernel: cfg.Kernel, Command: cfg.Command, Servers: cfg.Servers, Tags: cfg.Tags, Mutants: cfg.Mutants, Started: cfg.Now(), Scenarios: []*ScenarioReport{}}
 	if r.report.Suite, err = digest(cfg.Features); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ type scenario struct {
 	held    map[string]*holding
 	traffic []Replication
 	trials  trials
+	claims  claims
+	waits   waits
 	record  *ScenarioReport
 }
 

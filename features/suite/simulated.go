@@ -36,8 +36,9 @@ type simulated struct {
 	lab    *sim.Lab
 	prober *probe.Prober
 
-	mu    sync.Mutex
-	whole sim.Inventory // at the first Baseline
+	mu      sync.Mutex
+	whole   sim.Inventory  // at the first Baseline
+	forging map[string]int // by node: how many are at it
 }
 
 // Simulated returns the Lab of a running sim.Lab whose servers have been started.

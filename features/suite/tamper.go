@@ -24,10 +24,10 @@ const mendLimit = 100 * time.Millisecond
 const mendRounds = 20
 
 func registerTampering(sc *godog.ScenarioContext, step stepFunc, one oneFunc) {
-	sc.Step(`^another program (flushes the ruleset|empties every set) where it is$`, one(func(ctx context.Context, s *scenario, how string) error {
+	define(sc, `^another program (flushes the ruleset|empties every set) where it is$`, one(func(ctx context.Context, s *scenario, how string) error {
 		return s.tamper(ctx, Tampering(how))
 	}))
-	sc.Step(`^the enforcer is killed and started again where it is$`, step(func(ctx context.Context, s *scenario) error { return s.crash(ctx) }))
+	define(sc, `^the enforcer is killed and started again where it is$`, step(func(ctx context.Context, s *scenario) error { return s.crash(ctx) }))
 }
 
 // tamper changes the rules where the database spoken of is, and tries everything until an enforcer that runs must have undone it.

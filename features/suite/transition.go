@@ -42,6 +42,8 @@ type window struct {
 	// tampered: somebody else changed the rules. Until the end of the window nothing is expected; without a program that runs, not
 	// before the next change is in force.
 	tampered, helpless bool
+	// flood: nothing changed, but somebody sent a flood.
+	flood bool
 }
 
 // transition is a stream under way, and what was changed meanwhile.
@@ -60,10 +62,10 @@ func (t *transition) during(w window) {
 }
 
 func registerTransitions(sc *godog.ScenarioContext, step stepFunc) {
-	sc.Step(`^these are tried all the time:$`, func(ctx context.Context, table *godog.Table) error {
+	define(sc, `^these are tried all the time:$`, func(ctx context.Context, table *godog.Table) error {
 		return step(func(ctx context.Context, s *scenario) error { return s.tries(ctx, table) })(ctx)
 	})
-	sc.Step(`^each of them fared as the policy before or after a change has it$`, step(func(ctx context.Context, s *scenario) error {
+	define(sc, `^each of them fared as the policy before or after a change has it$`, step(func(ctx context.Context, s *scenario) error {
 		return s.fared(ctx)
 	}))
 }
@@ -119,6 +121,7 @@ func (s *scenario) fared(ctx context.Context) error {
 		return err
 	}
 	s.record.windows = j.windows
+	s.waits = t.waitsOf(shots)
 	var findings []error
 	for i, trial := range t.trials {
 		err := j.finding(trial, i)

@@ -25,15 +25,17 @@ func TestRecorderKeepsTheLatest(t *testing.T) {
 // TestRecorderShowsAConnection records one and writes it into a file that a reader takes.
 func TestRecorderShowsAConnection(t *testing.T) {
 	a, z := pair(t)
-	r, err := Record(z, 64)
+	tap, err := Open(z)
 	require.NoError(t, err)
+	r := Record(tap, 64)
 	l, err := z.Listen(t.Context(), netip.AddrPortFrom(addrZ, 5432))
 	require.NoError(t, err)
 	defer l.Close()
 	c, err := a.Dial(t.Context(), netip.AddrPortFrom(addrA, 40000), netip.AddrPortFrom(addrZ, 5432))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-	require.NoError(t, r.Close()) // what was captured is delivered before
+	require.NoError(t, tap.Close()) // what was captured is delivered before
+	r.Close()
 	packets := r.Latest(func(p Packet) bool { return p.Flow.Src.Port() == 40000 || p.Flow.Dst.Port() == 40000 })
 	require.GreaterOrEqual(t, len(packets), 3)
 	require.True(t, packets[0].Flags.Has(SYN))

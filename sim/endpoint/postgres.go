@@ -25,9 +25,9 @@ const maxStartupLength = 10000
 // alpnPostgreSQL is PostgreSQL's registered ALPN protocol name; direct TLS requires it.
 const alpnPostgreSQL = "postgresql"
 
-// scramIterations is lower than PostgreSQL's default of 4096: each session costs the client that many HMACs, and the
-// password protects nothing. PostgreSQL's scram_iterations may be set as low as 1.
-const scramIterations = 1024
+// scramIterations is the lowest that PostgreSQL's scram_iterations may be set to; its default is 4096. Each session costs the client that
+// many HMACs, and the password protects nothing.
+const scramIterations = 1
 
 const (
 	codeProtocolViolation  = "08P01"

@@ -99,7 +99,11 @@ func halfway(e Evidence, givenUp bool) conclusion {
 	ended := givenUp || e.ClientError != ""
 	switch {
 	case e.heard() && ended:
-		return conclusion{Leaked, ByNobody, fmt.Sprintf("%d bytes of the client reached the database", max(e.PayloadLeft, e.BytesRead)), true}
+		reason := fmt.Sprintf("%d bytes of the client reached the database", max(e.PayloadLeft, e.BytesRead))
+		if e.ClientError != "" {
+			reason += ", and then it was told: " + e.ClientError
+		}
+		return conclusion{Leaked, ByNobody, reason, true}
 	case e.heard():
 		return conclusion{Inconclusive, ByNobody, "the conversation goes on", false}
 	case e.Connected && e.PayloadEntered > 0 && e.Fenced:

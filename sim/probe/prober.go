@@ -30,9 +30,8 @@ const (
 	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
 	// retransmission of a SYN (1 s), so that one lost packet does not end a probe.
 	defaultPatience = 5 * time.Second
-	// grace: how long a packet may take from the entrance of an enforcement point to the database before a fence is sent after
-	// it. A served connection needs some 50 µs; a shorter grace only costs needless fences, a longer one only time.
-	grace = 200 * time.Microsecond
+	// refence: how long after a fence that failed, which may have taken no time at all, the next one is sent.
+	refence = 10 * time.Millisecond
 	// idle: a probe that has not been concluded by then waits for something, and needs no processor meanwhile.
 	idle = 20 * time.Millisecond
 )
@@ -65,8 +64,9 @@ type Prober struct {
 	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
 
-	mu      sync.Mutex
-	watched []*watch
+	mu        sync.Mutex
+	watched   []*watch
+	nextFlood int // the first port of the next flood; see floodPorts
 }
 
 // New opens the taps of every enforcement point of the lab. Close releases them.
@@ -111,6 +111,12 @@ func (p *Prober) watch(_ context.Context, w *watchpoint) error {
 	packets, _ := tap.Subscribe(nil)
 	p.readers.Go(func() { p.sort(w, packets) })
 	return nil
+}
+
+// Tap returns the tap of an enforcement point, for others who want to see what passes there. Close closes it.
+func (p *Prober) Tap(point string) (*capture.Tap, bool) {
+	tap, ok := p.tapOf[point]
+	return tap, ok
 }
 
 // sort hands the packets of one tap to their tracks, until the tap is closed.

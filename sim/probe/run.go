@@ -151,9 +151,8 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 	journal, stop := p.lab.Journal().Subscribe(t.port)
 	defer stop()
 	r := route{from: t.spec.From, source: source, point: t.point.Name, is4: source.Is4()}
-	var pause *time.Timer // runs while something arrived that has not left
-	var pauseOver <-chan time.Time
-	var fence <-chan error
+	var fence <-chan error      // is under way while something arrived that has not left
+	var failed <-chan time.Time // runs after a fence that failed
 	var mark int
 	for {
 		e := p.look(t)
@@ -161,25 +160,26 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 		if c.final {
 			return c
 		}
-		if e.suspect() && pause == nil && fence == nil {
-			pause = time.NewTimer(grace)
-			pauseOver = pause.C
-			defer pause.Stop()
-		}
-		select {
-		case <-t.changed:
-		case <-journal:
-		case <-pauseOver:
-			pauseOver = nil
+		if e.suspect() && fence == nil && failed == nil {
+			// At once: what is served may be fenced for nothing, but the runtime's timers round a shorter wait up to a millisecond.
 			e, mark = t.snapshot()
 			r.reach = opening
 			if !e.Connected && !e.reached() && e.PayloadEntered == 0 {
 				r.reach = handshake
 			}
 			fence = p.fences.pass(ctx, r)
+		}
+		select {
+		case <-t.changed:
+		case <-journal:
 		case err := <-fence:
-			fence, pause = nil, nil
+			fence = nil
 			t.fenced(mark, err)
+			if err != nil {
+				failed = time.After(refence)
+			}
+		case <-failed:
+			failed = nil
 		case <-ctx.Done():
 			return conclude(p.look(t), t.spec.Mode, true)
 		}

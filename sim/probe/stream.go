@@ -90,8 +90,8 @@ type Shot struct {
 type Stream struct {
 	p      *Prober
 	specs  []StreamSpec
-	sends  []*synSender // by spec; nil for those that say something
-	taps   map[string]*capture.Tap
+	sends  []*synSender      // by spec; nil for those that say something
+	taps   map[string]func() // by point: ends the watching
 	ctx    context.Context
 	cancel context.CancelFunc
 	ends   sync.WaitGroup
@@ -100,6 +100,8 @@ type Stream struct {
 	rounds atomic.Int64
 	stop   atomic.Int64 // the round after which it ends; 0: none yet
 	failed atomic.Pointer[error]
+
+	seen chan struct{} // room for one token: an answer came
 
 	mu     sync.Mutex
 	shots  []*Shot
@@ -110,7 +112,7 @@ type Stream struct {
 // Stream starts trying connections, over IPv4, every one of them more than once in a millisecond if the machine can. It returns
 // once some have been tried.
 func (p *Prober) Stream(ctx context.Context, specs []StreamSpec) (_ *Stream, err error) {
-	s := &Stream{p: p, specs: specs, taps: map[string]*capture.Tap{}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}}
+	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}, seen: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -164,21 +166,21 @@ func (s *Stream) prepare(spec StreamSpec) error {
 	return s.watch(spec.To.Point)
 }
 
-// watch opens a tap of the stream's own at a point, once.
+// watch looks at what leaves a point, once. It looks while the prober's tap sorts its packets: when an answer to a fence has been
+// seen, so has everything before it.
 func (s *Stream) watch(point string) error {
+	tap, ok := s.p.tapOf[point]
+	if !ok {
+		return fmt.Errorf("%w: no enforcement point %q", ErrSpec, point)
+	}
 	if s.taps[point] != nil {
 		return nil
 	}
-	tap, err := s.p.lab.Tap(point)
-	if err != nil {
-		return err
-	}
-	s.taps[point] = tap
-	packets, _ := tap.Subscribe(func(c capture.Packet) bool { return c.Outgoing && c.Flow.Proto == flow.TCP && c.Flags.Has(capture.SYN) })
-	s.ends.Go(func() {
-		for c := range packets {
+	_, s.taps[point] = tap.Subscribe(func(c capture.Packet) bool {
+		if c.Outgoing && c.Flow.Proto == flow.TCP && c.Flags.Has(capture.SYN) {
 			s.see(c)
 		}
+		return false
 	})
 	return nil
 }
@@ -203,6 +205,10 @@ func (s *Stream) see(c capture.Packet) {
 	shot.Passed = true
 	if answer && !shot.Served && c.At.Sub(shot.Began) < answerLimit {
 		shot.Served, shot.Ended = true, c.At
+		select {
+		case s.seen <- struct{}{}:
+		default: // a token is there already
+		}
 	}
 }
 
@@ -286,7 +292,7 @@ func (s *Stream) Stop(ctx context.Context) ([]Shot, error) {
 	defer timer.close()
 	end := s.rounds.Load() + tailRounds
 	s.stop.Store(end)
-	if err := errors.Join(s.until(ctx, timer, end), s.fence(ctx)); err != nil {
+	if err := errors.Join(s.until(ctx, timer, end), s.fence(ctx), s.settle(ctx)); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	s.talks.Wait()
@@ -325,12 +331,45 @@ func (s *Stream) fence(ctx context.Context) error {
 	return nil
 }
 
+// settle waits for the answers to SYNs that have passed: behind a gateway another node answers the fence, and may be quicker.
+func (s *Stream) settle(ctx context.Context) error {
+	for {
+		left := s.unanswered()
+		if left <= 0 {
+			return nil
+		}
+		limit := time.NewTimer(left)
+		select {
+		case <-s.seen:
+		case <-limit.C:
+		case <-ctx.Done():
+		}
+		limit.Stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// unanswered is how long the last SYN that has passed may still wait for its answer; 0 or less: none does.
+func (s *Stream) unanswered() (left time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, shot := range s.bySeq {
+		if shot.Passed && !shot.Served {
+			left = max(left, answerLimit-time.Since(shot.Began))
+		}
+	}
+	return left
+}
+
 // close ends everything. What a tap lost makes the absence of answers worthless.
 func (s *Stream) close() error {
 	s.cancel()
 	var errs []error
-	for _, tap := range s.taps {
-		errs = append(errs, tap.Close())
+	for point, stop := range s.taps {
+		stop()
+		errs = append(errs, s.p.tapOf[point].Err())
 	}
 	s.talks.Wait()
 	s.ends.Wait()

@@ -111,15 +111,20 @@ func newSYNSender(ns *netns.Handle, source netip.Addr) (*synSender, error) {
 }
 
 func (s *synSender) send(port uint16, seq uint32, to netip.AddrPort) error {
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: s.source.AsSlice(), DstIP: to.Addr().AsSlice()}
-	tcp := &layers.TCP{SrcPort: layers.TCPPort(port), DstPort: layers.TCPPort(to.Port()), Seq: seq, SYN: true, Window: 65535}
+	return s.write(s.source, &layers.TCP{SrcPort: layers.TCPPort(port), Seq: seq, SYN: true}, to)
+}
+
+// write sends one segment with its payload; the source need not be the namespace's own. The destination's port and the window are set here.
+func (s *synSender) write(from netip.Addr, tcp *layers.TCP, to netip.AddrPort) error {
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.AsSlice(), DstIP: to.Addr().AsSlice()}
+	tcp.DstPort, tcp.Window = layers.TCPPort(to.Port()), 65535
 	err := errors.Join(tcp.SetNetworkLayerForChecksum(ip),
-		gopacket.SerializeLayers(s.buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, tcp))
+		gopacket.SerializeLayers(s.buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, tcp, gopacket.Payload(tcp.Payload)))
 	if err != nil {
 		return err
 	}
 	if err := unix.Sendto(s.fd, s.buf.Bytes(), 0, &unix.SockaddrInet4{Addr: to.Addr().As4()}); err != nil {
-		return fmt.Errorf("send a SYN from %s: %w", s.source, err)
+		return fmt.Errorf("send from %s: %w", from, err)
 	}
 	return nil
 }
