@@ -129,7 +129,7 @@ func (s *services) startCluster(ctx context.Context, nodes map[string]*netns.Han
 func (s *services) startNode(
 	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, follow *realserver.Primary,
 ) error {
-	cert, err := s.authority.Issue([]string{n.Name, d.Name}, addressesOf(d, n))
+	cert, err := s.authority.Issue(namesOf(d, n), addressesOf(d, n))
 	if err != nil {
 		return err
 	}
@@ -179,6 +179,15 @@ func (s *services) startReal(
 	defer s.mu.Unlock()
 	s.real[n.Name] = server
 	return nil
+}
+
+// namesOf returns every name by which a client may call the node: its own, and the database's.
+func namesOf(d topology.Database, n topology.Node) []string {
+	names := []string{n.Name, d.Name, d.Domain()}
+	if private := d.PrivateDomain(); private != "" {
+		names = append(names, private)
+	}
+	return names
 }
 
 // addressesOf returns every address at which a client may believe to talk to the node: its own, and, as any node may become

