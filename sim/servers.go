@@ -34,6 +34,7 @@ type services struct {
 	installed *realserver.Installation // nil: every server is embedded
 	authority *authority.Authority
 	journal   *endpoint.Journal
+	keys      keyLog
 	mu        sync.Mutex
 	servers   map[serverKey]*endpoint.Server
 	real      map[string]*realserver.Server // by the database's node
@@ -133,7 +134,7 @@ func (s *services) startNode(
 	if err != nil {
 		return err
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, KeyLogWriter: &s.keys}
 	real := s.installed != nil && !d.Canary && realserver.Plays(d.Engine)
 	if real {
 		if err := s.startReal(ctx, h, d, n, cert, follow); err != nil {

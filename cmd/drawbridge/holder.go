@@ -85,6 +85,8 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 	switch {
 	case o.Exec != nil:
 		return h.exec(ctx, c, *o.Exec, files)
+	case o.Capture != nil:
+		return h.capture(ctx, c, *o.Capture, files)
 	case o.Probe != nil:
 		return h.probe(ctx, *o.Probe)
 	case o.Matrix != nil:
@@ -104,7 +106,8 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 }
 
 // observe makes probes. What was denied is watched no longer than that: by hand, the next step may be to allow it.
-func (h *holder) observe(ctx context.Context, specs []probe.Spec) ([]seen, error) {
+func (h *holder) observe(ctx context.Context, step string, specs []probe.Spec) ([]seen, error) {
+	h.lab.prober.Step(step)
 	observations, err := h.lab.prober.ProbeAll(ctx, specs)
 	late := h.lab.prober.Settle()
 	if err = errors.Join(err, h.lab.prober.Err()); err != nil {

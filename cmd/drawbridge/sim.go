@@ -33,7 +33,7 @@ The lab lives and dies with sim up. It touches nothing of the machine's network,
 	var name string
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
 	c.AddCommand(p.simUpCommand(&name), p.simListCommand(), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name),
-		p.simDownCommand(&name), p.simGraphCommand(&name), p.simRulesCommand(&name), p.simEnforceCommand(&name),
+		p.simDownCommand(&name), p.simGraphCommand(&name), p.simRulesCommand(&name), p.simCaptureCommand(&name), p.simEnforceCommand(&name),
 		p.simPolicyCommand(), p.simCheckCommand())
 	return c
 }
@@ -45,6 +45,7 @@ type order struct {
 	Matrix  *matrixOrder  `json:"matrix,omitempty"`
 	Rules   *rulesOrder   `json:"rules,omitempty"`
 	Enforce *enforceOrder `json:"enforce,omitempty"`
+	Capture *captureOrder `json:"capture,omitempty"`
 	Graph   string        `json:"graph,omitempty"` // the format
 	Info    bool          `json:"info,omitempty"`
 	Down    bool          `json:"down,omitempty"`
@@ -59,6 +60,7 @@ type answer struct {
 	Exit     *exit      `json:"exit,omitempty"`
 	Seen     []seen     `json:"seen,omitempty"`
 	Enforced []enforced `json:"enforced,omitempty"`
+	Captured *captured  `json:"captured,omitempty"`
 	Text     string     `json:"text,omitempty"`
 	Info     *labInfo   `json:"info,omitempty"`
 }

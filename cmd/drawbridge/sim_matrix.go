@@ -54,7 +54,7 @@ func (h *holder) matrix(ctx context.Context, o matrixOrder) (answer, error) {
 			}
 		}
 	}
-	all, err := h.observe(ctx, specs)
+	all, err := h.observe(ctx, "sim matrix", specs)
 	return answer{Seen: all}, err
 }
 

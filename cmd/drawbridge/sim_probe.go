@@ -152,7 +152,7 @@ func (h *holder) probe(ctx context.Context, o probeOrder) (answer, error) {
 	if len(specs) == 0 {
 		return answer{}, misusef("", "TO: nothing of %s can be tried that way", o.To)
 	}
-	all, err := h.observe(ctx, specs)
+	all, err := h.observe(ctx, "sim probe", specs)
 	if errors.Is(err, probe.ErrSpec) {
 		return answer{}, misuse("", err)
 	}

@@ -3,16 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"drawbridge/sim/endpoint"
 	"drawbridge/sim/netns/netnstest"
 
+	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/stretchr/testify/require"
 )
 
@@ -74,6 +78,7 @@ func TestLabInTheBackground(t *testing.T) {
 		require.Equal(t, exitUsage, lab.sim("graph", "--format", "gif").code)
 	})
 	t.Run("enforce", func(t *testing.T) { policiesInForce(t, lab) })
+	t.Run("capture", func(t *testing.T) { packetsAndKeys(t, lab) })
 	t.Run("terminal", func(t *testing.T) { terminalOfItsOwn(t, lab) })
 }
 
@@ -173,4 +178,76 @@ func policiesInForce(t *testing.T, lab detached) {
 	require.Equal(t, exitOK, lab.sim("enforce", "--all", "--reset").code)
 	require.Equal(t, "served", verdict("home", "pg-dedicated", "--plain"))
 	require.NotContains(t, lab.sim("rules", "gw-fr1").out, "table inet drawbridge {")
+}
+
+// packetsAndKeys captures what a probe and a program of somebody else's say.
+func packetsAndKeys(t *testing.T, lab detached) {
+	dir := t.TempDir()
+	file, keys := filepath.Join(dir, "office.pcapng"), filepath.Join(dir, "keys.txt")
+	cmd := exec.Command("/proc/self/exe", "sim", "capture", "--lab", lab.name, "office:internet", "-w", file, "--keylog", keys)
+	var said strings.Builder
+	cmd.Stderr = &said
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	grows(t, file) // its head is there once the tap is
+
+	require.Equal(t, exitOK, lab.sim("probe", "office", "203.0.113.129:5432", "--tls").code)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), &said)
+	require.Regexp(t, `^[1-9][0-9]* packets\n$`, said.String())
+
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer f.Close()
+	reader, err := pcapgo.NewNgReader(f, pcapgo.DefaultNgReaderOptions)
+	require.NoError(t, err)
+	explained := 0
+	for {
+		_, _, options, err := reader.ReadPacketDataWithOptions()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		require.Len(t, options.Comments, 1)
+		require.Regexp(t, `^sim probe, probe [0-9]+: office .*to (pg-dedicated at 203.0.113.129|canary-gw-fr1 at 203.0.113.131):5432, tls$`, options.Comments[0])
+		if strings.Contains(options.Comments[0], "pg-dedicated") {
+			explained++ // the others are of a fence
+		}
+	}
+	require.Greater(t, explained, 10)
+	text, err := os.ReadFile(keys)
+	require.NoError(t, err)
+	for _, label := range []string{"CLIENT_HANDSHAKE_TRAFFIC_SECRET ", "SERVER_TRAFFIC_SECRET_0 "} {
+		require.Contains(t, string(text), label)
+	}
+	raw, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		require.Contains(t, string(raw), line, "the keys are in the capture too")
+	}
+	if tshark, err := exec.LookPath("tshark"); err == nil {
+		out, err := exec.Command(tshark, "-r", file, "-d", "tcp.port==5432,pgsql", "-T", "fields", "-e", "pgsql.query").CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Contains(t, string(out), "drawbridge-marker-", "Wireshark reads the query that went over TLS")
+	}
+	got := lab.sim("capture", "office:eth7")
+	require.Equal(t, exitUsage, got.code)
+	require.Contains(t, got.err, `office has no link "eth7"; there are eth0 (to internet)`)
+}
+
+// grows waits until there is something in a file.
+func grows(t *testing.T, path string) {
+	t.Helper()
+	tick, timeout := time.NewTicker(time.Millisecond), time.After(patience)
+	defer tick.Stop()
+	for {
+		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			require.FailNow(t, "nothing was written", path)
+		}
+	}
 }

@@ -192,7 +192,7 @@ func pcapng(a suite.AttemptLine) ([]byte, error) {
 	var file bytes.Buffer
 	w := capture.NewWriter(&file)
 	for _, p := range a.Proof.Raw() {
-		if err := w.Write(a.Point, p); err != nil {
+		if err := w.Write(a.Point, p, fmt.Sprintf("%s: must be %s, was %s", a.What, a.Must, a.Was)); err != nil {
 			return nil, err
 		}
 	}

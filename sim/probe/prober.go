@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -61,6 +62,7 @@ type Prober struct {
 	stream   streamPorts
 	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
 	nextMark atomic.Uint64
+	said     annals
 	patience time.Duration
 	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
@@ -181,6 +183,7 @@ func (p *Prober) prepare(spec Spec) (*track, *dialer, error) {
 	port := p.port()
 	p.lab.Journal().Forget(port) // of the probe that had this port some forty thousand probes ago
 	d := &dialer{ns: ns, local: netip.AddrPortFrom(source, port), remote: spec.To.Addr}
+	p.said.note(port, spec)
 	return newTrack(spec, port, p.mark(), point), d, nil
 }
 
@@ -223,8 +226,16 @@ var groups = []tls.CurveID{tls.X25519, tls.CurveP256}
 func (p *Prober) target(spec Spec) client.Target {
 	return client.Target{
 		Engine: spec.To.Engine, Addr: spec.To.Addr, TLS: spec.Mode == TLS, Cluster: p.clusterOnly(spec.To),
-		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(), Groups: groups,
+		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(), Groups: groups, KeyLog: p.keyLog(spec.To),
 	}
+}
+
+// keyLog is where the client logs its keys: nowhere, if the server does so itself and before it uses them.
+func (p *Prober) keyLog(to topology.Endpoint) io.Writer {
+	if p.lab.RealServer(to.Node) != nil {
+		return p.lab.Keys()
+	}
+	return nil
 }
 
 // clusterOnly reports whether a port is one on which only the nodes of the cluster speak to each other.
