@@ -268,6 +268,8 @@ func (s *services) close() error {
 // Server returns the server of a database node at a port; nil if there is none, or the servers were not started.
 func (l *Lab) Server(node string, port uint16) *endpoint.Server {
 	if s := l.running(); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.servers[serverKey{node, port}]
 	}
 	return nil
@@ -276,6 +278,8 @@ func (l *Lab) Server(node string, port uint16) *endpoint.Server {
 // RealServer returns the real server of a database node; nil if its server is embedded, there is none, or none was started.
 func (l *Lab) RealServer(node string) *realserver.Server {
 	if s := l.running(); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.real[node]
 	}
 	return nil
@@ -331,7 +335,7 @@ func (l *Lab) Stray(point string) *stray.Listeners {
 	return nil
 }
 
-// running returns the services; their maps do not change any more.
+// running returns the services; nil before they were started.
 func (l *Lab) running() *services {
 	l.mu.Lock()
 	defer l.mu.Unlock()

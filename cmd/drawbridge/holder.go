@@ -20,6 +20,7 @@ type holder struct {
 	names    labNames
 	info     labInfo
 	enforced enforcements
+	breaking sync.Mutex // one thing breaks at a time
 	down     context.CancelFunc
 	// orders counts those being served; down waits for it.
 	orders sync.WaitGroup
@@ -85,6 +86,8 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 	switch {
 	case o.Exec != nil:
 		return h.exec(ctx, c, *o.Exec, files)
+	case o.Break != nil:
+		return h.disturb(ctx, *o.Break)
 	case o.Capture != nil:
 		return h.capture(ctx, c, *o.Capture, files)
 	case o.Probe != nil:

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -32,7 +31,7 @@ The lab lives and dies with sim up. It touches nothing of the machine's network,
 	})
 	var name string
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
-	c.AddCommand(p.simUpCommand(&name), p.simListCommand(), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name),
+	c.AddCommand(p.simUpCommand(&name), p.simListCommand(), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simWatchCommand(&name), p.simBreakCommand(&name),
 		p.simDownCommand(&name), p.simGraphCommand(&name), p.simRulesCommand(&name), p.simCaptureCommand(&name), p.simEnforceCommand(&name),
 		p.simPolicyCommand(), p.simCheckCommand())
 	return c
@@ -45,6 +44,7 @@ type order struct {
 	Matrix  *matrixOrder  `json:"matrix,omitempty"`
 	Rules   *rulesOrder   `json:"rules,omitempty"`
 	Enforce *enforceOrder `json:"enforce,omitempty"`
+	Break   *breakOrder   `json:"break,omitempty"`
 	Capture *captureOrder `json:"capture,omitempty"`
 	Graph   string        `json:"graph,omitempty"` // the format
 	Info    bool          `json:"info,omitempty"`
@@ -110,8 +110,4 @@ func receive(verb string, c *control.Conn) (answer, error) {
 		return a, &failure{code: max(a.Code, exitUsage), place: verb, err: errors.New(a.Error)}
 	}
 	return a, nil
-}
-
-func unknownNode(name string) error {
-	return fmt.Errorf("%q: no such node in this lab; drawbridge sim up lists them as it starts", name)
 }

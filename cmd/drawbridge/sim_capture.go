@@ -144,7 +144,7 @@ func (h *holder) capture(ctx context.Context, c *control.Conn, o captureOrder, f
 	s := &shooting{holder: h, node: node, out: capture.NewWriter(files[0]), limit: o.Count}
 	packets, cancel := tap.Subscribe(nil)
 	defer cancel()
-	if err := s.begin(ifaces); err != nil {
+	if err := s.declare(ifaces); err != nil {
 		return answer{}, errors.Join(err, tap.Close())
 	}
 	if !o.NoKeys {
@@ -153,6 +153,10 @@ func (h *holder) capture(ctx context.Context, c *control.Conn, o captureOrder, f
 	if o.KeyLog {
 		keys := files[1]
 		defer h.lab.WatchKeys(func(line []byte) { _, _ = keys.Write(line) })() // a full disk costs the keys, not the connections
+	}
+	// Whoever sees the head of the file knows that nothing is missed from now on.
+	if err := s.flush(); err != nil {
+		return answer{}, errors.Join(err, tap.Close())
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -180,8 +184,12 @@ func place(l *sim.Lab, at string) (node string, ifaces []string, err error) {
 // findLink finds a link by NODE:INTERFACE or NODE:NODE, and turns it so that the first node is its Node.
 func findLink(l *sim.Lab, at string) (sim.Link, error) {
 	node, other, ok := strings.Cut(at, ":")
-	if _, known := l.Node(node); !known || !ok {
+	_, known := l.Node(node)
+	switch {
+	case !known:
 		return sim.Link{}, unknownNode(node)
+	case !ok:
+		return sim.Link{}, fmt.Errorf("%s: a LINK is NODE:INTERFACE or NODE:NODE", at)
 	}
 	var names []string
 	for _, k := range l.Links() {
@@ -211,8 +219,8 @@ type shooting struct {
 	failed  error
 }
 
-// begin writes the file's head, so that a reader knows at once that it is one.
-func (s *shooting) begin(ifaces []string) error {
+// declare writes the interfaces that packets may come from.
+func (s *shooting) declare(ifaces []string) error {
 	for _, l := range s.holder.lab.Links() {
 		for _, end := range [][2]string{{l.Node, l.Interface}, {l.PeerNode, l.PeerInterface}} {
 			if end[0] != s.node || len(ifaces) > 0 && !slices.Contains(ifaces, end[1]) {
@@ -223,7 +231,7 @@ func (s *shooting) begin(ifaces []string) error {
 			}
 		}
 	}
-	return s.out.Flush()
+	return nil
 }
 
 // secrets adds keys, in the order in which they are used.

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +82,7 @@ func TestLabInTheBackground(t *testing.T) {
 	})
 	t.Run("enforce", func(t *testing.T) { policiesInForce(t, lab) })
 	t.Run("capture", func(t *testing.T) { packetsAndKeys(t, lab) })
+	t.Run("break", func(t *testing.T) { brokenAndMended(t, lab) })
 	t.Run("terminal", func(t *testing.T) { terminalOfItsOwn(t, lab) })
 }
 
@@ -250,4 +254,63 @@ func grows(t *testing.T, path string) {
 			require.FailNow(t, "nothing was written", path)
 		}
 	}
+}
+
+// brokenAndMended breaks things while sim watch looks on.
+func brokenAndMended(t *testing.T, lab detached) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience) // a matrix with something broken takes seconds
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "sim", "watch", "--lab", lab.name, "--every", "1ms")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	await := func(want string) {
+		t.Helper()
+		for lines.Scan() {
+			if regexp.MustCompile(want).MatchString(lines.Text()) {
+				return
+			}
+		}
+		require.FailNow(t, "sim watch does not say so", want)
+	}
+	await("canary-gw-secnum")
+	require.Equal(t, result{}, lab.sim("break", "server", "my-shared"))
+	await("office to my-shared at 198.51.100.129:3306, plain: [^s].*, was served$")
+	require.Equal(t, result{}, lab.sim("break", "server", "my-shared-1", "--mend"))
+	await("office to my-shared at 198.51.100.129:3306, plain: served, was ")
+
+	nmap := func() string {
+		return lab.sim("exec", "stranger", "--", netnstest.Tool(t, "nmap"), "-n", "-Pn", "-p", "3306", "--max-retries", "0", "198.51.100.129").out
+	}
+	require.Regexp(t, `3306/tcp +open`, nmap())
+	require.Equal(t, result{}, lab.sim("break", "link", "shared-a:internet"))
+	require.NotRegexp(t, `3306/tcp +open`, nmap())
+	require.Equal(t, result{}, lab.sim("break", "link", "internet:shared-a", "--mend"))
+	require.Regexp(t, `3306/tcp +open`, nmap())
+	for _, mend := range [][]string{nil, {"--mend"}} {
+		require.Equal(t, result{}, lab.sim("break", append([]string{"forge", "stranger"}, mend...)...))
+	}
+	for args, want := range map[string]string{
+		"link office": `office: a LINK is NODE:INTERFACE or NODE:NODE`, "link office:shared-a": `office has no link "shared-a"; there are eth0 (to internet)`,
+		"server office": `"office" is neither a database of world default nor one of its nodes`, "forge nobody": `"nobody": no such node`,
+	} {
+		got := lab.sim("break", strings.Fields(args)...)
+		require.Equal(t, exitUsage, got.code, args)
+		require.Contains(t, got.err, want, args)
+	}
+}
+
+func TestOnlyWhatFaresOtherwiseHasChanged(t *testing.T) {
+	at := time.Unix(1, 0)
+	one := seen{From: "a", To: netip.MustParseAddrPort("192.0.2.1:1"), Mode: "tls", Verdict: "served"}
+	two := one
+	two.From = "b"
+	denied := two
+	denied.Verdict = "dropped"
+	require.Empty(t, changed(nil, []seen{one, two}, at), "there was nothing before")
+	require.Empty(t, changed([]seen{one, two}, []seen{one, two}, at))
+	require.Equal(t, []change{{at, "served", denied}}, changed([]seen{one, two}, []seen{denied, one}, at), "in any order")
+	require.Empty(t, changed([]seen{one}, []seen{one, denied}, at), "what was not tried before")
 }
