@@ -33,7 +33,7 @@ The lab lives and dies with sim up. It touches nothing of the machine's network,
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
 	c.AddCommand(p.simUpCommand(&name), p.simListCommand(), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simWatchCommand(&name), p.simBreakCommand(&name),
 		p.simDownCommand(&name), p.simGraphCommand(&name), p.simRulesCommand(&name), p.simCaptureCommand(&name), p.simEnforceCommand(&name),
-		p.simPolicyCommand(), p.simCheckCommand())
+		p.simPolicyCommand(), p.simCheckCommand(), p.simDoctorCommand())
 	return c
 }
 

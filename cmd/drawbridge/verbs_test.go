@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"drawbridge/sim/ability"
 	"drawbridge/sim/endpoint"
 	"drawbridge/sim/netns/netnstest"
 
@@ -313,4 +314,20 @@ func TestOnlyWhatFaresOtherwiseHasChanged(t *testing.T) {
 	require.Empty(t, changed([]seen{one, two}, []seen{one, two}, at))
 	require.Equal(t, []change{{at, "served", denied}}, changed([]seen{one, two}, []seen{denied, one}, at), "in any order")
 	require.Empty(t, changed([]seen{one}, []seen{one, denied}, at), "what was not tried before")
+}
+
+func TestDoctor(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	got := invoke(t, nil, "sim", "doctor", "--json")
+	require.Equal(t, exitOK, got.code, got.err)
+	var found []ability.Finding
+	require.NoError(t, json.Unmarshal([]byte(got.out), &found))
+	require.Equal(t, labAbility, found[0].Name)
+	require.Greater(t, len(found), 15)
+	for _, f := range found {
+		require.NotEmpty(t, f.Affects, f.Name)
+		require.True(t, f.Has || f.Detail != "" || strings.HasPrefix(f.Name, "nftables: "), "%s: why?", f.Name)
+	}
+	require.Regexp(t, `(?m)^packet sockets +yes `, invoke(t, nil, "sim", "doctor").out)
 }

@@ -87,21 +87,22 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	for _, v := range p.world.Vantages() {
 		p.vantages[v.Name] = v
 	}
-	for _, point := range p.world.Points() {
-		if err := p.watch(ctx, newWatchpoint(point)); err != nil {
+	points := p.world.Points()
+	for _, point := range points {
+		if err := p.watch(ctx, newWatchpoint(point), len(points)); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
 	}
 	return p, nil
 }
 
-// watch opens the tap of one enforcement point and starts sorting what it shows.
-func (p *Prober) watch(_ context.Context, w *watchpoint) error {
+// watch opens the tap of one enforcement point, out of so many, and starts sorting what it shows.
+func (p *Prober) watch(_ context.Context, w *watchpoint, of int) error {
 	ns, ok := p.lab.Node(w.Name)
 	if !ok {
 		return fmt.Errorf("%w: enforcement point %q is not in the lab", ErrSpec, w.Name)
 	}
-	tap, err := capture.Open(ns)
+	tap, err := capture.OpenShare(ns, of)
 	if err != nil {
 		return fmt.Errorf("watch enforcement point %s: %w", w.Name, err)
 	}
