@@ -59,7 +59,7 @@ Exit codes: 0 conformant or done, 1 not conformant, 2 wrong use or refused input
 	root.SetOut(p.std.out)
 	root.SetErr(p.std.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUse(c, err) })
-	root.AddCommand(p.conformCommand(), p.simCommand(), p.enforceCommand(), p.mutateCommand(), p.benchCommand(),
+	root.AddCommand(p.conformCommand(), p.simCommand(), p.topologyCommand(), p.enforceCommand(), p.mutateCommand(), p.benchCommand(),
 		p.versionCommand())
 	return root
 }

@@ -35,7 +35,7 @@ func TestWrongUse(t *testing.T) {
 		args string
 		want string // the beginning of stderr, behind the program's name
 	}{
-		{"", "which verb? one of conform, enforce, sim, version (see drawbridge --help)"},
+		{"", "which verb? one of conform, enforce, sim, topology, version (see drawbridge --help)"},
 		{"confrom", `unknown verb "confrom", did you mean "conform"? (see drawbridge --help)`},
 		{"--nope", "unknown flag: --nope (see drawbridge --help)"},
 		{"version --nope", "version: unknown flag: --nope (see drawbridge version --help)"},
@@ -69,7 +69,7 @@ func TestWrongUse(t *testing.T) {
 		{"conform --driver " + dir, `conform: --driver: exec: "` + dir + `": is a directory`},
 		{"conform --report /a,b", `conform: --report: "/a,b": `},
 
-		{"sim", "sim: which verb? one of  (see drawbridge sim --help)"},
+		{"sim", "sim: which verb? one of break, capture, check, doctor, down, enforce, exec, graph, ls, matrix, policy, probe, rules, up, watch (see drawbridge sim --help)"},
 		{"sim dwon", `sim: unknown verb "dwon", did you mean "down"? (see drawbridge sim --help)`},
 		{"sim up --lab a/b", `sim up: --lab: lab name "a/b": must be 1 to 32 letters`},
 		{"sim up --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},

@@ -18,8 +18,8 @@ import (
 // several timer ticks late, and a socket's own queue is bounded by net.core.rmem_max, which a user namespace cannot
 // raise.
 const (
-	frameSize  = 2048
-	blockSize  = 64 * frameSize
+	frameSize = 2048
+	blockSize = 64 * frameSize
 	// blockCount gives room for 8,192 packets: dozens of connections at once, in and out, for the time that a busy machine may keep
 	// the reader from running. With 2,048 one run in twenty lost packets beside other work on two cores. It takes 16 MiB.
 	blockCount = 128

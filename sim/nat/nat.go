@@ -41,7 +41,7 @@ type Table struct {
 	node *netns.Handle
 
 	mu          sync.Mutex
-	socket      *transport     // owns the table
+	socket      *transport // owns the table
 	conn        *nftables.Conn
 	guarded     *nftables.Set
 	guardable   []string
