@@ -42,7 +42,7 @@ func Kernel(ns *netns.Handle) []Finding {
 		Find("packets logged to user space (nflog)", "enforcers that log denials by nflog; no scenario of the suite", inside(nflog)),
 		Find("Multipath TCP", "the attempts of evasion with Multipath TCP (X-08) are not played", inside(mptcp)),
 		Find("TCP Fast Open", "the attempts of evasion with data in a SYN (X-08) are weaker", inside(fastOpen)),
-		Find("netem", "nothing: the lab has a wire of its own for delay, loss and reordering", inside(netem)),
+		Find("netem", "delay and loss in nodes by tc(8); no scenario of the suite", inside(netem)),
 		Find("VRF", "enforcers that separate their networks by VRF; no scenario of the suite", inside(vrf)),
 		Find("packet sockets", "everything that sees packets: probes, captures, evasions", inside(packets)),
 	}
