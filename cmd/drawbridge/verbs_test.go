@@ -81,6 +81,18 @@ func TestLabInTheBackground(t *testing.T) {
 		}
 		require.Equal(t, exitUsage, lab.sim("graph", "--format", "gif").code)
 	})
+	t.Run("matrix", func(t *testing.T) {
+		got := lab.sim("matrix", "--html")
+		require.Equal(t, exitOK, got.code, got.err)
+		require.Contains(t, got.out, `<th scope="col"><span>osc-fr1/web</span></th>`)
+		require.Regexp(t, `<th scope="row">pg-shared</th><th>198.51.100.129:5432</th><th>public-rw</th>\n<td class="served" title="plain: served, [^"]*; tls: served, `, got.out)
+		require.Equal(t, exitUsage, lab.sim("matrix", "--html", "--json").code)
+	})
+	t.Run("another engine's client", func(t *testing.T) {
+		got := lab.sim("probe", "office", "198.51.100.129:5432", "--plain", "--engine", "redis")
+		require.NotContains(t, got.out, "  served", got.err)
+		require.Equal(t, exitUsage, lab.sim("probe", "office", "pg-shared", "--engine", "oracle").code)
+	})
 	t.Run("enforce", func(t *testing.T) { policiesInForce(t, lab) })
 	t.Run("capture", func(t *testing.T) { packetsAndKeys(t, lab) })
 	t.Run("break", func(t *testing.T) { brokenAndMended(t, lab) })
