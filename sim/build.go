@@ -46,7 +46,10 @@ func (l *Lab) wire(ctx context.Context) (err error) {
 	if err := parallel(ctx, sites, func(s site) error { return l.linkUp(s, links[s.node.Name]) }); err != nil {
 		return err
 	}
-	return parallel(ctx, sites, configure)
+	if err := parallel(ctx, sites, configure); err != nil {
+		return err
+	}
+	return parallel(ctx, sites, settle)
 }
 
 // site is a node while it is being built.
@@ -102,22 +105,43 @@ func (l *Lab) device(e fabric.End) link.Device {
 // configure gives a node its addresses, neighbours and routes.
 func configure(s site) error {
 	b := link.Batch{Names: map[int]string{link.Loopback: "lo"}}
-	for _, e := range s.node.Ends {
-		b.Names[e.Index] = e.Name
-		b.WithoutLinkLocal(e.Index)
-		b.Up(e.Index)
-		b.Neighbours(e.Index, e.Peer)
-	}
-	for _, a := range s.node.Addresses {
-		b.Address(a.Index, a.Addr)
-	}
+	describe(&b, s.node, func(int) bool { return true })
 	for _, p := range s.node.Owned {
 		b.Own(p)
 	}
-	for _, r := range s.node.Routes {
-		b.Route(r.To, r.Index)
+	return s.run(&b)
+}
+
+// settle has the interfaces that came up before their other ends carry packets.
+func settle(s site) error {
+	b := link.Batch{Names: map[int]string{}}
+	for _, e := range s.node.Ends {
+		b.Names[e.Index] = e.Name
+		b.Settle(e.Index)
 	}
 	return s.run(&b)
+}
+
+// describe adds to a batch what a node knows by those of its interfaces for which of is true.
+func describe(b *link.Batch, n fabric.Node, of func(index int) bool) {
+	for _, e := range n.Ends {
+		b.Names[e.Index] = e.Name
+		if of(e.Index) {
+			b.WithoutLinkLocal(e.Index)
+			b.Up(e.Index)
+			b.Neighbours(e.Index, e.Peer)
+		}
+	}
+	for _, a := range n.Addresses {
+		if of(a.Index) {
+			b.Address(a.Index, a.Addr)
+		}
+	}
+	for _, r := range n.Routes {
+		if of(r.Index) {
+			b.Route(r.To, r.Index)
+		}
+	}
 }
 
 func (s site) run(b *link.Batch) error {

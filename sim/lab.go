@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 
+	"drawbridge/sim/ability"
 	"drawbridge/sim/capture"
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/nat"
@@ -48,7 +49,11 @@ type Lab struct {
 }
 
 // Up builds a world. When ctx ends before it is done, or anything fails, what was built is taken down again.
+// The error wraps ability.ErrLimit for a world that needs more than the kernel gives; nothing is built of it.
 func Up(ctx context.Context, w *topology.World, opts Options) (*Lab, error) {
+	if err := ability.Fit(Needs(w)); err != nil {
+		return nil, fmt.Errorf("build world %s: %w", w.Name(), err)
+	}
 	plan := fabric.New(w)
 	for i := range plan.Nodes {
 		plan.Nodes[i].Filter.Lenient = opts.AllowForged

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // up builds the default world.
 func up(t testing.TB, opts sim.Options) *sim.Lab {
 	t.Helper()
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	l, err := sim.Up(t.Context(), topology.Default(), opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })

@@ -34,6 +34,7 @@ type services struct {
 	installed *realserver.Installation // nil: every server is embedded
 	authority *authority.Authority
 	journal   *endpoint.Journal
+	keys      keyLog
 	mu        sync.Mutex
 	servers   map[serverKey]*endpoint.Server
 	real      map[string]*realserver.Server // by the database's node
@@ -129,11 +130,11 @@ func (s *services) startCluster(ctx context.Context, nodes map[string]*netns.Han
 func (s *services) startNode(
 	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, follow *realserver.Primary,
 ) error {
-	cert, err := s.authority.Issue([]string{n.Name, d.Name}, addressesOf(d, n))
+	cert, err := s.authority.Issue(namesOf(d, n), addressesOf(d, n))
 	if err != nil {
 		return err
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, KeyLogWriter: &s.keys}
 	real := s.installed != nil && !d.Canary && realserver.Plays(d.Engine)
 	if real {
 		if err := s.startReal(ctx, h, d, n, cert, follow); err != nil {
@@ -179,6 +180,15 @@ func (s *services) startReal(
 	defer s.mu.Unlock()
 	s.real[n.Name] = server
 	return nil
+}
+
+// namesOf returns every name by which a client may call the node: its own, and the database's.
+func namesOf(d topology.Database, n topology.Node) []string {
+	names := []string{n.Name, d.Name, d.Domain()}
+	if private := d.PrivateDomain(); private != "" {
+		names = append(names, private)
+	}
+	return names
 }
 
 // addressesOf returns every address at which a client may believe to talk to the node: its own, and, as any node may become
@@ -258,6 +268,8 @@ func (s *services) close() error {
 // Server returns the server of a database node at a port; nil if there is none, or the servers were not started.
 func (l *Lab) Server(node string, port uint16) *endpoint.Server {
 	if s := l.running(); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.servers[serverKey{node, port}]
 	}
 	return nil
@@ -266,6 +278,8 @@ func (l *Lab) Server(node string, port uint16) *endpoint.Server {
 // RealServer returns the real server of a database node; nil if its server is embedded, there is none, or none was started.
 func (l *Lab) RealServer(node string) *realserver.Server {
 	if s := l.running(); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.real[node]
 	}
 	return nil
@@ -321,7 +335,7 @@ func (l *Lab) Stray(point string) *stray.Listeners {
 	return nil
 }
 
-// running returns the services; their maps do not change any more.
+// running returns the services; nil before they were started.
 func (l *Lab) running() *services {
 	l.mu.Lock()
 	defer l.mu.Unlock()

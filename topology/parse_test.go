@@ -147,18 +147,23 @@ var refusals = []struct {
 	{"a VPC too small for the canary", "10.64.2.0/24", "10.64.2.0/30", "gateways[1]", "no free address is left in 10.64.2.0/30"},
 }
 
-func TestParseRefusesWithPlaceAndReason(t *testing.T) {
+// mistaken is the default world with one mistake, marked.
+func mistaken(t *testing.T, passage, mistake string) string {
+	t.Helper()
 	// Canary ports of their own, so that cases can collide with them.
-	base := strings.Replace(string(defaultWorld), "  - name: shared-a\n", "  - name: shared-a\n    canary_port: 700\n", 1)
-	base = strings.Replace(base, "  - name: redis-a\n", "  - name: redis-a\n    canary_port: 700\n", 1)
+	from := strings.Replace(string(defaultWorld), "  - name: shared-a\n", "  - name: shared-a\n    canary_port: 700\n", 1)
+	from = strings.Replace(from, "  - name: redis-a\n", "  - name: redis-a\n    canary_port: 700\n", 1)
+	if !strings.Contains(from, passage) {
+		from = string(defaultWorld)
+	}
+	require.Equal(t, 1, strings.Count(from, passage), "the passage to replace stands there once")
+	return strings.Replace(from, passage, mistake, 1)
+}
+
+func TestParseRefusesWithPlaceAndReason(t *testing.T) {
 	for _, c := range refusals {
 		t.Run(c.name, func(t *testing.T) {
-			from := base
-			if !strings.Contains(base, c.old) {
-				from = string(defaultWorld)
-			}
-			require.Equal(t, 1, strings.Count(from, c.old), "the passage to replace stands there once")
-			doc := strings.Replace(from, c.old, c.new, 1)
+			doc := mistaken(t, c.old, c.new)
 			head, _, marked := strings.Cut(doc, mark)
 			_, err := Parse("w.yaml", []byte(strings.Replace(doc, mark, "", 1)))
 			require.Error(t, err)

@@ -55,7 +55,7 @@ func newArena(t *testing.T, bare bool) *arena {
 
 func arenaOf(t *testing.T, serve func(*sim.Lab) evade.Recorder) *arena {
 	t.Helper()
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	lab, err := sim.Up(t.Context(), topology.Default(), sim.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, lab.Close()) })

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -79,4 +80,12 @@ func complaint(err error) string {
 		fmt.Fprintf(&b, "drawbridge: %s\n", strings.TrimRight(line, "\n"))
 	}
 	return b.String()
+}
+
+// print writes the text that a verb was asked for.
+func (p *program) print(verb, text string) error {
+	if _, err := io.WriteString(p.std.out, text); err != nil {
+		return unable(verb, err)
+	}
+	return nil
 }

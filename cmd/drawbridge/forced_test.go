@@ -43,7 +43,7 @@ type forced struct {
 
 func newForced(t *testing.T, options compile.Options) *forced {
 	t.Helper()
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	lab, err := sim.Up(t.Context(), topology.Default(), sim.Options{AllowForged: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, lab.Close()) })

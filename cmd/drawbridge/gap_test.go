@@ -26,17 +26,17 @@ var (
 	wide   = hostPolicy(`10.10.0.0/16", "10.20.0.0/16`)
 )
 
-// change is a policy brought into force while probes go on.
-type change struct {
+// passage is a policy brought into force while probes go on.
+type passage struct {
 	began, ended time.Time // ended: from when on it was in force
 	open         bool      // whether it lets sometimes in
 }
 
 // bring renames a policy into place and waits until the daemon says that it is in force.
-func (k *keeper) bring(text string) change {
+func (k *keeper) bring(text string) passage {
 	k.t.Helper()
 	before := k.status().Read
-	c := change{began: time.Now(), open: text == wide}
+	c := passage{began: time.Now(), open: text == wide}
 	k.replace(text)
 	code, answer := k.get(fmt.Sprintf("/status/%x?after=%d", sha256.Sum256([]byte(text)), before))
 	require.Equal(k.t, http.StatusOK, code, answer)
@@ -57,7 +57,7 @@ func requireNoGap(t *testing.T, rounds []round) {
 }
 
 // wrongVerdicts counts rounds in which sometimes fared otherwise than under any policy that was in force while it was judged.
-func wrongVerdicts(rounds []round, before bool, changes []change) (wrong int) {
+func wrongVerdicts(rounds []round, before bool, changes []passage) (wrong int) {
 	next := 0
 	for _, r := range rounds {
 		for next < len(changes) && changes[next].ended.Before(r.sent) {
@@ -95,7 +95,7 @@ func TestChangesUnderProbes(t *testing.T) {
 	k := newKeeper(t)
 	k.start()
 	p := startProber(t, k.ns)
-	changes := make([]change, 0, 1000)
+	changes := make([]passage, 0, 1000)
 	for i := range number(t, "DRAWBRIDGE_TEST_CHANGES", 1000) {
 		changes = append(changes, k.bring([]string{wide, narrow}[i%2]))
 	}
@@ -113,8 +113,8 @@ func TestChangesUnderProbes(t *testing.T) {
 }
 
 // shifted are the changes the other way round: what the judge must find wrong.
-func shifted(changes []change) []change {
-	out := make([]change, len(changes))
+func shifted(changes []passage) []passage {
+	out := make([]passage, len(changes))
 	for i, c := range changes {
 		c.open = !c.open
 		out[i] = c

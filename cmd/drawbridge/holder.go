@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 	"drawbridge/sim/probe"
@@ -14,13 +17,30 @@ import (
 
 // holder answers orders to a lab that is kept up.
 type holder struct {
-	lab  *lab
-	down context.CancelFunc
+	lab      *lab
+	scratch  string // a directory that only the cell sees
+	names    labNames
+	info     labInfo
+	enforced enforcements
+	breaking sync.Mutex // one thing breaks at a time
+	down     context.CancelFunc
 	// orders counts those being served; down waits for it.
 	orders sync.WaitGroup
 }
 
-func newHolder(l *lab) *holder { return &holder{lab: l} }
+// newHolder prepares what orders need. The lab stays the caller's.
+func newHolder(l *lab, name, scratch string) (*holder, error) {
+	w := l.World()
+	h := &holder{lab: l, scratch: scratch, info: labInfo{Name: name, World: w.Name(), Since: time.Now(), Nodes: l.Nodes()}}
+	for _, dir := range []string{driversDirectory, policyDirectory} {
+		if err := os.Mkdir(filepath.Join(scratch, dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	h.names, err = writeNames(w, l.CAFile(), scratch)
+	return h, err
+}
 
 // serve answers until ctx ends, an order ends the lab, or the door is gone. Programs that still run in the lab are ended.
 func (h *holder) serve(ctx context.Context, door *control.Inside) error {
@@ -68,10 +88,22 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 	switch {
 	case o.Exec != nil:
 		return h.exec(ctx, c, *o.Exec, files)
+	case o.Break != nil:
+		return h.disturb(ctx, *o.Break)
+	case o.Capture != nil:
+		return h.capture(ctx, c, *o.Capture, files)
 	case o.Probe != nil:
 		return h.probe(ctx, *o.Probe)
 	case o.Matrix != nil:
 		return h.matrix(ctx, *o.Matrix)
+	case o.Graph != "":
+		return h.graph(o.Graph)
+	case o.Rules != nil:
+		return h.rules(ctx, *o.Rules)
+	case o.Enforce != nil:
+		return h.enforce(ctx, *o.Enforce)
+	case o.Info:
+		return answer{Info: &h.info}, nil
 	case o.Down:
 		return answer{}, nil
 	}
@@ -79,7 +111,8 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 }
 
 // observe makes probes. What was denied is watched no longer than that: by hand, the next step may be to allow it.
-func (h *holder) observe(ctx context.Context, specs []probe.Spec) ([]seen, error) {
+func (h *holder) observe(ctx context.Context, step string, specs []probe.Spec) ([]seen, error) {
+	h.lab.prober.Step(step)
 	observations, err := h.lab.prober.ProbeAll(ctx, specs)
 	late := h.lab.prober.Settle()
 	if err = errors.Join(err, h.lab.prober.Err()); err != nil {

@@ -21,7 +21,7 @@ Exit codes: 0 conformant or done, 1 not conformant, 2 wrong use or refused input
   drawbridge conform --driver ./mine --profile core   judge your own (docs/DRIVERS.md)
   drawbridge sim up                                   keep the lab up, to try things by hand`,
 	}
-	root.AddCommand(p.conformCommand(), p.simCommand(), p.mutateCommand(), p.benchCommand())
+	root.AddCommand(p.conformCommand(), p.simCommand(), p.topologyCommand(), p.mutateCommand(), p.benchCommand())
 	return root
 }
 

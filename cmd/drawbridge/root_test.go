@@ -35,7 +35,7 @@ func TestWrongUse(t *testing.T) {
 		args string
 		want string // the beginning of stderr, behind the program's name
 	}{
-		{"", "which verb? one of bench, conform, enforce, sim, version (see drawbridge --help)"},
+		{"", "which verb? one of bench, conform, enforce, sim, topology, version (see drawbridge --help)"},
 		{"confrom", `unknown verb "confrom", did you mean "conform"? (see drawbridge --help)`},
 		{"--nope", "unknown flag: --nope (see drawbridge --help)"},
 		{"version --nope", "version: unknown flag: --nope (see drawbridge version --help)"},
@@ -75,7 +75,7 @@ func TestWrongUse(t *testing.T) {
 		{"conform --driver " + dir, `conform: --driver: exec: "` + dir + `": is a directory`},
 		{"conform --report /a,b", `conform: --report: "/a,b": `},
 
-		{"sim", "sim: which verb? one of check, down, exec, matrix, policy, probe, up (see drawbridge sim --help)"},
+		{"sim", "sim: which verb? one of break, capture, check, doctor, down, enforce, exec, graph, ls, matrix, policy, probe, rules, up, watch (see drawbridge sim --help)"},
 		{"sim dwon", `sim: unknown verb "dwon", did you mean "down"? (see drawbridge sim --help)`},
 		{"sim up --lab a/b", `sim up: --lab: lab name "a/b": must be 1 to 32 letters`},
 		{"sim up --world " + broken, broken + ":1:1: version: is missing\ndrawbridge: "},
@@ -91,7 +91,7 @@ func TestWrongUse(t *testing.T) {
 		{"sim matrix --lab other", "sim matrix: lab other: no such lab is up; start it with: drawbridge sim up --lab other"},
 		{"sim down", "sim down: lab lab: no such lab is up"},
 
-		{"enforce", "enforce: which verb? one of apply, boot, describe, plan, reset, resident, run, status (see drawbridge enforce --help)"},
+		{"enforce", "enforce: which verb? one of apply, boot, describe, plan, reset, resident, rules, run, status (see drawbridge enforce --help)"},
 		{"enforce aply", `enforce: unknown verb "aply", did you mean "apply"? (see drawbridge enforce --help)`},
 		{"enforce apply now", `enforce apply: unexpected argument "now"`},
 		{"enforce apply", "enforce apply: policy refused: standard input"},

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -22,39 +21,50 @@ func (p *program) simCommand() *cobra.Command {
 		Use:   "sim",
 		Short: "Keep the emulated Internet up, to try things by hand",
 		Long: `sim up builds the lab that conform judges in, and keeps it up until Ctrl-C or sim down. The other verbs reach it from other
-terminals of the same user. No enforcer is in force in it until you bring one in by sim exec: everything reaches everything.
+terminals of the same user. No enforcer is in force in it until you bring one in by sim enforce: everything reaches everything.
 
 The lab lives and dies with sim up. It touches nothing of the machine's network, and nothing of it lies on disk.`,
-		Example: `  drawbridge sim up &
+		Example: `  drawbridge sim up --detach
   drawbridge sim matrix
   drawbridge sim exec office -- psql 'host=203.0.113.129 user=drawbridge password=draw-the-bridge sslmode=require' -c "SELECT 'hello'"
-  drawbridge sim exec gw-fr1 -- ./my-driver apply < policy.json
+  drawbridge sim enforce --all --force-tls pg-shared
   drawbridge sim probe office pg-dedicated
   drawbridge sim down`,
 	})
 	var name string
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
-	c.AddCommand(p.simUpCommand(&name), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name),
-		p.simDownCommand(&name), p.simPolicyCommand(), p.simCheckCommand())
+	c.AddCommand(p.simUpCommand(&name), p.simListCommand(), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simWatchCommand(&name), p.simBreakCommand(&name),
+		p.simDownCommand(&name), p.simGraphCommand(&name), p.simRulesCommand(&name), p.simCaptureCommand(&name), p.simEnforceCommand(&name),
+		p.simPolicyCommand(), p.simCheckCommand(), p.simDoctorCommand())
 	return c
 }
 
 // order is what a verb asks of a lab. Exactly one member is set.
 type order struct {
-	Exec   *execOrder   `json:"exec,omitempty"`
-	Probe  *probeOrder  `json:"probe,omitempty"`
-	Matrix *matrixOrder `json:"matrix,omitempty"`
-	Down   bool         `json:"down,omitempty"`
+	Exec    *execOrder    `json:"exec,omitempty"`
+	Probe   *probeOrder   `json:"probe,omitempty"`
+	Matrix  *matrixOrder  `json:"matrix,omitempty"`
+	Rules   *rulesOrder   `json:"rules,omitempty"`
+	Enforce *enforceOrder `json:"enforce,omitempty"`
+	Break   *breakOrder   `json:"break,omitempty"`
+	Capture *captureOrder `json:"capture,omitempty"`
+	Graph   string        `json:"graph,omitempty"` // the format
+	Info    bool          `json:"info,omitempty"`
+	Down    bool          `json:"down,omitempty"`
 	// Signal is handed to the program of an exec, in a message of its own behind the first.
 	Signal int `json:"signal,omitempty"`
 }
 
 // answer is a lab's to an order. Error is set, or the member that the order asks for.
 type answer struct {
-	Error string `json:"error,omitempty"`
-	Code  int    `json:"code,omitempty"` // the exit code that belongs to Error
-	Exit  *exit  `json:"exit,omitempty"`
-	Seen  []seen `json:"seen,omitempty"`
+	Error    string     `json:"error,omitempty"`
+	Code     int        `json:"code,omitempty"` // the exit code that belongs to Error
+	Exit     *exit      `json:"exit,omitempty"`
+	Seen     []seen     `json:"seen,omitempty"`
+	Enforced []enforced `json:"enforced,omitempty"`
+	Captured *captured  `json:"captured,omitempty"`
+	Text     string     `json:"text,omitempty"`
+	Info     *labInfo   `json:"info,omitempty"`
 }
 
 // ask sends an order to a lab and returns its answer, or its error under the verb's name.
@@ -102,8 +112,4 @@ func receive(verb string, c *control.Conn) (answer, error) {
 		return a, &failure{code: max(a.Code, exitUsage), place: verb, err: errors.New(a.Error)}
 	}
 	return a, nil
-}
-
-func unknownNode(name string) error {
-	return fmt.Errorf("%q: no such node in this lab; drawbridge sim up lists them as it starts", name)
 }

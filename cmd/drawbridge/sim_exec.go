@@ -26,6 +26,10 @@ type execOrder struct {
 	Args []string `json:"args"` // with the program's name
 	Env  []string `json:"env"`
 	Dir  string   `json:"dir"`
+	// Terminal says that the streams are a terminal that is to be the program's own (setsid(2), TIOCSCTTY).
+	Terminal bool `json:"terminal,omitempty"`
+	// Names shows the program the lab's names in the place of the machine's.
+	Names bool `json:"names,omitempty"`
 }
 
 // exit is how a program ended.
@@ -38,12 +42,20 @@ type exit struct {
 const signalled = 128
 
 func (p *program) simExecCommand(name *string) *cobra.Command {
-	return &cobra.Command{
+	var tty, machineNames bool
+	c := &cobra.Command{
 		Use:   "exec NODE -- COMMAND [ARGUMENT...]",
 		Short: "Run a program inside one of the lab's nodes",
-		Long: `Runs a program in the network of a node, as root of the lab, with this terminal's standard streams, environment and working
-directory. Signals are handed on, and the exit status is the program's; 128 and the number of the signal that ended it.`,
-		Example: `  drawbridge sim exec office -- nmap -Pn -p 5432 203.0.113.129
+		Long: `Runs a program in the network of a node, as root of the lab, with these standard streams, environment and working directory.
+Signals are handed on, and the exit status is the program's; 128 and the number of the signal that ended it. Where standard input and
+output are a terminal, the program gets a terminal of its own, with job control.
+
+The program finds the lab's names in /etc/hosts: endpoints as DATABASE.ENGINE.REGION.example (and
+private.DATABASE.ENGINE.REGION.example in a peered network), nodes, hosts and Internet hosts by their names, apps as APP.REGION. No
+name server can be reached. The lab's certificate authority is in the file that $DRAWBRIDGE_CA_FILE names; SSL_CERT_FILE,
+CURL_CA_BUNDLE and PGSSLROOTCERT name it too.`,
+		Example: `  drawbridge sim exec office -- psql 'host=pg-dedicated.postgresql.osc-fr1.example user=drawbridge sslmode=verify-full'
+  drawbridge sim exec office -- nmap -Pn -p 5432 203.0.113.129
   drawbridge sim exec gw-fr1 -- nft list ruleset
   drawbridge sim exec osc-fr1/web -- sh`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -57,29 +69,34 @@ directory. Signals are handed on, and the exit status is the program's; 128 and 
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error { return p.simExec(c.Context(), *name, args[0], args[1:]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if !c.Flags().Changed("tty") {
+				tty = p.atTerminal()
+			}
+			o := execOrder{Node: args[0], Args: args[1:], Terminal: tty, Names: !machineNames}
+			return p.simExec(c.Context(), *name, o)
+		},
 	}
+	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the program a terminal of its own (default: if standard input and output are one)")
+	c.Flags().BoolVar(&machineNames, "machine-names", false, "leave /etc/hosts, resolv.conf and nsswitch.conf as they are on this machine")
+	return c
 }
 
-func (p *program) simExec(ctx context.Context, lab, node string, command []string) error {
+func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 	const verb = "sim exec"
-	path, err := exec.LookPath(command[0])
-	if err == nil {
-		path, err = filepath.Abs(path)
+	var err error
+	if o.Path, err = exec.LookPath(o.Args[0]); err == nil {
+		o.Path, err = filepath.Abs(o.Path)
 	}
 	if err != nil {
 		return misuse(verb, err)
 	}
-	dir, err := os.Getwd()
-	if err != nil {
+	if o.Dir, err = os.Getwd(); err != nil {
 		return unable(verb, err)
 	}
-	std, err := openStreams(p.std)
+	o.Env = os.Environ()
+	status, err := p.runWithStreams(ctx, lab, o)
 	if err != nil {
-		return unable(verb, err)
-	}
-	status, err := runThere(ctx, lab, order{Exec: &execOrder{node, path, command, os.Environ(), dir}}, std)
-	if err = errors.Join(err, std.close()); err != nil {
 		return err
 	}
 	if status != 0 {
@@ -88,8 +105,27 @@ func (p *program) simExec(ctx context.Context, lab, node string, command []strin
 	return nil
 }
 
+// runWithStreams has the lab run a program with this process's streams, or with a terminal of its own between.
+func (p *program) runWithStreams(ctx context.Context, lab string, o execOrder) (int, error) {
+	const verb = "sim exec"
+	std, err := openStreams(p.std)
+	if err != nil {
+		return 0, unable(verb, err)
+	}
+	if !o.Terminal {
+		status, err := runThere(ctx, lab, order{Exec: &o}, std.in, std.out, std.err)
+		return status, errors.Join(err, std.close())
+	}
+	term, err := openTerminal(std.in, std.out)
+	if err != nil {
+		return 0, errors.Join(unable(verb, err), std.close())
+	}
+	status, err := runThere(ctx, lab, order{Exec: &o}, term.slave, term.slave, term.slave)
+	return status, errors.Join(err, term.close(), std.close())
+}
+
 // runThere has the lab run a program, hands signals on, and returns its exit status.
-func runThere(ctx context.Context, lab string, o order, std *fileStreams) (int, error) {
+func runThere(ctx context.Context, lab string, o order, streams ...*os.File) (int, error) {
 	const verb = "sim exec"
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
@@ -101,7 +137,7 @@ func runThere(ctx context.Context, lab string, o order, std *fileStreams) (int, 
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGWINCH, unix.SIGUSR1, unix.SIGUSR2)
 	defer close(signals)
 	defer signal.Stop(signals)
-	if err := c.Send(o, std.in, std.out, std.err); err != nil {
+	if err := c.Send(o, streams...); err != nil {
 		return 0, unable(verb, err)
 	}
 	go func() {
@@ -135,9 +171,14 @@ func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files p
 		Path: o.Path, Args: o.Args, Env: o.Env, Dir: o.Dir, Stdin: files[0], Stdout: files[1], Stderr: files[2],
 		// A session of its own: in the holder's it would be a background job of the holder's terminal, and be stopped when it
 		// reads from it.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: o.Terminal},
 	}
-	if err := node.Start(cmd); err != nil {
+	start := node.Start
+	if o.Names {
+		cmd.Env = h.names.environment(cmd.Env)
+		start = func(cmd *exec.Cmd) error { return node.StartCovered(cmd, h.names.covers) }
+	}
+	if err := start(cmd); err != nil {
 		return answer{}, misuse("", err)
 	}
 	// The program's last streams must be its own, for whoever waits for their end.

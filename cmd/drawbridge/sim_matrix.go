@@ -23,19 +23,28 @@ type matrixOrder struct {
 
 func (p *program) simMatrixCommand(name *string) *cobra.Command {
 	var o matrixOrder
-	var asJSON bool
+	var asJSON, asPage bool
 	c := &cobra.Command{
 		Use:   "matrix",
 		Short: "Connect from every vantage to every endpoint, with and without TLS",
 		Example: `  drawbridge sim matrix
-  drawbridge sim matrix --bypasses --json`,
+  drawbridge sim matrix --bypasses --json
+  drawbridge sim matrix --html > matrix.html`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.observe(c.Context(), "sim matrix", *name, order{Matrix: &o}, asJSON, writeMatrix)
+			if err := apart(c, "json", "html"); err != nil {
+				return err
+			}
+			write := writeMatrix
+			if asPage {
+				write = writeMatrixPage
+			}
+			return p.observe(c.Context(), "sim matrix", *name, order{Matrix: &o}, asJSON, write)
 		},
 	}
 	c.Flags().BoolVar(&o.Bypasses, "bypasses", false, "also try the ways round the endpoints")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&asPage, "html", false, "print one page that needs nothing besides itself")
 	return c
 }
 
@@ -56,7 +65,7 @@ func (h *holder) matrix(ctx context.Context, o matrixOrder) (answer, error) {
 			}
 		}
 	}
-	all, err := h.observe(ctx, specs)
+	all, err := h.observe(ctx, "sim matrix", specs)
 	return answer{Seen: all}, err
 }
 
@@ -77,6 +86,8 @@ var symbols = map[string]string{
 	probe.TLSRefused.String(): "t", probe.Leaked.String(): "!", probe.Inconclusive.String(): "?",
 }
 
+const legend = "S served, d dropped, r rejected, t refused for want of TLS, ! leaked, ? inconclusive, . not tried; without TLS, then with TLS"
+
 // writeMatrix prints a line for each endpoint and a column for each vantage. A cell has a letter for each mode that the port
 // speaks, plain before TLS.
 func writeMatrix(out io.Writer, all []seen) error {
@@ -96,7 +107,7 @@ func writeMatrix(out io.Writer, all []seen) error {
 	for i, v := range vantages {
 		fmt.Fprintf(w, "%d = %s\n", i+1, v)
 	}
-	fmt.Fprint(w, "\nS served, d dropped, r rejected, t refused for want of TLS, ! leaked, ? inconclusive, . not tried; without TLS, then with TLS\n\n")
+	fmt.Fprintf(w, "\n%s\n\n", legend)
 	fmt.Fprint(w, "DATABASE\tADDRESS\tKIND")
 	for i := range vantages {
 		fmt.Fprintf(w, "\t%d", i+1)

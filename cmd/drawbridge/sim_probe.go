@@ -27,6 +27,8 @@ type probeOrder struct {
 	To     string     `json:"to"` // a database, or address:port
 	Source netip.Addr `json:"source"`
 	TLS    *bool      `json:"tls"` // nil: every way that the port speaks
+	// Engine is whose client connects; empty: that of the database.
+	Engine topology.Engine `json:"engine,omitempty"`
 }
 
 // seen is one observation, for people and programs.
@@ -82,6 +84,9 @@ with the help of the enforcement point's canary database, which must be served.`
 				return err
 			}
 			o.From, o.To = args[0], args[1]
+			if o.Engine != "" && !slices.Contains(topology.Engines(), o.Engine) {
+				return misusef("sim probe: --engine", "%q: must be one of %s", o.Engine, topology.Engines())
+			}
 			if tls || plain {
 				o.TLS = &tls
 			}
@@ -98,6 +103,7 @@ with the help of the enforcement point's canary database, which must be served.`
 	f.BoolVar(&tls, "tls", false, "only over TLS")
 	f.BoolVar(&plain, "plain", false, "only without TLS")
 	f.StringVar(&source, "source", "", "source `address`, one of FROM's (default: FROM's first of the family)")
+	f.StringVar((*string)(&o.Engine), "engine", "", "connect with the client of another `engine`, and see what becomes of it")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -145,6 +151,9 @@ func (h *holder) probe(ctx context.Context, o probeOrder) (answer, error) {
 	}
 	var specs []probe.Spec
 	for _, to := range targets {
+		if o.Engine != "" {
+			to.Engine = o.Engine
+		}
 		for _, mode := range probe.Modes(to) {
 			if o.TLS == nil || *o.TLS == (mode == probe.TLS) {
 				specs = append(specs, probe.Spec{From: o.From, Source: o.Source, To: to, Mode: mode})
@@ -154,7 +163,7 @@ func (h *holder) probe(ctx context.Context, o probeOrder) (answer, error) {
 	if len(specs) == 0 {
 		return answer{}, misusef("", "TO: nothing of %s can be tried that way", o.To)
 	}
-	all, err := h.observe(ctx, specs)
+	all, err := h.observe(ctx, "sim probe", specs)
 	if errors.Is(err, probe.ErrSpec) {
 		return answer{}, misuse("", err)
 	}

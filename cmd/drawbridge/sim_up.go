@@ -19,35 +19,63 @@ import (
 )
 
 func (p *program) simUpCommand(name *string) *cobra.Command {
-	var worldFile string
-	var servers serverKind
+	var o upOptions
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Build the lab and keep it up until Ctrl-C or sim down",
+		Long: `Builds the lab and keeps it up. With --detach a process in the background does so, and the command returns once the lab is ready.
+
+WORLD is a topology file (docs/TOPOLOGY.md, drawbridge topology new); without it, it is the world that conform judges in.`,
 		Example: `  drawbridge sim up
-  drawbridge sim up --lab second --world my-world.yaml`,
-		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.simUp(c.Context(), *name, worldFile, servers) },
+  drawbridge sim up --lab second my-world.yaml
+  drawbridge sim up --detach && drawbridge sim matrix && drawbridge sim down`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 && c.Flags().Changed("world") {
+				return wrongUse(c, errors.New("WORLD and --world exclude each other"))
+			}
+			return exactly(make([]string, min(len(args), 1))...)(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				o.world = args[0]
+			}
+			return p.simUp(c.Context(), *name, o)
+		},
 	}
-	c.Flags().StringVar(&worldFile, "world", "", "topology `file` (default: the embedded world)")
-	serversFlag(c, &servers)
+	f := c.Flags()
+	f.StringVar(&o.world, "world", "", "topology `file`, as WORLD")
+	f.BoolVarP(&o.detach, "detach", "d", false, "return once the lab is ready, and keep it up in the background")
+	f.BoolVar(&o.background, backgroundFlag, false, "be the process in the background")
+	_ = f.MarkHidden(backgroundFlag) // it was added a line before
+	serversFlag(c, &o.servers)
 	return c
 }
 
-func (p *program) simUp(ctx context.Context, name, worldFile string, servers serverKind) error {
+// upOptions are what sim up was asked for.
+type upOptions struct {
+	world      string // file; empty: the embedded one
+	servers    serverKind
+	detach     bool
+	background bool
+}
+
+func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 	const verb = "sim up"
 	if err := control.CheckName(name); err != nil {
 		return misuse(verb+": --lab", err)
 	}
-	world, err := loadWorld(worldFile)
+	world, err := loadWorld(o.world)
 	if err != nil {
 		return err
 	}
-	if err := checkServers(verb, servers); err != nil {
+	if err := checkServers(verb, o.servers); err != nil {
 		return err
 	}
 	if cell.Inside() {
-		return p.keepUp(ctx, name, world, servers)
+		return p.keepUp(ctx, name, world, o.servers)
+	}
+	if o.detach {
+		return p.detach(ctx)
 	}
 	doorman, err := control.Listen(os.Getuid(), name)
 	if errors.Is(err, control.ErrTaken) {
@@ -62,7 +90,11 @@ func (p *program) simUp(ctx context.Context, name, worldFile string, servers ser
 	}
 	served := make(chan error, 1)
 	go func() { served <- doorman.Serve(own) }()
-	err = p.inCell(ctx, inside)
+	files := []*os.File{inside}
+	if o.background {
+		files = append(files, readyFile())
+	}
+	err = p.inCell(ctx, files...)
 	closing := errors.Join(doorman.Close(), inside.Close(), own.Close())
 	<-served // ends with the cell: whom it could not hand inside any more has no lab to miss
 	if err == nil && closing != nil {
@@ -88,12 +120,26 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
 	}
-	h := newHolder(l)
+	h, err := newHolder(l, name, scratch)
+	if err != nil {
+		return errors.Join(unable(verb, err), l.Close(), door.Close())
+	}
 	fmt.Fprintf(p.std.out, "world %s is up: %s\nlab %s is ready; end it with Ctrl-C or: drawbridge sim down --lab %s\n",
-		world.Name(), strings.Join(l.Nodes(), " "), name, name)
+		world.Name(), shown(l.Nodes()), name, name)
+	tellReady(cell.ExtraFile(1))
 	err = h.serve(ctx, door)
 	if err = errors.Join(err, l.Close()); err != nil {
 		return unable(verb, err)
 	}
 	return nil
+}
+
+// shownNodes is how many nodes people are told of.
+const shownNodes = 60
+
+func shown(nodes []string) string {
+	if len(nodes) <= shownNodes {
+		return strings.Join(nodes, " ")
+	}
+	return fmt.Sprintf("%s … and %d more", strings.Join(nodes[:shownNodes], " "), len(nodes)-shownNodes)
 }

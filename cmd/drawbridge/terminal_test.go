@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -18,8 +19,10 @@ const ctrlC = "\x03"
 
 // terminal is a pseudo-terminal (pty(7)) for a program that behaves differently where people type.
 type terminal struct {
-	keys *os.File
-	said chan string // everything that was shown, once the program has ended
+	keys  *os.File
+	said  chan string // everything that was shown, once the program has ended
+	shown lockedBuffer
+	more  chan struct{} // holds a token when more was shown; closed at the end
 }
 
 // onTerminal starts a program as the leader of a session on a terminal of its own. start starts it in the right place.
@@ -38,13 +41,37 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, start func(*exec.Cmd) error) *termi
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	require.NoError(t, start(cmd))
 	require.NoError(t, slave.Close())
-	term := &terminal{keys: master, said: make(chan string, 1)}
+	term := &terminal{keys: master, said: make(chan string, 1), more: make(chan struct{}, 1)}
 	go func() {
-		var out strings.Builder
-		_, _ = io.Copy(&out, master) // ends with EIO when the program has
-		term.said <- out.String()
+		_, _ = io.Copy(term, master) // ends with EIO when the program has
+		term.said <- term.shown.String()
+		close(term.more)
 	}()
 	return term
+}
+
+// Write keeps what is shown.
+func (term *terminal) Write(b []byte) (int, error) {
+	n, err := term.shown.Write(b)
+	select {
+	case term.more <- struct{}{}:
+	default:
+	}
+	return n, err
+}
+
+// await returns once a text was shown.
+func (term *terminal) await(t *testing.T, text string) {
+	t.Helper()
+	timeout := time.After(patience)
+	for !strings.Contains(term.shown.String(), text) {
+		select {
+		case _, more := <-term.more:
+			require.True(t, more || strings.Contains(term.shown.String(), text), "the program ended without %q: %s", text, term.shown.String())
+		case <-timeout:
+			require.FailNow(t, "not shown", "%q in %q", text, term.shown.String())
+		}
+	}
 }
 
 // press types.

@@ -11,6 +11,7 @@ import (
 	"drawbridge/features/suite"
 	"drawbridge/sim/capture"
 	"drawbridge/topology"
+	"drawbridge/topology/drawing"
 )
 
 // view is what the template shows.
@@ -22,7 +23,7 @@ type view struct {
 	Statements []statement
 	Glance     []glanceRow
 	Matrix     matrix
-	Drawing    drawing
+	Drawing    drawing.Drawing
 	Troubles   []trouble
 }
 
@@ -34,7 +35,7 @@ var banners = map[suite.Result]string{
 func newView(w *topology.World, r *suite.Report) (*view, error) {
 	v := &view{
 		Report: r, Banner: banners[r.Result], Verdict: r.Result.String(), Started: r.Started.UTC().Format("2006-01-02 15:04:05 UTC"),
-		Statements: statements(r), Glance: glance(r), Matrix: newMatrix(w, r), Drawing: draw(w, r),
+		Statements: statements(r), Glance: glance(r), Matrix: newMatrix(w, r), Drawing: drawing.Of(w, wrongAt(r)),
 	}
 	var err error
 	v.Troubles, err = troubles(r)
@@ -191,7 +192,7 @@ func pcapng(a suite.AttemptLine) ([]byte, error) {
 	var file bytes.Buffer
 	w := capture.NewWriter(&file)
 	for _, p := range a.Proof.Raw() {
-		if err := w.Write(a.Point, p); err != nil {
+		if err := w.Write(a.Point, p, fmt.Sprintf("%s: must be %s, was %s", a.What, a.Must, a.Was)); err != nil {
 			return nil, err
 		}
 	}

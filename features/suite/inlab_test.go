@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // inLab is a Config for a real lab and a driver made of a shell script.
 func inLab(t *testing.T, script string) suite.Config {
 	t.Helper()
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	lab, err := sim.Up(t.Context(), topology.Default(), sim.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, lab.Close()) })

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"net/netip"
 	"testing"
@@ -59,4 +60,37 @@ func TestRecorderShowsAConnection(t *testing.T) {
 		n++
 	}
 	require.Equal(t, len(packets), n)
+}
+
+// TestSecretsStandBeforeThePacketsTheyAreFor writes one by hand between packets, and has a reader take all of it.
+func TestSecretsStandBeforeThePacketsTheyAreFor(t *testing.T) {
+	var file bytes.Buffer
+	w := NewWriter(&file)
+	require.Error(t, w.Secrets([]byte("x")), "a section has to begin first")
+	require.NoError(t, w.Declare("a", "eth0"))
+	p := Packet{Iface: "eth0", Raw: make([]byte, 61), Length: 61}
+	require.NoError(t, w.Write("a", p, "first"))
+	require.NoError(t, w.Secrets([]byte("CLIENT_RANDOM 01 02\n"))) // 20 bytes
+	require.NoError(t, w.Secrets([]byte("CLIENT_RANDOM 01 023\n")))
+	require.NoError(t, w.Write("a", p, "second", "again"))
+	require.NoError(t, w.Flush())
+
+	var kinds []uint32
+	for b := file.Bytes(); len(b) > 0; {
+		size := binary.LittleEndian.Uint32(b[4:])
+		require.Zero(t, size%4)
+		require.Equal(t, size, binary.LittleEndian.Uint32(b[size-4:]), "the length stands at both ends")
+		kinds = append(kinds, binary.LittleEndian.Uint32(b))
+		b = b[size:]
+	}
+	require.Equal(t, []uint32{0x0a0d0d0a, 1, 6, 10, 10, 6}, kinds, "section, interface, packet, secrets, packet")
+	require.Contains(t, file.String(), "KSLT\x14\x00\x00\x00CLIENT_RANDOM 01 02\n")
+
+	reader, err := pcapgo.NewNgReader(&file, pcapgo.DefaultNgReaderOptions)
+	require.NoError(t, err)
+	for _, want := range [][]string{{"first"}, {"second", "again"}} {
+		_, _, options, err := reader.ReadPacketDataWithOptions()
+		require.NoError(t, err)
+		require.Equal(t, want, options.Comments)
+	}
 }

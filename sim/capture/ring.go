@@ -18,12 +18,13 @@ import (
 // several timer ticks late, and a socket's own queue is bounded by net.core.rmem_max, which a user namespace cannot
 // raise.
 const (
-	frameSize  = 2048
-	blockSize  = 64 * frameSize
-	blockCount = 128
-	// frameCount is how many packets may wait: dozens of connections at once, in and out, for the time that a busy machine may keep
+	frameSize = 2048
+	blockSize = 64 * frameSize
+	// blockCount gives room for 8,192 packets: dozens of connections at once, in and out, for the time that a busy machine may keep
 	// the reader from running. With 2,048 one run in twenty lost packets beside other work on two cores. It takes 16 MiB.
-	frameCount = blockCount * blockSize / frameSize
+	blockCount = 128
+	// leastBlocks is what a tap among very many gets: 256 packets. Each sees few connections at a time then.
+	leastBlocks = 4
 
 	// MaxFrame is the length, Ethernet header included, up to which packets are captured whole: a frame less
 	// the ring's own headers. The lab's links carry at most 1,514 bytes.
@@ -47,14 +48,15 @@ type ring struct {
 	file   *os.File
 	memory []byte
 	slot   int
+	frames int // how many packets there is room for
 }
 
-func openRing(h *netns.Handle) (_ *ring, err error) {
+func openRing(h *netns.Handle, blocks int) (_ *ring, err error) {
 	fd, err := h.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // protocol 0: nothing is received before the ring is there
 	if err != nil {
 		return nil, err
 	}
-	r := &ring{file: os.NewFile(uintptr(fd), "packet")}
+	r := &ring{file: os.NewFile(uintptr(fd), "packet"), frames: blocks * blockSize / frameSize}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -63,11 +65,11 @@ func openRing(h *netns.Handle) (_ *ring, err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2); err != nil {
 		return nil, os.NewSyscallError("setsockopt PACKET_VERSION", err)
 	}
-	req := unix.TpacketReq{Block_size: blockSize, Block_nr: blockCount, Frame_size: frameSize, Frame_nr: frameCount}
+	req := unix.TpacketReq{Block_size: blockSize, Block_nr: uint32(blocks), Frame_size: frameSize, Frame_nr: uint32(r.frames)}
 	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
 		return nil, os.NewSyscallError("setsockopt PACKET_RX_RING", err)
 	}
-	r.memory, err = unix.Mmap(fd, 0, blockSize*blockCount, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	r.memory, err = unix.Mmap(fd, 0, blockSize*blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
@@ -120,7 +122,7 @@ func (r *ring) next() (frame, error) {
 		raw:      append([]byte(nil), b[start:end]...),
 	}
 	atomic.StoreUint32(r.status(), unix.TP_STATUS_KERNEL)
-	r.slot = (r.slot + 1) % frameCount
+	r.slot = (r.slot + 1) % r.frames
 	return f, nil
 }
 

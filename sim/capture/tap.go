@@ -31,7 +31,18 @@ type Tap struct {
 
 // Open starts watching the named interfaces of the namespace, all but lo if none is named. Every packet that passes
 // once Open has returned is delivered to every subscription that matches it and was made before.
-func Open(h *netns.Handle, ifaces ...string) (*Tap, error) {
+func Open(h *netns.Handle, ifaces ...string) (*Tap, error) { return open(h, blockCount, ifaces) }
+
+// memory is what all taps of one lab may take together: the kernel gives a ring its pages when it is made.
+const memory = 512 << 20
+
+// OpenShare is Open, on all interfaces, for one of several taps that are open at the same time: where they are more than some
+// thirty, each has less room, so that they have what there is together.
+func OpenShare(h *netns.Handle, of int) (*Tap, error) {
+	return open(h, min(blockCount, max(leastBlocks, memory/blockSize/max(of, 1))), nil)
+}
+
+func open(h *netns.Handle, blocks int, ifaces []string) (*Tap, error) {
 	t := &Tap{ifaces: ifaces, done: make(chan struct{}), lookup: func() (map[int]string, error) { return interfaces(h) }}
 	names, err := t.lookup()
 	if err != nil {
@@ -42,7 +53,7 @@ func Open(h *netns.Handle, ifaces ...string) (*Tap, error) {
 			return nil, fmt.Errorf("capture: interface %s: no such interface in the namespace", want)
 		}
 	}
-	if t.ring, err = openRing(h); err != nil {
+	if t.ring, err = openRing(h, blocks); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
 	go t.read(t.ring, names)

@@ -139,7 +139,7 @@ func TestOverflowIsAnError(t *testing.T) {
 		return false
 	})
 	defer cancel()
-	for range frameCount + 10 {
+	for range tap.ring.frames + 10 {
 		_, err := out.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(addrZ, 53))
 		require.NoError(t, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 
@@ -33,6 +34,8 @@ type Target struct {
 	// Groups are the key exchanges to offer; nil: the library's own, whose post-quantum shares make a ClientHello of two
 	// segments.
 	Groups []tls.CurveID
+	// KeyLog gets the session's keys (tls.Config.KeyLogWriter); nil: nobody does.
+	KeyLog io.Writer
 }
 
 // Session is an authenticated connection. It is not safe for concurrent use.
@@ -217,7 +220,7 @@ func (o *only) take() (net.Conn, error) {
 }
 
 func (t Target) tlsConfig() *tls.Config {
-	cfg := &tls.Config{RootCAs: t.RootCAs, ServerName: t.ServerName, CurvePreferences: t.Groups}
+	cfg := &tls.Config{RootCAs: t.RootCAs, ServerName: t.ServerName, CurvePreferences: t.Groups, KeyLogWriter: t.KeyLog}
 	if cfg.RootCAs == nil {
 		cfg.RootCAs = x509.NewCertPool() // nil would mean the machine's own
 	}

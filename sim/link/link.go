@@ -47,12 +47,16 @@ const (
 	// segments per packet handed to the device: 1 keeps segmentation offload off, so that what passes, is filtered and is
 	// captured are the segments of the wire and not their unsegmented 64 KiB ancestors.
 	gsoMaxSegs = 1
+	// skipStatistics is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h): they are most of an answer.
+	skipStatistics = 1 << 3
 )
 
 // Batch collects requests. The zero value is empty and ready. Every request carries words for errors: what it is about.
 type Batch struct {
 	// Names are those of interfaces by index, for errors; indices without a name will do.
 	Names map[int]string
+	// Replace has addresses and routes that are there already put right, where they would be errors otherwise.
+	Replace bool
 
 	messages [][]byte
 	subjects []string
@@ -117,12 +121,37 @@ func (b *Batch) Up(index int) {
 	b.add(fmt.Sprintf("bring up %s", b.name(index)), unix.RTM_NEWLINK, 0, ifinfo(index, true), nil)
 }
 
+// Down takes an interface down. Its routes, its IPv6 addresses and its neighbours go with that; the other end of a pair keeps its own,
+// and has no carrier.
+func (b *Batch) Down(index int) {
+	header := ifinfo(index, false)
+	binary.NativeEndian.PutUint32(header[12:], unix.IFF_UP) // change mask
+	b.add(fmt.Sprintf("take down %s", b.name(index)), unix.RTM_NEWLINK, 0, header, nil)
+}
+
+// creation is how addresses and routes are made.
+func (b *Batch) creation() uint16 {
+	if b.Replace {
+		return unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	}
+	return unix.NLM_F_CREATE | unix.NLM_F_EXCL
+}
+
+// Settle makes an interface whose other end has come up carry packets at once: the kernel does what a change of carrier means later, in a
+// queue of its own that may wait for a second, and until then it throws packets away. Asking for one interface's state makes it do that
+// first (linkwatch_sync_dev in rtnl_getlink, net/core/rtnetlink.c, kernel 6.8; earlier ones only answer).
+func (b *Batch) Settle(index int) {
+	b.add(fmt.Sprintf("settle %s", b.name(index)), unix.RTM_GETLINK, 0, ifinfo(index, false), func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.IFLA_EXT_MASK, skipStatistics)
+	})
+}
+
 // Address gives an interface an address of its own, without a network around it and without duplicate address detection.
 func (b *Batch) Address(index int, addr netip.Addr) {
 	header := make([]byte, unix.SizeofIfAddrmsg)
 	header[0], header[1], header[2] = familyOf(addr), byte(addr.BitLen()), unix.IFA_F_NODAD
 	binary.NativeEndian.PutUint32(header[4:], uint32(index))
-	b.add(fmt.Sprintf("add address %s to %s", addr, b.name(index)), unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+	b.add(fmt.Sprintf("add address %s to %s", addr, b.name(index)), unix.RTM_NEWADDR, b.creation(),
 		header, func(e *netlink.AttributeEncoder) {
 			e.Bytes(unix.IFA_LOCAL, addr.AsSlice())
 			e.Bytes(unix.IFA_ADDRESS, addr.AsSlice())
@@ -148,7 +177,7 @@ func (b *Batch) Neighbours(index int, peer net.HardwareAddr) {
 func (b *Batch) Route(dst netip.Prefix, index int) {
 	header := routeHeader(dst, unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
 	binary.NativeEndian.PutUint32(header[8:], unix.RTNH_F_ONLINK)
-	b.add(fmt.Sprintf("add route %s by %s", dst, b.name(index)), unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+	b.add(fmt.Sprintf("add route %s by %s", dst, b.name(index)), unix.RTM_NEWROUTE, b.creation(),
 		header, func(e *netlink.AttributeEncoder) {
 			e.Bytes(unix.RTA_DST, dst.Addr().AsSlice())
 			e.Bytes(unix.RTA_GATEWAY, PeerOf(dst.Addr()).AsSlice())

@@ -41,7 +41,8 @@ type Table struct {
 	node *netns.Handle
 
 	mu          sync.Mutex
-	conn        *nftables.Conn // owns the table
+	socket      *transport // owns the table
+	conn        *nftables.Conn
 	guarded     *nftables.Set
 	guardable   []string
 	destination [2]*nftables.Set // by family
@@ -55,13 +56,16 @@ func Install(h *netns.Handle, f fabric.Filter) (*Table, error) {
 	if f.Lenient {
 		t.filter.Guarded = nil
 	}
-	err := h.Do(func() (err error) { t.conn, err = nftables.New(nftables.AsLasting()); return err })
+	err := h.Do(func() (err error) { t.socket, err = openTransport(); return err })
+	if err == nil {
+		t.conn, err = nftables.New(nftables.WithTestDial(t.socket.exchange), nftables.AsLasting())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("table inet %s: netlink socket: %w", TableName, err)
 	}
 	t.build()
 	if err := t.conn.Flush(); err != nil {
-		return nil, errors.Join(fmt.Errorf("table inet %s: create: %w%s", TableName, err, advice(err)), t.conn.CloseLasting())
+		return nil, errors.Join(fmt.Errorf("table inet %s: create: %w%s", TableName, err, advice(err)), t.socket.Close())
 	}
 	return t, nil
 }
@@ -77,7 +81,7 @@ func advice(err error) string {
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.conn.CloseLasting()
+	return errors.Join(t.conn.CloseLasting(), t.socket.Close())
 }
 
 // Guard turns the filter against forged sources on or off for one of the interfaces that were guarded at first.

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ const threadNamespace = "/proc/thread-self/ns/net"
 // Handle keeps one network namespace alive. It is safe for use by several goroutines. The zero value is closed.
 type Handle struct {
 	mu     sync.Mutex
-	held   *held
+	held   ns.NetNS
 	users  int // calls that rely on the descriptor right now
 	closed bool
 }
@@ -56,7 +57,7 @@ func Current() (*Handle, error) {
 }
 
 func open() (*Handle, error) {
-	held, err := hold(threadNamespace)
+	held, err := ns.GetNS(threadNamespace)
 	if err != nil {
 		return nil, fmt.Errorf("open the thread's network namespace: %w", err)
 	}
@@ -167,7 +168,7 @@ func (h *Handle) Do(fn func() error) error {
 	}
 	defer h.release()
 	result := ErrInterrupted
-	if err := held.do(func() { result = fn() }); err != nil {
+	if err := held.Do(func(ns.NetNS) error { result = fn(); return nil }); err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	return result
@@ -180,7 +181,7 @@ func (h *Handle) Fd() int {
 	if h.held == nil || h.closed {
 		return -1
 	}
-	return h.held.fd
+	return int(h.held.Fd())
 }
 
 // Equal reports whether both handles, neither of them closed, hold the same namespace.
@@ -204,10 +205,10 @@ func (h *Handle) Close() error {
 	if h.users > 0 {
 		return nil // the last user closes
 	}
-	return h.held.close()
+	return h.held.Close()
 }
 
-func (h *Handle) acquire() (*held, error) {
+func (h *Handle) acquire() (ns.NetNS, error) {
 	if h == nil {
 		return nil, ErrClosed
 	}
@@ -225,6 +226,6 @@ func (h *Handle) release() {
 	defer h.mu.Unlock()
 	h.users--
 	if h.closed && h.users == 0 {
-		_ = h.held.close() // a descriptor of nsfs has nothing to flush
+		_ = h.held.Close() // a descriptor of nsfs has nothing to flush
 	}
 }

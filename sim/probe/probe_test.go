@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // lab builds the default world with its servers, and a prober in it.
 func lab(t *testing.T) (*sim.Lab, *probe.Prober) {
 	t.Helper()
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	ctx := context.Background()
 	l, err := sim.Up(ctx, topology.Default(), sim.Options{})
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -60,6 +61,7 @@ type Prober struct {
 	stream   streamPorts
 	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
 	nextMark atomic.Uint64
+	said     annals
 	patience time.Duration
 	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
@@ -88,21 +90,22 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 			return nil, err
 		}
 	}
-	for _, point := range p.world.Points() {
-		if err := p.watch(ctx, newWatchpoint(point)); err != nil {
+	points := p.world.Points()
+	for _, point := range points {
+		if err := p.watch(ctx, newWatchpoint(point), len(points)); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
 	}
 	return p, nil
 }
 
-// watch opens the tap of one enforcement point and starts sorting what it shows.
-func (p *Prober) watch(_ context.Context, w *watchpoint) error {
+// watch opens the tap of one enforcement point, out of so many, and starts sorting what it shows.
+func (p *Prober) watch(_ context.Context, w *watchpoint, of int) error {
 	ns, ok := p.lab.Node(w.Name)
 	if !ok {
 		return fmt.Errorf("%w: enforcement point %q is not in the lab", ErrSpec, w.Name)
 	}
-	tap, err := capture.Open(ns)
+	tap, err := capture.OpenShare(ns, of)
 	if err != nil {
 		return fmt.Errorf("watch enforcement point %s: %w", w.Name, err)
 	}
@@ -190,6 +193,7 @@ func (p *Prober) prepare(spec Spec) (*track, *dialer, error) {
 	port := p.port()
 	p.lab.Journal().Forget(port) // of the probe that had this port some forty thousand probes ago
 	d := &dialer{ns: ns, local: netip.AddrPortFrom(source, port), remote: spec.To.Addr}
+	p.said.note(port, spec)
 	return newTrack(spec, port, p.mark(), point), d, nil
 }
 
@@ -232,8 +236,16 @@ var groups = []tls.CurveID{tls.X25519, tls.CurveP256}
 func (p *Prober) target(spec Spec) client.Target {
 	return client.Target{
 		Engine: spec.To.Engine, Addr: spec.To.Addr, TLS: spec.Mode == TLS, Cluster: p.clusterOnly(spec.To),
-		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(), Groups: groups,
+		RootCAs: p.lab.CA(), ServerName: spec.To.Addr.Addr().String(), Groups: groups, KeyLog: p.keyLog(spec.To),
 	}
+}
+
+// keyLog is where the client logs its keys: nowhere, if the server does so itself and before it uses them.
+func (p *Prober) keyLog(to topology.Endpoint) io.Writer {
+	if p.lab.RealServer(to.Node) != nil {
+		return p.lab.Keys()
+	}
+	return nil
 }
 
 // clusterOnly reports whether a port is one on which only the nodes of the cluster speak to each other.

@@ -32,7 +32,7 @@ func installation(t *testing.T) *realserver.Installation {
 	if _, err := realserver.Find(""); err != nil {
 		netnstest.Missing(t, err.Error())
 	}
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	dir, err := os.MkdirTemp("", "db") // short: sockets lie in it
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +36,40 @@ func CheckName(name string) error {
 // address is where a user's lab is found. The leading @ stands for the zero byte of the abstract namespace (unix(7)):
 // such a name belongs to the network namespace and ends with the socket.
 func address(uid int, lab string) *net.UnixAddr {
-	return &net.UnixAddr{Net: "unix", Name: "@drawbridge/" + strconv.Itoa(uid) + "/" + lab}
+	return &net.UnixAddr{Net: "unix", Name: prefix(uid) + lab}
+}
+
+// prefix begins the names of a user's labs.
+func prefix(uid int) string { return "@drawbridge/" + strconv.Itoa(uid) + "/" }
+
+// unixTable lists the sockets of the caller's network namespace (proc_net(5)).
+const unixTable = "/proc/thread-self/net/unix"
+
+// Labs names the labs that a user keeps up, those included that are still being built. Whether each is what it says it is, Dial
+// finds out.
+func Labs(uid int) ([]string, error) {
+	text, err := os.ReadFile(unixTable)
+	if err != nil {
+		return nil, fmt.Errorf("list sockets: %w", err)
+	}
+	return labsIn(string(text), uid), nil
+}
+
+// labsIn finds the listening sockets of labs, in the kernel's list. Accepted connections have the same name.
+func labsIn(table string, uid int) []string {
+	const listening = "00010000" // __SO_ACCEPTCON, in the column Flags
+	var labs []string
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) < 8 || fields[3] != listening {
+			continue
+		}
+		if lab, ok := strings.CutPrefix(fields[7], prefix(uid)); ok && CheckName(lab) == nil && !slices.Contains(labs, lab) {
+			labs = append(labs, lab)
+		}
+	}
+	slices.Sort(labs)
+	return labs
 }
 
 // Doorman lets the lab's owner and root in.
@@ -223,6 +257,16 @@ func (c *Conn) Holder() (*Holder, error) {
 		return nil, fmt.Errorf("the lab's process %d: %w", owner.Pid, err)
 	}
 	return &Holder{fd}, nil
+}
+
+// HolderPID returns the number of the process that keeps the lab up, seen from the end of Dial. It is for people: another process
+// may have it by the time it is used.
+func (c *Conn) HolderPID() (int, error) {
+	owner, err := peer(c.unix)
+	if err != nil {
+		return 0, err
+	}
+	return int(owner.Pid), nil
 }
 
 // Holder is the process that keeps a lab up.

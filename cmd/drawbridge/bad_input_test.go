@@ -1,0 +1,125 @@
+//go:build !operator
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"drawbridge/cmd/drawbridge/internal/control"
+	"drawbridge/sim/netns/netnstest"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// nothingOf waits until no process has a lab's name on its command line, and checks that nobody lists it.
+func nothingOf(t *testing.T, lab string) {
+	t.Helper()
+	has := func(pid int) bool {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err == nil && slices.Contains(strings.Split(string(line), "\x00"), lab)
+	}
+	watch(t, processes(t, has))()
+	require.Empty(t, processes(t, has))
+	labs, err := control.Labs(os.Getuid())
+	require.NoError(t, err)
+	require.NotContains(t, labs, lab)
+}
+
+func TestAHolderThatDied(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	lab := fmt.Sprintf("died-%d", os.Getpid())
+	up := start(t, "is ready", "sim", "up", "--lab", lab)
+	require.NoError(t, unix.Kill(up.Process.Pid, unix.SIGKILL))
+	_ = up.Wait()
+	nothingOf(t, lab)
+	for _, verb := range []string{"down", "matrix", "watch", "graph"} {
+		got := invoke(t, nil, "sim", verb, "--lab", lab)
+		require.Equal(t, result{code: exitUsage, err: "drawbridge: sim " + verb + ": lab " + lab +
+			": no such lab is up; start it with: drawbridge sim up --lab " + lab + "\n"}, got)
+	}
+	require.NotContains(t, invoke(t, nil, "sim", "ls").out, lab)
+	again := start(t, "is ready", "sim", "up", "--lab", lab) // its name is free
+	require.Equal(t, result{}, invoke(t, nil, "sim", "down", "--lab", lab))
+	require.NoError(t, again.Wait(), again.complaints)
+}
+
+// TestWorldsThatDoNotFit: one clear error for each place, and nothing left half-built, in the foreground and detached.
+func TestWorldsThatDoNotFit(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	overlapping := filepath.Join(t.TempDir(), "overlapping.yaml")
+	text, err := os.ReadFile("../../topology/examples/one-office.yaml")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(overlapping, []byte(strings.Replace(string(text), "203.0.113.0/25", "203.0.113.0/24", 1)), 0o600))
+	lab := fmt.Sprintf("unfit-%d", os.Getpid())
+	for _, c := range []struct {
+		name, world, limit string
+		code               int
+		want               string
+		errors             int // one for each place
+	}{
+		{"overlapping", overlapping, "ulimit -n", exitUsage, "the address 203.0.113.129 is inside 203.0.113.0/24 of internet[1].networks[0]", 2},
+		{"missing", "nowhere.yaml", "ulimit -n", exitUsage, "nowhere.yaml: no such file or directory", 1},
+		{"more than the kernel allows", "../../topology/examples/thousand-tenants.yaml", "ulimit -n 500", exitUnjudged,
+			"more than the kernel allows: open files: 500, the world needs ", 1},
+	} {
+		for _, how := range []string{"", " --detach"} {
+			t.Run(c.name+how, func(t *testing.T) {
+				cmd := exec.Command("sh", "-c", c.limit+` >/dev/null; exec "$0" sim up --lab "$1" "$2"`+how, "/proc/self/exe", lab, c.world)
+				self, err := os.Executable()
+				require.NoError(t, err)
+				cmd.Args[3] = self
+				var out, complaints strings.Builder
+				cmd.Stdout, cmd.Stderr = &out, &complaints
+				require.Error(t, cmd.Run())
+				require.Equal(t, c.code, cmd.ProcessState.ExitCode(), &complaints)
+				require.Contains(t, complaints.String(), c.want)
+				require.Empty(t, out.String())
+				require.Equal(t, c.errors, strings.Count(complaints.String(), "drawbridge: "), &complaints)
+				nothingOf(t, lab)
+			})
+		}
+	}
+}
+
+// TestKilledAtAnyMoment kills the program while it builds its lab, or a moment after: nothing is left, and the name is free.
+func TestKilledAtAnyMoment(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	lab := fmt.Sprintf("killed-%d", os.Getpid())
+	t.Setenv("TMPDIR", t.TempDir()) // others use the machine's
+	random := rand.New(rand.NewPCG(1, 2))
+	before := machine(t)
+	for range killings(t) {
+		cmd := exec.Command("/proc/self/exe", "sim", "up", "--lab", lab)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		require.NoError(t, cmd.Start())
+		<-time.After(time.Duration(random.Int64N(int64(600 * time.Millisecond))))
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		nothingOf(t, lab)
+	}
+	require.Equal(t, before, machine(t))
+}
+
+// killings is how often: DRAWBRIDGE_TEST_KILLINGS says otherwise.
+func killings(t *testing.T) int {
+	t.Helper()
+	n := 10
+	if text := os.Getenv("DRAWBRIDGE_TEST_KILLINGS"); text != "" {
+		_, err := fmt.Sscan(text, &n)
+		require.NoError(t, err)
+	}
+	return n
+}

@@ -1,0 +1,157 @@
+//go:build !operator
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"drawbridge/sim/nat"
+	"drawbridge/topology"
+
+	"github.com/spf13/cobra"
+)
+
+// breakOrder asks for something to break, or to be mended. One of the first three is set.
+type breakOrder struct {
+	Link   string `json:"link,omitempty"`
+	Server string `json:"server,omitempty"` // a database, or one of its nodes
+	Forge  string `json:"forge,omitempty"`  // a node
+	Mend   bool   `json:"mend,omitempty"`
+}
+
+func (p *program) simBreakCommand(name *string) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "break",
+		Short: "Break something in a running lab, and mend it",
+		Example: `  drawbridge sim break link office:internet
+  drawbridge sim break link office:internet --mend
+  drawbridge sim break server pg-dedicated-1
+  drawbridge sim break forge stranger`,
+	}, p.simBreakLinkCommand(name), p.simBreakServerCommand(name), p.simBreakForgeCommand(name))
+}
+
+func (p *program) simBreakLinkCommand(name *string) *cobra.Command {
+	var o breakOrder
+	c := &cobra.Command{
+		Use:   "link LINK",
+		Short: "Take a link down, as if its cable were pulled",
+		Long:  "LINK is NODE:INTERFACE, or NODE:NODE for the link between two.",
+		Example: `  drawbridge sim break link office:internet
+  drawbridge sim break link shared-a:reg0 --mend`,
+		Args: exactly("LINK"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Link = args[0]
+			return breakIt(c.Context(), "sim break link", *name, o)
+		},
+	}
+	mendFlag(c, &o)
+	return c
+}
+
+func (p *program) simBreakServerCommand(name *string) *cobra.Command {
+	var o breakOrder
+	c := &cobra.Command{
+		Use:   "server {DATABASE | NODE}",
+		Short: "End the servers of a database, or of one of its nodes",
+		Long:  "Ends the servers with their connections. Their addresses are there all the same, and refuse.",
+		Example: `  drawbridge sim break server pg-shared
+  drawbridge sim break server pg-dedicated-1 --mend`,
+		Args: exactly("NODE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Server = args[0]
+			return breakIt(c.Context(), "sim break server", *name, o)
+		},
+	}
+	mendFlag(c, &o)
+	return c
+}
+
+func (p *program) simBreakForgeCommand(name *string) *cobra.Command {
+	var o breakOrder
+	c := &cobra.Command{
+		Use:     "forge NODE",
+		Short:   "Let a node's packets have forged sources, as in a network that does not look",
+		Long:    "The routers next to the node drop forged sources otherwise (RFC 3704).",
+		Example: "  drawbridge sim break forge stranger\n  drawbridge sim break forge stranger --mend",
+		Args:    exactly("NODE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Forge = args[0]
+			return breakIt(c.Context(), "sim break forge", *name, o)
+		},
+	}
+	mendFlag(c, &o)
+	return c
+}
+
+func mendFlag(c *cobra.Command, o *breakOrder) {
+	c.Flags().BoolVar(&o.Mend, "mend", false, "mend it instead")
+}
+
+func breakIt(ctx context.Context, verb, lab string, o breakOrder) error {
+	_, err := ask(ctx, verb, lab, order{Break: &o})
+	return err
+}
+
+// disturb breaks or mends what an order names.
+func (h *holder) disturb(ctx context.Context, o breakOrder) (answer, error) {
+	h.breaking.Lock()
+	defer h.breaking.Unlock()
+	switch {
+	case o.Link != "":
+		link, err := findLink(h.lab.Lab, o.Link)
+		if err != nil {
+			return answer{}, misuse("", err)
+		}
+		if o.Mend {
+			return answer{}, h.lab.MendLink(ctx, link.Node, link.Interface)
+		}
+		return answer{}, h.lab.CutLink(link.Node, link.Interface)
+	case o.Server != "":
+		return answer{}, h.disturbServer(ctx, o)
+	}
+	if _, ok := h.lab.Node(o.Forge); !ok {
+		return answer{}, misuse("", unknownNode(o.Forge))
+	}
+	err := h.lab.AllowForged(o.Forge, !o.Mend)
+	if errors.Is(err, nat.ErrUnknown) {
+		return answer{}, misusef("", "%s: nobody looks at its sources", o.Forge)
+	}
+	return answer{}, err
+}
+
+func (h *holder) disturbServer(ctx context.Context, o breakOrder) error {
+	nodes := nodesNamed(h.lab.World(), o.Server)
+	if len(nodes) == 0 {
+		return misusef("", "%q is neither a database of world %s nor one of its nodes", o.Server, h.lab.World().Name())
+	}
+	var errs []error
+	for _, n := range nodes {
+		if o.Mend {
+			errs = append(errs, h.lab.RestartServer(context.WithoutCancel(ctx), n))
+		} else {
+			errs = append(errs, h.lab.StopServer(n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// nodesNamed are the nodes of the database of that name, or the node.
+func nodesNamed(w *topology.World, name string) []string {
+	var nodes []string
+	for _, d := range w.Databases() {
+		for _, n := range d.Nodes {
+			if d.Name == name || n.Name == name {
+				nodes = append(nodes, n.Name)
+			}
+		}
+	}
+	return slices.Compact(nodes)
+}
+
+// unknownNode says that a lab has no such node.
+func unknownNode(name string) error {
+	return fmt.Errorf("%q: no such node in this lab; drawbridge sim ls --json lists them", name)
+}

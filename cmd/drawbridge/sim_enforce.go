@@ -1,0 +1,309 @@
+//go:build !operator
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"drawbridge/features/driver"
+	"drawbridge/features/platform"
+	"drawbridge/topology"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+// enforceOrder asks for policies to be brought into force.
+type enforceOrder struct {
+	Points []string `json:"points,omitempty"` // none: all
+	Driver string   `json:"driver,omitempty"` // absolute path; empty: the reference enforcer
+	Reset  bool     `json:"reset,omitempty"`
+	// Policy is a document for the one point, in the place of one that is made from the settings.
+	Policy []byte `json:"policy,omitempty"`
+	// Settings, each as NAME=VALUE, by database.
+	Rules    []string `json:"rules,omitempty"`
+	ForceTLS []string `json:"force_tls,omitempty"`
+	Internet []string `json:"internet,omitempty"`
+}
+
+// enforced is what became of one point.
+type enforced struct {
+	Point      string   `json:"point"`
+	Outcome    string   `json:"outcome"`
+	Generation string   `json:"generation,omitempty"`
+	Millis     float64  `json:"ms"`
+	Warnings   []string `json:"warnings,omitempty"`
+	Error      string   `json:"error,omitempty"`
+}
+
+// Outcomes.
+const (
+	inForce   = "in force"
+	wasReset  = "reset"
+	wasRefuse = "refused"
+	broken    = "broken"
+)
+
+func (p *program) simEnforceCommand(name *string) *cobra.Command {
+	var o enforceOrder
+	var all, asJSON bool
+	var policyFile string
+	c := &cobra.Command{
+		Use:   "enforce {POINT... | --all}",
+		Short: "Bring policies into force in a running lab, by any driver",
+		Long: `Makes the policy of each enforcement point and hands it to a driver (docs/DRIVERS.md) in the point's network: the reference enforcer,
+or what --driver names. A policy says what the flags say of its databases, and nothing of settings that no flag names, which are
+then the enforcer's own defaults; what an earlier call said is forgotten. Canaries are open to everybody, so that sim probe and
+sim matrix can conclude something.`,
+		Example: `  drawbridge sim enforce --all
+  drawbridge sim enforce --all --rule pg-dedicated=198.51.100.0/25 --rule mongo-dedicated=osc-fr1 --force-tls pg-shared
+  drawbridge sim enforce gw-fr1 --driver ./mine
+  drawbridge sim enforce gw-fr1 --policy policy.json
+  drawbridge sim enforce --all --reset`,
+		Args: func(c *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return wrongUse(c, errors.New("POINT and --all exclude each other"))
+			case !all && len(args) == 0:
+				return wrongUse(c, errors.New("POINT is missing; --all means every point"))
+			case policyFile != "" && len(args) != 1:
+				return wrongUse(c, errors.New("--policy is for one POINT"))
+			}
+			return errors.Join(apart(c, "policy", "rule"), apart(c, "policy", "force-tls"), apart(c, "policy", "internet"), apart(c, "policy", "reset"))
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Points = args
+			return p.simEnforce(c.Context(), *name, o, policyFile, asJSON)
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&all, "all", false, "every enforcement point of the world")
+	f.StringVar(&o.Driver, "driver", "", "the `program` that enforces (default: the reference enforcer)")
+	f.StringVar(&policyFile, "policy", "", "a policy `file` of your own for the one POINT; - is standard input")
+	f.StringArrayVar(&o.Rules, "rule", nil, "add a firewall rule: `DATABASE=CIDR` or DATABASE=REGION")
+	f.StringArrayVar(&o.ForceTLS, "force-tls", nil, "turn Force TLS on: `DATABASE`, or DATABASE=off")
+	f.StringArrayVar(&o.Internet, "internet", nil, "turn Internet accessibility on: `DATABASE`, or DATABASE=off")
+	f.BoolVar(&o.Reset, "reset", false, "take everything out of force instead")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, policyFile string, asJSON bool) error {
+	const verb = "sim enforce"
+	var err error
+	if policyFile != "" {
+		if _, o.Policy, err = p.readPolicy(strings.TrimPrefix(policyFile, "-")); err != nil {
+			return misuse(verb, err)
+		}
+	}
+	if o.Driver != "" {
+		if o.Driver, err = exec.LookPath(o.Driver); err == nil {
+			o.Driver, err = filepath.Abs(o.Driver)
+		}
+		if err != nil {
+			return misuse(verb+": --driver", err)
+		}
+	}
+	a, err := ask(ctx, verb, lab, order{Enforce: &o})
+	if err != nil {
+		return err
+	}
+	write := writeEnforced
+	if asJSON {
+		write = func(out io.Writer, all []enforced) error { return writeIndented(out, all) }
+	}
+	if err := write(p.std.out, a.Enforced); err != nil {
+		return unable(verb, err)
+	}
+	is := func(outcome string) bool {
+		return slices.ContainsFunc(a.Enforced, func(e enforced) bool { return e.Outcome == outcome })
+	}
+	switch {
+	case is(broken):
+		return unable(verb, errors.New("a driver did not do what it was asked to"))
+	case is(wasRefuse):
+		return misusef(verb, "a policy was refused; what was in force there still is")
+	}
+	return nil
+}
+
+func writeEnforced(out io.Writer, all []enforced) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, e := range all {
+		fmt.Fprintf(w, "%s\t%s\t%.1f ms\t%s\n", e.Point, e.Outcome, e.Millis, e.Error)
+		for _, text := range e.Warnings {
+			fmt.Fprintf(w, "\twarning\t\t%s\n", text)
+		}
+	}
+	return w.Flush()
+}
+
+// enforcements are what sim enforce brought into force, by point.
+type enforcements struct {
+	turn     sync.Mutex // one order at a time
+	mu       sync.Mutex
+	policies map[string][]byte
+}
+
+// policy returns the document that is in force at a point, as far as this lab knows.
+func (e *enforcements) policy(point string) []byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.policies[point]
+}
+
+func (e *enforcements) set(point string, document []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.policies == nil {
+		e.policies = map[string][]byte{}
+	}
+	e.policies[point] = document
+}
+
+// Directories below the cell's scratch directory.
+const (
+	driversDirectory = ".drivers"
+	policyDirectory  = ".policies"
+)
+
+// enforceAtOnce is how many drivers run at a time: much of a call is waiting for the kernel.
+const enforceAtOnce = 6
+
+func (h *holder) enforce(ctx context.Context, o enforceOrder) (answer, error) {
+	h.enforced.turn.Lock()
+	defer h.enforced.turn.Unlock()
+	w := h.lab.World()
+	points := o.Points
+	if len(points) == 0 {
+		for _, p := range w.Points() {
+			points = append(points, p.Name)
+		}
+	}
+	for _, name := range points {
+		if _, ok := w.Point(name); !ok {
+			return answer{}, misuse("", unknownPoint(w, name))
+		}
+	}
+	state, err := h.state(o)
+	if err != nil {
+		return answer{}, misuse("", err)
+	}
+	d, err := enforcerOf(h.lab.Lab, conformOptions{driver: o.Driver}, filepath.Join(h.scratch, driversDirectory))
+	if err != nil {
+		return answer{}, misuse("", err)
+	}
+	all := make([]enforced, len(points))
+	var g errgroup.Group
+	g.SetLimit(enforceAtOnce)
+	for i, point := range points {
+		g.Go(func() error { all[i] = h.enforceAt(ctx, d, state, o, point); return nil })
+	}
+	_ = g.Wait() // errors are outcomes
+	return answer{Enforced: all}, ctx.Err()
+}
+
+// enforceAt makes one call of a driver.
+func (h *holder) enforceAt(ctx context.Context, d *driver.Exec, state *platform.State, o enforceOrder, point string) enforced {
+	e := enforced{Point: point, Outcome: inForce}
+	began := time.Now()
+	document, receipt, err := callDriver(ctx, d, state, o, point)
+	e.Millis = math.Round(float64(time.Since(began))/float64(100*time.Microsecond)) / 10
+	e.Generation, e.Warnings = receipt.Generation, receipt.Warnings
+	switch {
+	case errors.Is(err, driver.ErrRefused):
+		e.Outcome, e.Error = wasRefuse, err.Error()
+	case err != nil:
+		e.Outcome, e.Error = broken, err.Error()
+	case o.Reset:
+		e.Outcome = wasReset
+		h.enforced.set(point, nil)
+	default:
+		h.enforced.set(point, document)
+	}
+	return e
+}
+
+func callDriver(ctx context.Context, d *driver.Exec, state *platform.State, o enforceOrder, point string) ([]byte, driver.Receipt, error) {
+	if o.Reset {
+		return nil, driver.Receipt{}, d.Reset(ctx, point)
+	}
+	document := o.Policy
+	if document == nil {
+		built, err := driver.Build(state, point)
+		if err != nil {
+			return nil, driver.Receipt{}, err
+		}
+		if document, err = json.Marshal(built); err != nil {
+			return nil, driver.Receipt{}, err
+		}
+	}
+	receipt, err := d.Submit(ctx, point, document)
+	return document, receipt, err
+}
+
+// state is the platform as the flags have it, with the primaries that the lab has now.
+func (h *holder) state(o enforceOrder) (*platform.State, error) {
+	w := h.lab.World()
+	state := platform.Start(w)
+	for _, d := range w.Databases() {
+		if err := state.SetPrimary(d.Name, h.lab.Primary(d.Name)); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range []struct {
+		flag   string
+		values []string
+		set    func(*platform.Settings, string) error
+	}{
+		{"--rule", o.Rules, func(to *platform.Settings, v string) error { return addRule(w, to, v) }},
+		{"--force-tls", o.ForceTLS, func(to *platform.Settings, v string) error { return setToggle(&to.ForceTLS, v) }},
+		{"--internet", o.Internet, func(to *platform.Settings, v string) error { return setToggle(&to.InternetAccessibility, v) }},
+	} {
+		for _, text := range s.values {
+			name, value, _ := strings.Cut(text, "=")
+			d, ok := w.Database(name)
+			if !ok || d.Canary {
+				return nil, fmt.Errorf("%s %s: %q is no database of world %s", s.flag, text, name, w.Name())
+			}
+			settings := state.Of(name)
+			if err := s.set(&settings, value); err != nil {
+				return nil, fmt.Errorf("%s %s: %w", s.flag, text, err)
+			}
+			state.Set(name, settings)
+		}
+	}
+	return state, nil
+}
+
+func addRule(w *topology.World, to *platform.Settings, value string) error {
+	rule := platform.Managed(value)
+	if _, ok := w.Region(value); !ok {
+		var err error
+		if rule, err = platform.Custom(value); err != nil {
+			return fmt.Errorf("%q is neither a region nor a network: %w", value, err)
+		}
+	}
+	to.Rules = append(to.Rules, rule)
+	return nil
+}
+
+func setToggle(to *platform.Toggle, value string) (err error) {
+	if value == "" {
+		value = platform.On.String()
+	}
+	*to, err = platform.ParseToggle(value)
+	return err
+}

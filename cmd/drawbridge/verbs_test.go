@@ -1,0 +1,347 @@
+//go:build !operator
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"drawbridge/sim/ability"
+	"drawbridge/sim/endpoint"
+	"drawbridge/sim/netns/netnstest"
+
+	"github.com/gopacket/gopacket/pcapgo"
+	"github.com/stretchr/testify/require"
+)
+
+// detached is a lab that a process in the background keeps up.
+type detached struct {
+	t    *testing.T
+	name string
+}
+
+// detach brings a lab up in the background, and down when the test ends.
+func detach(t *testing.T, args ...string) detached {
+	t.Helper()
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	d := detached{t, fmt.Sprintf("detached-%d", os.Getpid())}
+	got := d.sim("up", append([]string{"--detach"}, args...)...)
+	require.Equal(t, exitOK, got.code, got.err)
+	require.Contains(t, got.out, "lab "+d.name+" is ready")
+	t.Cleanup(func() {
+		var out, complaints strings.Builder // the test's context has ended
+		code := run(context.Background(), []string{"sim", "down", "--lab", d.name}, streams{out: &out, err: &complaints}, os.LookupEnv)
+		require.Equal(t, result{}, result{code, out.String(), complaints.String()})
+	})
+	return d
+}
+
+func (d detached) sim(verb string, args ...string) result {
+	d.t.Helper()
+	return invoke(d.t, nil, append([]string{"sim", verb, "--lab", d.name}, args...)...)
+}
+
+func TestLabInTheBackground(t *testing.T) {
+	lab := detach(t)
+	t.Run("ls", func(t *testing.T) {
+		got := lab.sim("ls", "--json")
+		require.Equal(t, exitOK, got.code, got.err)
+		var labs []labInfo
+		require.NoError(t, json.Unmarshal([]byte(got.out), &labs))
+		require.Len(t, labs, 1, "the test has a network namespace of its own, and one lab")
+		require.Equal(t, lab.name, labs[0].Name)
+		require.Equal(t, "default", labs[0].World)
+		require.Contains(t, labs[0].Nodes, "osc-fr1/web")
+		require.FileExists(t, fmt.Sprintf("/proc/%d/exe", labs[0].PID))
+		require.Regexp(t, `(?m)^`+lab.name+` +default +[0-9]+ `, lab.sim("ls").out)
+	})
+	t.Run("taken", func(t *testing.T) {
+		got := lab.sim("up", "--detach")
+		require.Equal(t, exitUsage, got.code)
+		require.Equal(t, "drawbridge: sim up: lab "+lab.name+": a lab of that name is up already\n", got.err)
+	})
+	t.Run("names", func(t *testing.T) { namesOfTheLab(t, lab) })
+	t.Run("graph", func(t *testing.T) {
+		for format, want := range map[string]string{"mermaid": "flowchart LR\n", "dot": "graph world {\n", "svg": "<svg xmlns"} {
+			got := lab.sim("graph", "--format", format)
+			require.Equal(t, exitOK, got.code, got.err)
+			require.True(t, strings.HasPrefix(got.out, want), got.out)
+			require.Contains(t, got.out, "pg-dedicated")
+		}
+		require.Equal(t, exitUsage, lab.sim("graph", "--format", "gif").code)
+	})
+	t.Run("matrix", func(t *testing.T) {
+		got := lab.sim("matrix", "--html")
+		require.Equal(t, exitOK, got.code, got.err)
+		require.Contains(t, got.out, `<th scope="col"><span>osc-fr1/web</span></th>`)
+		require.Regexp(t, `<th scope="row">pg-shared</th><th>198.51.100.129:5432</th><th>public-rw</th>\n<td class="served" title="plain: served, [^"]*; tls: served, `, got.out)
+		require.Equal(t, exitUsage, lab.sim("matrix", "--html", "--json").code)
+	})
+	t.Run("another engine's client", func(t *testing.T) {
+		got := lab.sim("probe", "office", "198.51.100.129:5432", "--plain", "--engine", "redis")
+		require.NotContains(t, got.out, "  served", got.err)
+		require.Equal(t, exitUsage, lab.sim("probe", "office", "pg-shared", "--engine", "oracle").code)
+	})
+	t.Run("enforce", func(t *testing.T) { policiesInForce(t, lab) })
+	t.Run("capture", func(t *testing.T) { packetsAndKeys(t, lab) })
+	t.Run("break", func(t *testing.T) { brokenAndMended(t, lab) })
+	t.Run("terminal", func(t *testing.T) { terminalOfItsOwn(t, lab) })
+}
+
+// namesOfTheLab looks at them with programs that know nothing of this project.
+func namesOfTheLab(t *testing.T, lab detached) {
+	const name = "pg-dedicated.postgresql.osc-fr1.example"
+	getent := netnstest.Tool(t, "getent")
+	got := lab.sim("exec", "office", "--", getent, "ahosts", name)
+	require.Contains(t, got.out, "203.0.113.129", got.err)
+	require.Equal(t, 2, lab.sim("exec", "--machine-names", "office", "--", getent, "hosts", name).code, "getent(1): not found")
+	require.Equal(t, 2, lab.sim("exec", "office", "--", getent, "hosts", "nowhere.example").code)
+
+	t.Setenv("PGPASSWORD", endpoint.Password)
+	got = lab.sim("exec", "office", "--", netnstest.Tool(t, "psql"), "-w", "-At", "-c", "SELECT 'hello'",
+		"host="+name+" user="+endpoint.User+" dbname="+endpoint.Schema+" sslmode=verify-full")
+	require.Equal(t, result{out: "hello\n"}, got)
+
+	got = lab.sim("exec", "office", "--", "ls", "/sys/class/net")
+	require.Equal(t, "eth0\nlo\n", got.out, got.err)
+	text, err := os.ReadFile("/etc/hosts")
+	require.NoError(t, err)
+	require.NotContains(t, string(text), name, "the machine's own file stays as it is")
+}
+
+// terminalOfItsOwn runs a shell with job control, and types.
+func terminalOfItsOwn(t *testing.T, lab detached) {
+	cmd := exec.Command("/proc/self/exe", "sim", "exec", "--lab", lab.name, "office", "--", "sh", "-c",
+		`tty; trap 'echo interrupted; exit 7' INT; echo ready; while :; do read -r line; echo "got $line"; done`)
+	term := onTerminal(t, cmd, (*exec.Cmd).Start)
+	term.await(t, "ready")
+	term.press(t, "hello\r")
+	term.await(t, "got hello")
+	term.press(t, ctrlC)
+	require.Error(t, cmd.Wait())
+	require.Equal(t, 7, cmd.ProcessState.ExitCode())
+	said := <-term.said
+	require.Regexp(t, `^/dev/pts/[0-9]+\r\n`, said)
+	require.Contains(t, said, "interrupted\r\n")
+}
+
+// policiesInForce brings policies into force, looks at what they do and why, and takes them out again.
+func policiesInForce(t *testing.T, lab detached) {
+	verdict := func(from, to string, mode string) string {
+		got := lab.sim("probe", from, to, mode, "--json")
+		require.Equal(t, exitOK, got.code, got.err)
+		var all []seen
+		require.NoError(t, json.Unmarshal([]byte(got.out), &all))
+		require.NotEmpty(t, all)
+		return all[0].Verdict
+	}
+	got := lab.sim("enforce", "--all", "--rule", "pg-dedicated=198.51.100.0/25", "--rule", "mongo-dedicated=osc-fr1", "--internet", "pg-shared", "--force-tls", "pg-shared", "--json")
+	require.Equal(t, exitOK, got.code, got.err)
+	var all []enforced
+	require.NoError(t, json.Unmarshal([]byte(got.out), &all))
+	require.Len(t, all, 7, "every enforcement point")
+	for _, e := range all {
+		require.Equal(t, inForce, e.Outcome, e)
+		require.NotEmpty(t, e.Generation)
+	}
+	require.Equal(t, "served", verdict("office", "pg-dedicated", "--tls"))
+	require.Equal(t, "tls-refused", verdict("office", "pg-dedicated", "--plain"))
+	require.Equal(t, "dropped", verdict("home", "pg-dedicated", "--tls"))
+	require.Equal(t, "served", verdict("osc-fr1/web", "mongo-dedicated", "--tls"))
+	require.Equal(t, "served", verdict("home", "pg-shared", "--tls"))
+	require.Equal(t, "dropped", verdict("home", "my-shared", "--plain"))
+
+	got = lab.sim("rules", "gw-fr1")
+	require.Equal(t, exitOK, got.code, got.err)
+	require.Contains(t, got.out, `198.51.100.0/25 comment "pg-dedicated: rule 198.51.100.0/25 rule 1"`)
+	require.Contains(t, got.out, "table inet drawbridge_fabric", "what others have is there too")
+	nft := exec.Command(netnstest.Tool(t, "nft"), "-c", "-f", "-") // in the test's own namespace; changes nothing
+	nft.Stdin = strings.NewReader(got.out)
+	said, err := nft.CombinedOutput()
+	require.NoError(t, err, "nft(8) reads it back: %s", said)
+
+	refused := filepath.Join(t.TempDir(), "policy.json")
+	require.NoError(t, os.WriteFile(refused, []byte(`{"version": 1}`), 0o600))
+	got = lab.sim("enforce", "gw-fr1", "--policy", refused)
+	require.Equal(t, exitUsage, got.code, got.out)
+	require.Regexp(t, `(?m)^gw-fr1 +refused `, got.out)
+	require.Equal(t, "dropped", verdict("home", "pg-dedicated", "--tls"), "what was in force still is")
+
+	got = lab.sim("enforce", "gw-fr1", "--driver", driverScript(t, "exit 0", "exit 9"))
+	require.Equal(t, exitUnjudged, got.code, got.out)
+	require.Contains(t, got.out, "broken")
+	for args, want := range map[string]string{
+		"nowhere":                    `"nowhere" is no enforcement point of world default`,
+		"gw-fr1 --all":               "POINT and --all exclude each other",
+		"":                           "POINT is missing",
+		"--all --rule nothing=::/0":  `"nothing" is no database of world default`,
+		"--all --rule pg-shared=web": `"web" is neither a region nor a network`,
+	} {
+		got := lab.sim("enforce", strings.Fields(args)...)
+		require.Equal(t, exitUsage, got.code, args)
+		require.Contains(t, got.err, want, args)
+	}
+	require.Equal(t, exitOK, lab.sim("enforce", "--all", "--reset").code)
+	require.Equal(t, "served", verdict("home", "pg-dedicated", "--plain"))
+	require.NotContains(t, lab.sim("rules", "gw-fr1").out, "table inet drawbridge {")
+}
+
+// packetsAndKeys captures what a probe and a program of somebody else's say.
+func packetsAndKeys(t *testing.T, lab detached) {
+	dir := t.TempDir()
+	file, keys := filepath.Join(dir, "office.pcapng"), filepath.Join(dir, "keys.txt")
+	cmd := exec.Command("/proc/self/exe", "sim", "capture", "--lab", lab.name, "office:internet", "-w", file, "--keylog", keys)
+	var said strings.Builder
+	cmd.Stderr = &said
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	grows(t, file) // its head is there once the tap is
+
+	require.Equal(t, exitOK, lab.sim("probe", "office", "203.0.113.129:5432", "--tls").code)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), &said)
+	require.Regexp(t, `^[1-9][0-9]* packets\n$`, said.String())
+
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer f.Close()
+	reader, err := pcapgo.NewNgReader(f, pcapgo.DefaultNgReaderOptions)
+	require.NoError(t, err)
+	explained := 0
+	for {
+		_, _, options, err := reader.ReadPacketDataWithOptions()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		require.Len(t, options.Comments, 1)
+		require.Regexp(t, `^sim probe, probe [0-9]+: office .*to (pg-dedicated at 203.0.113.129|canary-gw-fr1 at 203.0.113.131):5432, tls$`, options.Comments[0])
+		if strings.Contains(options.Comments[0], "pg-dedicated") {
+			explained++ // the others are of a fence
+		}
+	}
+	require.Greater(t, explained, 10)
+	text, err := os.ReadFile(keys)
+	require.NoError(t, err)
+	for _, label := range []string{"CLIENT_HANDSHAKE_TRAFFIC_SECRET ", "SERVER_TRAFFIC_SECRET_0 "} {
+		require.Contains(t, string(text), label)
+	}
+	raw, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		require.Contains(t, string(raw), line, "the keys are in the capture too")
+	}
+	if tshark, err := exec.LookPath("tshark"); err == nil {
+		out, err := exec.Command(tshark, "-r", file, "-d", "tcp.port==5432,pgsql", "-T", "fields", "-e", "pgsql.query").CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Contains(t, string(out), "drawbridge-marker-", "Wireshark reads the query that went over TLS")
+	}
+	got := lab.sim("capture", "office:eth7")
+	require.Equal(t, exitUsage, got.code)
+	require.Contains(t, got.err, `office has no link "eth7"; there are eth0 (to internet)`)
+}
+
+// grows waits until there is something in a file.
+func grows(t *testing.T, path string) {
+	t.Helper()
+	tick, timeout := time.NewTicker(time.Millisecond), time.After(patience)
+	defer tick.Stop()
+	for {
+		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			require.FailNow(t, "nothing was written", path)
+		}
+	}
+}
+
+// brokenAndMended breaks things while sim watch looks on.
+func brokenAndMended(t *testing.T, lab detached) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience) // a matrix with something broken takes seconds
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "sim", "watch", "--lab", lab.name, "--every", "1ms")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	await := func(want string) {
+		t.Helper()
+		for lines.Scan() {
+			if regexp.MustCompile(want).MatchString(lines.Text()) {
+				return
+			}
+		}
+		require.FailNow(t, "sim watch does not say so", want)
+	}
+	await("canary-gw-secnum")
+	require.Equal(t, result{}, lab.sim("break", "server", "my-shared"))
+	await("office to my-shared at 198.51.100.129:3306, plain: [^s].*, was served$")
+	require.Equal(t, result{}, lab.sim("break", "server", "my-shared-1", "--mend"))
+	await("office to my-shared at 198.51.100.129:3306, plain: served, was ")
+
+	nmap := func() string {
+		return lab.sim("exec", "stranger", "--", netnstest.Tool(t, "nmap"), "-n", "-Pn", "-p", "3306", "--max-retries", "0", "198.51.100.129").out
+	}
+	require.Regexp(t, `3306/tcp +open`, nmap())
+	require.Equal(t, result{}, lab.sim("break", "link", "shared-a:internet"))
+	require.NotRegexp(t, `3306/tcp +open`, nmap())
+	require.Equal(t, result{}, lab.sim("break", "link", "internet:shared-a", "--mend"))
+	require.Regexp(t, `3306/tcp +open`, nmap())
+	for _, mend := range [][]string{nil, {"--mend"}} {
+		require.Equal(t, result{}, lab.sim("break", append([]string{"forge", "stranger"}, mend...)...))
+	}
+	for args, want := range map[string]string{
+		"link office": `office: a LINK is NODE:INTERFACE or NODE:NODE`, "link office:shared-a": `office has no link "shared-a"; there are eth0 (to internet)`,
+		"server office": `"office" is neither a database of world default nor one of its nodes`, "forge nobody": `"nobody": no such node`,
+	} {
+		got := lab.sim("break", strings.Fields(args)...)
+		require.Equal(t, exitUsage, got.code, args)
+		require.Contains(t, got.err, want, args)
+	}
+}
+
+func TestOnlyWhatFaresOtherwiseHasChanged(t *testing.T) {
+	at := time.Unix(1, 0)
+	one := seen{From: "a", To: netip.MustParseAddrPort("192.0.2.1:1"), Mode: "tls", Verdict: "served"}
+	two := one
+	two.From = "b"
+	denied := two
+	denied.Verdict = "dropped"
+	require.Empty(t, changed(nil, []seen{one, two}, at), "there was nothing before")
+	require.Empty(t, changed([]seen{one, two}, []seen{one, two}, at))
+	require.Equal(t, []change{{at, "served", denied}}, changed([]seen{one, two}, []seen{denied, one}, at), "in any order")
+	require.Empty(t, changed([]seen{one}, []seen{one, denied}, at), "what was not tried before")
+}
+
+func TestDoctor(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	got := invoke(t, nil, "sim", "doctor", "--json")
+	require.Equal(t, exitOK, got.code, got.err)
+	var found []ability.Finding
+	require.NoError(t, json.Unmarshal([]byte(got.out), &found))
+	require.Equal(t, labAbility, found[0].Name)
+	require.Greater(t, len(found), 15)
+	for _, f := range found {
+		require.NotEmpty(t, f.Affects, f.Name)
+		require.True(t, f.Has || f.Detail != "" || strings.HasPrefix(f.Name, "nftables: "), "%s: why?", f.Name)
+	}
+	require.Regexp(t, `(?m)^packet sockets +yes `, invoke(t, nil, "sim", "doctor").out)
+}

@@ -1,0 +1,29 @@
+package sim
+
+import (
+	"drawbridge/sim/ability"
+	"drawbridge/sim/fabric"
+	"drawbridge/topology"
+)
+
+// What a lab opens.
+const (
+	perNode     = 3   // the namespace, a routing socket while it is built, a netlink socket for its translation
+	perListener = 1   // a port of a database's node
+	perPoint    = 2   // a tap, and one for a capture
+	perAddress  = 8   // of a gateway's databases: its forgotten listeners
+	forItself   = 256 // what a process needs anyway, and connections
+)
+
+// Needs returns what a lab of the world takes at most, its embedded servers and a prober included.
+func Needs(w *topology.World) ability.Needs {
+	plan := fabric.New(w)
+	n := ability.Needs{Namespaces: len(plan.Nodes), Descriptors: forItself + perNode*len(plan.Nodes) + perPoint*len(w.Points())}
+	for _, d := range w.Databases() {
+		n.Descriptors += perAddress * len(d.Addresses)
+		for _, node := range d.Nodes {
+			n.Descriptors += perListener * len(d.Listeners(node))
+		}
+	}
+	return n
+}

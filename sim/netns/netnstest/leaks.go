@@ -1,0 +1,152 @@
+package netnstest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// settleLimit is how long what ends in the background may take: goroutines end a moment after Close, threads a moment after these, and
+// the kernel takes namespaces apart when it has time.
+const settleLimit = 10 * time.Second
+
+// lookAgain is how long to wait before the next look: nothing tells when a thread or a goroutine has ended.
+const lookAgain = 2 * time.Millisecond
+
+// NoLeaks fails the test, with what it is, if something is there after the test, and after the cleanups that were registered since,
+// that was not there before: an open file, a thread in another namespace, a mount, a child process, a goroutine. It is for tests that
+// build labs, and are not run beside others in one process.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	Require(t)
+	noLeaks(t, settleLimit)
+}
+
+func noLeaks(t testing.TB, limit time.Duration) {
+	t.Helper()
+	startPoller(t)
+	before := takeInventory(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			return // what went wrong may well have left something, and is what to look at
+		}
+		tick, timeout := time.NewTicker(lookAgain), time.After(limit)
+		defer tick.Stop()
+		for {
+			runtime.GC() // finalizers close what nobody holds any more
+			left := takeInventory(t).beyond(before)
+			if len(left) == 0 {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-timeout:
+				t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+				return
+			}
+		}
+	})
+}
+
+// startPoller has the Go runtime open its poller, which it keeps, and would otherwise open with a test's first socket.
+func startPoller(t testing.TB) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = r.Close(), w.Close()
+}
+
+// inventory counts what a process has, by what it is.
+type inventory struct {
+	things     map[string]int
+	goroutines int
+}
+
+func takeInventory(t testing.TB) inventory {
+	t.Helper()
+	i := inventory{things: map[string]int{}, goroutines: runtime.NumGoroutine()}
+	i.files()
+	i.threads()
+	i.lines("/proc/self/mountinfo", "mount")
+	i.children()
+	return i
+}
+
+// files are named by kind, without the numbers that differ each time: "socket", "net namespace", a path.
+func (i inventory) files() {
+	entries, _ := filepath.Glob("/proc/self/fd/*") // the pattern is well-formed
+	for _, entry := range entries {
+		target, err := os.Readlink(entry)
+		if err != nil {
+			continue // that of the listing itself
+		}
+		kind, number, ok := strings.Cut(target, ":")
+		if ok && strings.Trim(number, "[]0123456789") == "" {
+			target = kind
+		}
+		i.things["open file: "+target]++
+	}
+}
+
+// threads counts those that are in another network or mount namespace than the process. How many there are is the runtime's affair.
+func (i inventory) threads() {
+	for _, kind := range []string{"net", "mnt"} {
+		own, err := os.Readlink("/proc/self/ns/" + kind)
+		if err != nil {
+			continue
+		}
+		tasks, _ := filepath.Glob("/proc/self/task/*/ns/" + kind)
+		for _, task := range tasks {
+			if name, err := os.Readlink(task); err == nil && name != own {
+				i.things["thread in another namespace: "+kind]++
+			}
+		}
+	}
+}
+
+func (i inventory) lines(path, what string) {
+	text, _ := os.ReadFile(path) // it is there on every Linux
+	for line := range strings.Lines(string(text)) {
+		i.things[what+": "+strings.TrimSpace(line)]++
+	}
+}
+
+// children are processes whose parent is this one, those included that have ended and were not waited for.
+func (i inventory) children() {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		head, tail, ok := strings.Cut(string(text), ") ") // proc_pid_stat(5): state and parent follow the name
+		fields := strings.Fields(tail)
+		if ok && len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) {
+			i.things["child process: "+head+")"]++
+		}
+	}
+}
+
+// beyond names what there is more of than there was.
+func (i inventory) beyond(before inventory) []string {
+	var left []string
+	for name, n := range i.things {
+		if more := n - before.things[name]; more > 0 {
+			left = append(left, fmt.Sprintf("%d more: %s", more, name))
+		}
+	}
+	if more := i.goroutines - before.goroutines; more > 0 {
+		stacks := make([]byte, 1<<20)
+		left = append(left, fmt.Sprintf("%d more: goroutine\n%s", more, stacks[:runtime.Stack(stacks, true)]))
+	}
+	slices.Sort(left)
+	return left
+}
