@@ -55,7 +55,6 @@ func (p *program) simGraphCommand(name *string) *cobra.Command {
 	return c
 }
 
-
 func (h *holder) graph(format string) (answer, error) {
 	var out strings.Builder
 	if err := drawing.Of(h.lab.World(), nil).Write(&out, drawing.Format(format)); err != nil {
