@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,16 +128,22 @@ func enforce(ctx context.Context, kernel *remembering, want ruleset.Table, optio
 	}
 	receipt, err := reconcile.Reconciler{Kernel: kernel, Clock: options.Clock}.Apply(ctx, want)
 	if errors.Is(err, nft.ErrRejected) {
-		return receipt, unsupported(ctx, kernel.Conn, err)
+		return receipt, unsupported(ctx, kernel.Conn, err, options.Compile.WithoutLog)
 	}
 	return receipt, err
 }
 
+// errNoLog: the kernel refused a table that tells who is denied, which it cannot.
+var errNoLog = errors.New("this kernel lacks: " + string(nft.LogGroup))
+
 // unsupported names what the kernel lacks, if that explains why it refused a ruleset.
-func unsupported(ctx context.Context, kernel *nft.Conn, refused error) error {
+func unsupported(ctx context.Context, kernel *nft.Conn, refused error, withoutLog bool) error {
 	missing, err := kernel.Missing(ctx)
 	if err != nil || len(missing) == 0 {
 		return errors.Join(refused, err)
+	}
+	if !withoutLog && slices.Contains(missing, nft.LogGroup) {
+		return fmt.Errorf("%w: %w", errNoLog, refused)
 	}
 	return lacks(missing, refused)
 }

@@ -26,7 +26,6 @@ type Session struct {
 	policy  *policy.Policy // the last that came into force; nil: none did
 	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
-	probed  bool           // whether the kernel was asked for nflog
 	expires time.Time      // when the next of its rules does; zero: never
 }
 
@@ -146,15 +145,23 @@ func (s *Session) denyMeanwhile(ctx context.Context) error {
 	return err
 }
 
+// enforce compiles a policy and brings it into force. Whether the kernel can tell who is denied shows when it refuses the table: to
+// ask beforehand would cost every change some milliseconds.
 func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error) {
-	if err := s.probeLog(ctx); err != nil {
-		return Receipt{}, err
+	if i := slices.Index(s.options.lacking, nft.LogGroup); i >= 0 {
+		s.options.lacking = slices.Delete(slices.Clone(s.options.lacking), i, i+1)
+		s.options.Compile.WithoutLog = true
 	}
 	want, err := s.options.table(p)
 	if err != nil {
 		return Receipt{}, err
 	}
-	return s.install(ctx, p, want)
+	receipt, err := s.install(ctx, p, want)
+	if errors.Is(err, errNoLog) {
+		s.options.Compile.WithoutLog = true // which admits and denies the same
+		return s.enforce(ctx, p)
+	}
+	return receipt, err
 }
 
 // install brings the table of a policy into force.
@@ -197,24 +204,6 @@ func (s *Session) cut(ctx context.Context, receipt Receipt, p *policy.Policy, fr
 		receipt.ConnectionsEndedAt = s.options.Clock()
 	}
 	return receipt, nil
-}
-
-// probeLog asks the kernel once whether it can tell who is denied; a table without that admits and denies the same.
-func (s *Session) probeLog(ctx context.Context) error {
-	if s.probed {
-		return nil
-	}
-	missing := s.options.lacking
-	if len(missing) == 0 {
-		var err error
-		if missing, err = s.main.Missing(ctx); err != nil {
-			return err
-		}
-	}
-	s.options.Compile.WithoutLog = s.options.Compile.WithoutLog || slices.Contains(missing, nft.LogGroup)
-	s.options.lacking = slices.DeleteFunc(slices.Clone(s.options.lacking), func(f nft.Feature) bool { return f == nft.LogGroup })
-	s.probed = true
-	return nil
 }
 
 // applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that
