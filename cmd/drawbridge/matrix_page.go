@@ -6,10 +6,13 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"sync"
 )
 
-// matrixPage is one page that needs nothing besides itself. Letters say what colours do, for those who do not see them.
-var matrixPage = template.Must(template.New("matrix").Parse(`<!doctype html>
+// matrixPage is one page that needs nothing besides itself, parsed when it is asked for: most processes of this program are calls of enforce. Letters say what colours do, for those who do not see them.
+var matrixPage = sync.OnceValue(func() *template.Template { return template.Must(template.New("matrix").Parse(matrixSource)) })
+
+const matrixSource = `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Who reaches what</title>
 <style>
 body { font: 14px system-ui, sans-serif; margin: 1.5em; } table { border-collapse: collapse; } th, td { padding: .25em .6em; text-align: left; }
@@ -22,7 +25,7 @@ thead th { vertical-align: bottom; } thead th span { writing-mode: vertical-rl; 
 <tbody>{{range .Rows}}<tr><th scope="row">{{.Database}}</th><th>{{.To}}</th><th>{{.Kind}}</th>
 {{range .Cells}}<td{{with .Class}} class="{{.}}"{{end}}{{with .Title}} title="{{.}}"{{end}}>{{.Text}}</td>{{end}}</tr>
 {{end}}</tbody></table></html>
-`))
+`
 
 // pageCell is one vantage's connections to one endpoint.
 type pageCell struct{ Text, Class, Title string }
@@ -59,5 +62,5 @@ func writeMatrixPage(out io.Writer, all []seen) error {
 		c.Class = s.Verdict // the last mode's, TLS, where there are two
 		c.Title = strings.TrimPrefix(c.Title+"; "+s.Mode+": "+s.Verdict+", "+s.Reason, "; ")
 	}
-	return matrixPage.Execute(out, view)
+	return matrixPage().Execute(out, view)
 }
