@@ -19,11 +19,12 @@ Feature: Forged sources and floods
       | 198.51.100.7 | <of office> |
 
     Examples:
-      | database         | opens it                                                       | regional    | of office   |
-      | pg-shared        | turns Force TLS off                                            | get nowhere | get nowhere |
-      | my-shared        | turns Force TLS on and turns Internet accessibility on         | may pass    | may pass    |
-      | pg-dedicated     | adds the firewall rule "198.51.100.0/28"                       | get nowhere | may pass    |
-      | search-dedicated | adds the firewall rule "198.51.100.0/28"                       | get nowhere | may pass    |
+      | database         | opens it                                                         | regional    | of office   |
+      | pg-shared        | turns Force TLS off                                              | get nowhere | get nowhere |
+      | my-shared        | turns Force TLS on and turns Internet accessibility on           | may pass    | may pass    |
+      | pg-dedicated     | adds the firewall rule "198.51.100.0/28"                         | get nowhere | may pass    |
+      | search-dedicated | adds the firewall rule "198.51.100.0/28"                         | get nowhere | may pass    |
+      | mongo-dedicated  | adds the firewall rule "198.51.100.0/28" and turns Force TLS off | get nowhere | may pass    |
 
   @extended @X-10
   Scenario Outline: "<database>" is flooded by somebody who is denied

@@ -72,6 +72,7 @@ func (c *compiler) gated() {
 			rule(f.to(setForce), goTo(chainForced)),
 			because("nodes always need TLS (C-03)", in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport), goTo(chainForced)),
 			rule(f.to(setWatched), goTo(chainWatched)),
+			rule(anyFlag(syn), goTo(chainStrip)),
 			because("never speaks TLS", accept))...)
 		c.regular(chainTest+f.suffix,
 			rule(f.to(setPG), goTo(chainTestPG)),
@@ -129,18 +130,23 @@ func stripOptions() []ruleset.Rule {
 }
 
 // watched handles the client's packets where Force TLS is off. The test of a segment at the locked byte says what the
-// connection speaks; nothing happens to it.
+// connection speaks; nothing happens to it. Only its SYN must be bare, here as at ports that never speak TLS: whoever sends
+// bytes with it has not shown that its address is its own, and there are servers that take them. A client whom no server
+// gave a cookie, as the option is taken out, sends none (RFC 7413 section 3).
 func (c *compiler) watched() {
 	m := c.mark
 	c.regular(chainWatched,
-		rule(state(stateInvalid|stateUntracked), accept),
 		rule(anyFlag(syn), goTo(chainStrip)),
+		rule(state(stateInvalid|stateUntracked), accept),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated, ClassTLS), accept),
 		rule(jump(chainPlace)),
 		because("the server may keep what comes out of place for later", payload,
 			m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()),
 		rule(accept))
-	c.regular(chainStrip, append([]ruleset.Rule{rule(flags(syn|ack, syn), jump(chainForget))}, stripOptions()...)...)
+	c.regular(chainStrip, append([]ruleset.Rule{
+		because("bytes before the handshake prove no address (X-03)", payload, drop),
+		rule(flags(syn|ack, syn), jump(chainForget)),
+	}, stripOptions()...)...)
 }
 
 // tests tell TLS from plaintext. Each takes a packet with payload at the locked sequence number, and ends it. A packet
