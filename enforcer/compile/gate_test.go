@@ -386,3 +386,14 @@ func TestAnAcknowledgementAtARequestKeepsNothing(t *testing.T) {
 	require.Equal(t, dropped, c.up(first, psh|ack, over), "only a request may be repeated there")
 	require.Equal(t, accepted, c.up(first+uint32(n(pgSSL)), psh|ack, hello))
 }
+
+// TestBytesAtARequestKeepItsNote: bytes that fail or wait where a request went renew its lock, and so they renew the note that
+// a request went there, before and for longer. A server that takes its time over a request must not find the lock alone.
+func TestBytesAtARequestKeepItsNote(t *testing.T) {
+	c := converse(t, "pg", true, "cut").begin(t)
+	require.Equal(t, accepted, c.up(first, psh|ack, pgSSL))
+	locks, notes := c.renewed["expected"], c.renewed["requested"]
+	require.Equal(t, dropped, c.up(first, psh|ack, pgGSS), "late")
+	require.Greater(t, c.renewed["expected"], locks)
+	require.Greater(t, c.renewed["requested"], notes)
+}

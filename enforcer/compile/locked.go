@@ -194,6 +194,8 @@ func (c *compiler) locked() {
 	tentative := m.stage(ClassRequested, ClassHello, ClassGSS)
 	c.regular(chainPlace,
 		because("only a request may be repeated there", db.atRequest(), m.notStage(ClassRequested, ClassGSS), back),
+		// Whatever its test says of it, the rule below renews the lock: what says that a request is there must live longer.
+		rule(payload, db.atRequest(), db.element(ruleset.UpdateElement, setRequested, db.sent+noteMargin, ruleset.CTID, ruleset.TCPSeq)),
 		rule(statements(payload, db.at(), db.renew(db.sent), db.refresh(), goTo(chainInPlace))...),
 		because("it ends without a word", anyFlag(fin|rst), db.at(),
 			db.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPSeq), back),
