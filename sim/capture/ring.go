@@ -80,13 +80,14 @@ func openRing(h *netns.Handle, blocks int) (_ *ring, err error) {
 	return r, nil
 }
 
-func (r *ring) close() error {
-	err := r.file.Close()
+// close gives up the memory before the file: whichever comes last waits in the kernel until every processor is done with the ring, and
+// package unix lets one caller at a time into munmap(2).
+func (r *ring) close() (err error) {
 	if r.memory != nil {
-		err = errors.Join(err, unix.Munmap(r.memory))
+		err = unix.Munmap(r.memory)
 		r.memory = nil
 	}
-	return err
+	return errors.Join(err, r.file.Close())
 }
 
 // wait blocks until a packet is there. It returns os.ErrClosed or os.ErrDeadlineExceeded once the file is closed or told to stop.

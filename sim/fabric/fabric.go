@@ -121,7 +121,7 @@ func (f Filter) Active() bool {
 
 // New plans the fabric of a world.
 func New(w *topology.World) Plan {
-	b := &builder{w: w, nodes: make(map[string]*Node)}
+	b := &builder{w: w, nodes: make(map[string]*Node), regions: make(map[string][]netip.Prefix)}
 	b.core()
 	for _, h := range w.Internet() {
 		b.internetHost(h)
@@ -144,6 +144,8 @@ type builder struct {
 	nodes map[string]*Node
 	order []string
 	links []Link
+	// regions are what regional returned, by region.
+	regions map[string][]netip.Prefix
 }
 
 func (b *builder) plan() Plan {

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"drawbridge/topology"
+
+	"go4.org/netipx"
 )
 
 // routerAddresses are what routers without an address of their own send ICMP errors from: the IPv4 dummy address (RFC 7600
@@ -76,13 +78,29 @@ func (b *builder) sharedHost(h topology.SharedHost) {
 	port := b.connect(edge, "", n, topology.RegionalInterface)
 	edge.route(port, single(h.Addresses)...)
 	edge.guard(port)
-	region, _ := b.w.Region(h.Region)
-	n.route(topology.RegionalInterface, region.Networks...)
-	for _, other := range b.w.Hosts() {
-		if other.Region == h.Region && other.Name != h.Name {
-			n.route(topology.RegionalInterface, single(other.Addresses)...)
+	n.route(topology.RegionalInterface, b.regional(h.Region)...)
+}
+
+// regional are the networks that shared hosts of a region reach by their regional interface: those of the region, and the addresses of
+// all its shared hosts, in as few exact prefixes as there are. A host's own address is its own all the same: the local
+// table comes first (ip-rule(8)).
+func (b *builder) regional(region string) []netip.Prefix {
+	if known, ok := b.regions[region]; ok {
+		return known
+	}
+	r, _ := b.w.Region(region)
+	var set netipx.IPSetBuilder
+	for _, h := range b.w.Hosts() {
+		if h.Region != region {
+			continue
+		}
+		for _, a := range h.Addresses {
+			set.Add(a)
 		}
 	}
+	hosts, _ := set.IPSet() // its errors are of invalid addresses, which a world has none of
+	b.regions[region] = append(r.Networks, hosts.Prefixes()...)
+	return b.regions[region]
 }
 
 // gateway hangs a gateway on the core and its nodes on the gateway. The core knows the way to the nodes' private addresses

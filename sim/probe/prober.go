@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -18,6 +19,8 @@ import (
 	"drawbridge/sim/client"
 	"drawbridge/sim/netns"
 	"drawbridge/topology"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Ports that probes own as sources: no NAT changes them, as nothing else in the lab uses them.
@@ -90,30 +93,55 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 			return nil, err
 		}
 	}
-	points := p.world.Points()
-	for _, point := range points {
-		if err := p.watch(ctx, newWatchpoint(point), len(points)); err != nil {
-			return nil, errors.Join(err, p.Close())
-		}
+	if err := p.watch(ctx); err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-// watch opens the tap of one enforcement point, out of so many, and starts sorting what it shows.
-func (p *Prober) watch(_ context.Context, w *watchpoint, of int) error {
-	ns, ok := p.lab.Node(w.Name)
+// tapsAtOnce is how many taps are opened or closed side by side. Each waits until the kernel is done with a change everywhere, and it can
+// be done with many at once.
+const tapsAtOnce = 64
+
+// watch opens the tap of every enforcement point, and starts sorting what they show.
+func (p *Prober) watch(ctx context.Context) error {
+	points := p.world.Points()
+	taps := make([]*capture.Tap, len(points))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(tapsAtOnce)
+	for i, point := range points {
+		g.Go(func() (err error) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			taps[i], err = p.open(point.Name, len(points))
+			return err
+		})
+	}
+	err := g.Wait()
+	for i, tap := range taps {
+		if tap == nil {
+			continue
+		}
+		w := newWatchpoint(points[i])
+		p.points[w.Name], p.tapOf[w.Name] = w, tap
+		packets, _ := tap.Subscribe(nil)
+		p.readers.Go(func() { p.sort(w, packets) })
+	}
+	return err
+}
+
+// open opens the tap of an enforcement point, out of so many.
+func (p *Prober) open(point string, of int) (*capture.Tap, error) {
+	ns, ok := p.lab.Node(point)
 	if !ok {
-		return fmt.Errorf("%w: enforcement point %q is not in the lab", ErrSpec, w.Name)
+		return nil, fmt.Errorf("%w: enforcement point %q is not in the lab", ErrSpec, point)
 	}
 	tap, err := capture.OpenShare(ns, of)
 	if err != nil {
-		return fmt.Errorf("watch enforcement point %s: %w", w.Name, err)
+		return nil, fmt.Errorf("watch enforcement point %s: %w", point, err)
 	}
-	p.points[w.Name] = w
-	p.tapOf[w.Name] = tap
-	packets, _ := tap.Subscribe(nil)
-	p.readers.Go(func() { p.sort(w, packets) })
-	return nil
+	return tap, nil
 }
 
 // Tap returns the tap of an enforcement point, for others who want to see what passes there. Close closes it.
@@ -135,10 +163,14 @@ func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
 // it worthless.
 func (p *Prober) Close() error {
 	p.Settle()
-	var errs []error
-	for _, tap := range p.tapOf {
-		errs = append(errs, tap.Close())
+	taps := slices.Collect(maps.Values(p.tapOf))
+	errs := make([]error, len(taps))
+	var g errgroup.Group
+	g.SetLimit(tapsAtOnce)
+	for i, tap := range taps {
+		g.Go(func() error { errs[i] = tap.Close(); return nil })
 	}
+	_ = g.Wait() // what went wrong is in errs
 	p.readers.Wait()
 	return errors.Join(errs...)
 }
