@@ -24,7 +24,8 @@ func TestErrorsNameNodeInterfaceAndOperation(t *testing.T) {
 	node := fabric.Node{Name: "office", Ends: []fabric.NodeEnd{{Index: 9, Name: "eth0", Peer: []byte{2, 0, 0, 0, 0, 1}}}}
 	err = configure(site{node: node, handle: h, conn: conn})
 	require.ErrorIs(t, err, syscall.ENODEV)
-	require.ErrorContains(t, err, "node office: bring up interface eth0")
+	require.ErrorContains(t, err, "node office: set address generation mode of interface eth0")
+	require.ErrorContains(t, err, "bring up interface eth0")
 }
 
 func TestSettingsAreInForceInEachNode(t *testing.T) {
