@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/link"
 	"drawbridge/topology"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // CutLink takes a link down, as if its cable were pulled: at the end that is farther from the core. Either end names it.
@@ -45,38 +41,20 @@ func (l *Lab) MendLink(ctx context.Context, node, iface string) error {
 			return fmt.Errorf("mend: %w", err)
 		}
 	}
-	if err := l.awaitAddresses(ctx, p.Z); err != nil {
+	if err := l.arrive(ctx, p.Z); err != nil {
 		return fmt.Errorf("mend: %s of %s: %w", p.Z.Name, p.Z.Node, err)
 	}
 	return nil
 }
 
-// askAgain is how long the kernel gets for what it does in a queue of its own, before it is asked again.
-const askAgain = time.Millisecond
-
-// awaitAddresses returns once packets to every address of an interface are taken. A new IPv6 address has a queue to pass even where it is
-// not to be looked for in the network (addrconf_dad_work, net/ipv6/addrconf.c), and nothing says when it is through.
-func (l *Lab) awaitAddresses(ctx context.Context, e fabric.End) error {
-	tick := time.NewTicker(askAgain)
-	defer tick.Stop()
-	for _, a := range l.planned(e.Node).Addresses {
-		for taken := a.Index != e.Index; !taken; {
-			err := l.nodes[e.Node].Do(func() error {
-				routes, err := netlink.RouteGet(a.Addr.AsSlice())
-				taken = err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
-				return err
-			})
-			if err != nil {
-				return fmt.Errorf("route to %s: %w", a.Addr, err)
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+// arrive returns once packets to every address of an interface are taken.
+func (l *Lab) arrive(ctx context.Context, e fabric.End) (err error) {
+	c, err := link.Open(l.nodes[e.Node])
+	if err != nil {
+		return err
 	}
-	return nil
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return awaitAddresses(ctx, c, l.planned(e.Node), func(index int) bool { return index == e.Index })
 }
 
 // redescribe configures one end of a link again.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/link"
@@ -49,7 +50,15 @@ func (l *Lab) wire(ctx context.Context) (err error) {
 	if err := parallel(ctx, sites, configure); err != nil {
 		return err
 	}
-	return parallel(ctx, sites, settle)
+	return parallel(ctx, sites, func(s site) error {
+		if err := settle(s); err != nil {
+			return err
+		}
+		if err := awaitAddresses(ctx, s.conn, s.node, func(int) bool { return true }); err != nil {
+			return fmt.Errorf("node %s: %w", s.node.Name, err)
+		}
+		return nil
+	})
 }
 
 // site is a node while it is being built.
@@ -120,6 +129,33 @@ func settle(s site) error {
 		b.Settle(e.Index)
 	}
 	return s.run(&b)
+}
+
+// askAgain is how long the kernel gets for what it does in a queue of its own, before it is asked again: nothing says when it is through.
+const askAgain = time.Millisecond
+
+// awaitAddresses returns once packets to every address of those of a node's interfaces are taken for which of is true.
+func awaitAddresses(ctx context.Context, c *link.Conn, n fabric.Node, of func(index int) bool) error {
+	for _, a := range n.Addresses {
+		if !of(a.Index) {
+			continue
+		}
+		for {
+			local, err := c.Local(a.Addr)
+			if err != nil || local {
+				if err != nil {
+					return err
+				}
+				break
+			}
+			select {
+			case <-time.After(askAgain):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
 }
 
 // describe adds to a batch what a node knows by those of its interfaces for which of is true.

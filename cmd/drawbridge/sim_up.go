@@ -120,6 +120,9 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
 	}
+	if _, err := l.Verify(ctx); err != nil {
+		return errors.Join(unable(verb, err), l.Close(), door.Close())
+	}
 	h, err := newHolder(l, name, scratch)
 	if err != nil {
 		return errors.Join(unable(verb, err), l.Close(), door.Close())

@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"drawbridge/sim/netns"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -133,6 +135,35 @@ func (c *Conn) acknowledged(first uint32, subjects []string) error {
 			if i == uint32(len(subjects)-1) {
 				return errors.Join(failures...)
 			}
+		}
+	}
+}
+
+// Local tells whether packets to an address are for the namespace itself. A new IPv6 address has a queue of the kernel to pass before they
+// are, even where it is not to be looked for in the network (addrconf_dad_work, net/ipv6/addrconf.c); until then they are lost.
+func (c *Conn) Local(addr netip.Addr) (bool, error) {
+	var b Batch
+	header := make([]byte, unix.SizeofRtMsg)
+	header[0], header[1] = familyOf(addr), byte(addr.BitLen())
+	b.add(fmt.Sprintf("find the route to %s", addr), unix.RTM_GETROUTE, 0, header, func(e *netlink.AttributeEncoder) {
+		e.Bytes(unix.RTA_DST, addr.AsSlice())
+	})
+	c.seq++
+	binary.NativeEndian.PutUint32(b.messages[0][8:], c.seq)
+	if err := unix.Sendto(c.fd, b.messages[0], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return false, fmt.Errorf("%s: %w", b.subjects[0], os.NewSyscallError("sendto", err))
+	}
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", b.subjects[0], os.NewSyscallError("recvfrom", err))
+		}
+		if m := c.buf[:n]; n >= unix.NLMSG_HDRLEN+unix.SizeofRtMsg && binary.NativeEndian.Uint32(m[8:]) == c.seq {
+			const routeType = 7 // rtm_type (linux/rtnetlink.h, struct rtmsg)
+			return binary.NativeEndian.Uint16(m[4:]) == unix.RTM_NEWROUTE && m[unix.NLMSG_HDRLEN+routeType] == unix.RTN_LOCAL, nil
 		}
 	}
 }
