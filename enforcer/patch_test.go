@@ -183,7 +183,7 @@ func TestAChangeOfOneDatabaseEndsItsConnections(t *testing.T) {
 
 // TestALargeTableThatIsGoneIsDeniedFirst: making it anew takes long, and nothing may pass meanwhile.
 func TestALargeTableThatIsGoneIsDeniedFirst(t *testing.T) {
-	for _, n := range []int{2, 200} {
+	for _, n := range []int{2, 240} {
 		ns := netnstest.New(t)
 		document := gateway(t, n, "198.18.0.0/24")
 		var s *enforcer.Session
@@ -201,7 +201,7 @@ func TestALargeTableThatIsGoneIsDeniedFirst(t *testing.T) {
 			require.NoError(t, ns.Do(func() (err error) { after, err = s.Repair(t.Context()); return err }))
 		})
 		require.True(t, after.Changed.ElementsAdded > 0 && after.KernelGeneration > before.KernelGeneration)
-		require.Equal(t, n == 200, strings.Contains(notes, "deny_address4"), "%d databases", n)
+		require.Equal(t, n == 240, strings.Contains(notes, "deny_address4"), "%d databases", n)
 		require.NoError(t, ns.Do(func() error { requireInForce(t, document); return s.Close() }))
 	}
 }

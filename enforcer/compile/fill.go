@@ -76,6 +76,9 @@ func (c *compiler) declareSets(p *policy.Policy) {
 	if c.dedicated {
 		for _, db := range p.Databases() {
 			for _, f := range families {
+				if !hasEndpoint(db, f) {
+					continue // each set costs the kernel a walk over all sets of the table when it is made
+				}
 				custom := f.rangeSet(setCustom(f, db.Name()))
 				custom.HasTimeout, custom.Counter = true, true // each rule's packets, see Coverage
 				c.declare(custom)
@@ -336,6 +339,9 @@ func (c *compiler) fillCustom(db policy.Database) {
 		return
 	}
 	for _, f := range families {
+		if !hasEndpoint(db, f) {
+			continue // nobody comes to it in this family
+		}
 		for _, p := range c.pieces(db, f) {
 			e := p.element()
 			e.Timeout = p.left
