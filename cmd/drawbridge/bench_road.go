@@ -95,10 +95,23 @@ func (r *road) timed(n int, client, server func(i, each int) error) (t trip, err
 	return t, err
 }
 
+// headStart is how many connections a client may be ahead of its server: far fewer than wait to be accepted (SOMAXCONN), since what
+// does not find room there, and is reset, the server never hears of.
+const headStart = 256
+
 // connects opens and closes n connections.
 func (r *road) connects(n int) (trip, error) {
+	ahead, ended := make([]chan struct{}, len(r.targets)), make([]chan struct{}, len(r.targets))
+	for i := range r.targets {
+		ahead[i], ended[i] = make(chan struct{}, headStart), make(chan struct{})
+	}
 	return r.timed(n, func(i, each int) error {
 		for range each {
+			select {
+			case ahead[i] <- struct{}{}:
+			case <-ended[i]:
+				return nil // the server says why
+			}
 			fd, err := dial(r.targets[i])
 			if err != nil {
 				return err
@@ -109,6 +122,7 @@ func (r *road) connects(n int) (trip, error) {
 		}
 		return nil
 	}, func(i, each int) error {
+		defer close(ended[i])
 		for range each {
 			fd, err := accept(r.listeners[i])
 			if err != nil {
@@ -117,6 +131,7 @@ func (r *road) connects(n int) (trip, error) {
 			if err := unix.Close(fd); err != nil {
 				return err
 			}
+			<-ahead[i]
 		}
 		return nil
 	})

@@ -20,7 +20,7 @@ func intruded() []Mutant {
 			Statement: "X-10", Tags: "@X-10",
 		}),
 		byNFT(right, Mutant{
-			Name: "another enforcer, intruded upon", Breaks: "nothing: forged sources and floods get nowhere with it", Tags: "@X-03,@X-10", Conforms: true,
+			Name: "another enforcer with intruders", Breaks: "nothing: forged sources and floods get nowhere with it", Tags: "@X-03,@X-10", Conforms: true,
 		}),
 	}
 }
