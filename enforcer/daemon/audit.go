@@ -13,7 +13,7 @@ import (
 // entry is a line of the audit log.
 type entry struct {
 	At        time.Time         `json:"at"`
-	What      string            `json:"what"` // applied, refused, tampered
+	What      string            `json:"what"` // applied, refused, tampered, expired, clock
 	Why       string            `json:"why,omitempty"`
 	Error     string            `json:"error,omitempty"`
 	ProcessID uint32            `json:"pid,omitempty"`

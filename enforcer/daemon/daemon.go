@@ -74,15 +74,17 @@ type daemon struct {
 	state   *state
 	audit   *audit
 	socket  net.Listener // nil: none
+	clock   *wallClock
+	expiry  *time.Timer // fires when the next rule ends
 }
 
 // Run keeps the policy in force until ctx ends; then it returns nil, and what is in force stays. It works in the network
-// namespace of the calling thread, which must be that of the whole process.
+// namespace of the calling thread, to which the calling goroutine is locked if not all threads have the same.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &daemon{Options: o, state: newState()}
+	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never)}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -95,6 +97,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Ready()
 	}
 	defer d.keeping()()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.state.serve(ctx, d.socket) })
 	foreign := make(chan nft.Event)
@@ -103,11 +107,16 @@ func Run(ctx context.Context, o Options) (err error) {
 		<-ctx.Done()
 		return d.kernel.Close()
 	})
-	g.Go(func() error { return d.loop(ctx, foreign) })
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	ended := d.loop(ctx, foreign) // on this thread: connections are cut in its namespace
+	cancel()
+	return errors.Join(unlessCanceled(ended), unlessCanceled(g.Wait()))
+}
+
+func unlessCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // keeping starts the keeper; what it returns waits until everything is kept.
@@ -231,6 +240,7 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
 	wait, ticker := time.NewTimer(time.Hour), time.NewTicker(tick)
 	defer wait.Stop()
 	defer ticker.Stop()
+	defer d.expiry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -254,6 +264,8 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
 			if !d.deaf {
 				d.mend(ctx, e)
 			}
+		case <-d.expiry.C:
+			d.expire(ctx)
 		case <-ticker.C:
 			d.tick(ctx, wait)
 		}
@@ -283,6 +295,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	if d.Alive != nil {
 		d.Alive()
 	}
+	d.lookAtClock(ctx)
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
@@ -373,6 +386,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 	} else {
 		d.keeper.keep(kept{document: document, policy: d.session.Policy()})
 	}
+	d.rearm()
 	d.state.applied(receipt, document, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,
 		"elements_deleted", receipt.Changed.ElementsDeleted, "connections_cut", receipt.Cut.Cut(), "took", took)

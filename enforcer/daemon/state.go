@@ -159,6 +159,12 @@ func (s *state) tampered(r enforcer.Receipt, by Tampering) {
 	s.ended.Add(float64(r.Cut.Cut()))
 }
 
+// caughtUp notes that time, or a clock that was set, changed what is in force.
+func (s *state) caughtUp(r enforcer.Receipt) {
+	s.change(func(st *Status) { st.Receipt = &r })
+	s.ended.Add(float64(r.Cut.Cut()))
+}
+
 func (s *state) now() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
