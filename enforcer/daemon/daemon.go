@@ -75,7 +75,9 @@ type daemon struct {
 	audit   *audit
 	socket  net.Listener // nil: none
 	clock   *wallClock
-	expiry  *time.Timer // fires when the next rule ends
+	expiry  *time.Timer                // fires when the next rule ends
+	work    chan func(context.Context) // what others ask the loop to do
+	watched watched
 }
 
 // Run keeps the policy in force until ctx ends; then it returns nil, and what is in force stays. It works in the network
@@ -84,8 +86,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never)}
+	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never),
+		work: make(chan func(context.Context))}
 	defer func() { err = errors.Join(err, d.close()) }()
+	namespace, _ := NetworkNamespace() // without a name nobody takes it for theirs
+	d.state.change(func(s *Status) { s.Namespace = namespace })
 	if err := d.open(ctx); err != nil {
 		return err
 	}
@@ -100,7 +105,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.state.serve(ctx, d.socket) })
+	g.Go(func() error { return serve(ctx, d.socket, d.handler()) })
+	g.Go(func() error { return d.hear(ctx) })
+	g.Go(func() error { return d.sample(ctx) })
 	foreign := make(chan nft.Event)
 	g.Go(func() error { return d.listen(ctx, foreign) })
 	g.Go(func() error {
@@ -162,7 +169,10 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.session, err = enforcer.Open(options); err != nil {
 		return err
 	}
-	return d.own(ctx)
+	if err := d.own(ctx); err != nil {
+		return err
+	}
+	return d.openWatched(ctx)
 }
 
 // own makes the tables the daemon's, where the kernel can.
@@ -192,6 +202,7 @@ func (d *daemon) close() error {
 	if d.session != nil {
 		errs = append(errs, d.session.Close())
 	}
+	errs = append(errs, d.watched.close()...)
 	return errors.Join(append(errs, d.audit.close())...)
 }
 
@@ -264,6 +275,8 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
 			if !d.deaf {
 				d.mend(ctx, e)
 			}
+		case do := <-d.work:
+			do(ctx)
 		case <-d.expiry.C:
 			d.expire(ctx)
 		case <-ticker.C:
