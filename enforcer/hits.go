@@ -36,9 +36,9 @@ type Hit struct {
 // first. It is ErrNothingInForce if there is no table. Elements of other policies count for nothing.
 func ReadHits(ctx context.Context, document []byte, options Options) (hits []Hit, err error) {
 	options = options.withDefaults()
-	p, err := policy.Parse(options.Name, document)
+	p, err := options.parse(document)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, err
 	}
 	kernel, err := nft.Open(compile.TableName)
 	if err != nil {
