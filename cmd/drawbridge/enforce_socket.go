@@ -60,7 +60,12 @@ func (r *resident) sameNamespace() error {
 
 // askDaemon asks a running daemon for something over its socket.
 func askDaemon(ctx context.Context, socket, where string, answer any) error {
-	body, err := callDaemon(ctx, socket, http.MethodGet, where, nil)
+	return exchange(ctx, socket, http.MethodGet, where, nil, answer)
+}
+
+// exchange sends a request with JSON, and reads the answer.
+func exchange(ctx context.Context, socket, method, where string, content, answer any) error {
+	body, err := callDaemon(ctx, socket, method, where, content)
 	if err != nil {
 		return err
 	}
@@ -68,10 +73,25 @@ func askDaemon(ctx context.Context, socket, where string, answer any) error {
 	return json.NewDecoder(body).Decode(answer)
 }
 
+// answered is a daemon's answer other than 200.
+type answered struct {
+	code         int
+	status, said string
+}
+
+func (a *answered) Error() string {
+	return fmt.Sprintf("the running program answered %s: %s", a.status, a.said)
+}
+
+// refused tells whether what was asked is what is wrong.
+func (a *answered) refused() bool {
+	return a.code == http.StatusBadRequest || a.code == http.StatusNotFound || a.code == http.StatusConflict
+}
+
 // maxComplaint bounds what is shown of a daemon's refusal.
 const maxComplaint = 4096
 
-// callDaemon sends a request; the caller closes what is returned. An answer other than 200 is an error with the daemon's own words.
+// callDaemon sends a request; the caller closes what is returned. An answer other than 200 is an *answered.
 func callDaemon(ctx context.Context, socket, method, where string, content any) (io.ReadCloser, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -97,5 +117,5 @@ func callDaemon(ctx context.Context, socket, method, where string, content any) 
 	}
 	defer response.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(response.Body, maxComplaint)) // the status alone says enough
-	return nil, fmt.Errorf("the running program answered %s: %s", response.Status, strings.TrimSpace(string(said)))
+	return nil, &answered{response.StatusCode, response.Status, strings.TrimSpace(string(said))}
 }

@@ -69,7 +69,7 @@ func (p *program) enforceStatus(ctx context.Context, o enforceFlags, socket stri
 		}
 		err = writeIndented(p.std.out, all)
 	} else {
-		err = errors.Join(writeStatus(p.std.out, status, r), writeLately(p.std.out, denials.Sources), p.writeUndermining(findings))
+		err = errors.Join(writeStatus(p.std.out, status, r), writeBreakGlass(p.std.out, r), writeLately(p.std.out, denials.Sources), p.writeUndermining(findings))
 	}
 	if err != nil {
 		return unable(verb, err)

@@ -78,6 +78,9 @@ type daemon struct {
 	expiry  *time.Timer                // fires when the next rule ends
 	work    chan func(context.Context) // what others ask the loop to do
 	watched watched
+
+	glass    []BreakGlass // what is open
+	reminded time.Time    // when the log was told of it last
 }
 
 // Run keeps the policy in force until ctx ends; then it returns nil, and what is in force stays. It works in the network
@@ -164,8 +167,9 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.kernel, err = nft.Watch(); err != nil {
 		return err
 	}
+	d.reopenGlass()
 	options := d.Enforcer
-	options.Name = d.Policy
+	options.Name, options.Openings = d.Policy, openings(d.glass)
 	if d.session, err = enforcer.Open(options); err != nil {
 		return err
 	}
@@ -309,6 +313,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 		d.Alive()
 	}
 	d.lookAtClock(ctx)
+	d.lookAtGlass(ctx)
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}

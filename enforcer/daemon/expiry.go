@@ -64,6 +64,7 @@ func (d *daemon) expire(ctx context.Context) {
 		d.rearm()
 		return
 	}
+	d.lookAtGlass(ctx)
 	d.catchUp(ctx, "expired", "a rule ended at "+at.UTC().Format(time.RFC3339))
 }
 
@@ -73,6 +74,7 @@ func (d *daemon) lookAtClock(ctx context.Context) {
 	if by == 0 {
 		return
 	}
+	d.shortenGlass(ctx)
 	d.catchUp(ctx, "clock", "the clock jumped by "+by.Round(time.Millisecond).String())
 }
 

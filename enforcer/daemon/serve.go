@@ -34,7 +34,7 @@ func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	if l == nil {
 		return nil
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ConnContext: withPeer}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -95,6 +95,8 @@ func (d *daemon) handler() http.Handler {
 	mux.HandleFunc("GET /denied", d.listDenied)
 	mux.HandleFunc("GET /denied/follow", d.followDenied)
 	mux.HandleFunc("GET /hits", d.listHits)
+	mux.HandleFunc("POST /break-glass", d.postBreakGlass)
+	mux.HandleFunc("DELETE /break-glass/{database}", d.deleteBreakGlass)
 	return mux
 }
 

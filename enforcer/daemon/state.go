@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ type Status struct {
 	// Denied and Hits are about what the daemon watches beside.
 	Denied DeniedStatus `json:"denied"`
 	Hits   HitsStatus   `json:"hits"`
+	// BreakGlass are the databases that are open to everybody because somebody said so.
+	BreakGlass []BreakGlass `json:"break_glass,omitempty"`
 	// Namespace is the network namespace in which it works, as /proc names it.
 	Namespace string `json:"network_namespace,omitempty"`
 	// Read counts the documents that were brought into force or refused: whoever waits for one counts, since clocks jump.
@@ -70,6 +73,8 @@ type state struct {
 	unkept   prometheus.Counter
 	seconds  prometheus.Histogram
 	ready    prometheus.Gauge
+	broken   prometheus.Counter
+	open     prometheus.Gauge       // databases open by break-glass
 	denied   *prometheus.CounterVec // by reason
 	rules    *prometheus.GaugeVec   // by whether they are used
 }
@@ -96,7 +101,9 @@ func newState() *state {
 		Help: "Denied packets that the kernel told of, by reason: a sample of some a second."}, []string{"why"})
 	s.rules = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "rules",
 		Help: "Firewall rules of the policy, by whether the kernel has counted packets of theirs."}, []string{"used"})
-	s.registry.MustRegister(s.denied, s.rules, s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.broken = counter("break_glass_total", "Times that a database was opened by break-glass.")
+	s.open = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "break_glass_open", Help: "Databases that are open to everybody by break-glass."})
+	s.registry.MustRegister(s.open, s.denied, s.rules, s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
 }
 
@@ -168,6 +175,13 @@ func (s *state) tampered(r enforcer.Receipt, by Tampering) {
 	})
 	s.repairs.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
+}
+
+// opened notes what is open by break-glass, and how many more than before.
+func (s *state) opened(open []BreakGlass, more int) {
+	s.change(func(st *Status) { st.BreakGlass = slices.Clone(open) })
+	s.open.Set(float64(len(open)))
+	s.broken.Add(float64(more))
 }
 
 // caughtUp notes that time, or a clock that was set, changed what is in force.
