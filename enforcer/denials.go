@@ -97,3 +97,10 @@ func (d *Denials) Recent() []denied.Sighting {
 	defer d.mu.Unlock()
 	return d.memory.Recent()
 }
+
+// Sources counts what Recent lists. It may be called from any goroutine.
+func (d *Denials) Sources() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.memory.Len()
+}

@@ -42,6 +42,9 @@ type Options struct {
 	Compile compile.Options
 	// CutLimit bounds the wait for servers whose connections are ended; 0: cut.DefaultLimit.
 	CutLimit time.Duration
+	// Openings are databases that are open to everybody for a while, whatever the document says. Those that have ended, or cannot be
+	// opened, count for nothing.
+	Openings []policy.Opening
 	// Clock is for receipts; nil: time.Now.
 	Clock func() time.Time
 
@@ -62,6 +65,22 @@ func (o Options) withDefaults() Options {
 		o.Compile.MarkMask = compile.DefaultMarkMask
 	}
 	return o
+}
+
+// parse reads a policy, and opens what is to be open.
+func (o Options) parse(document []byte) (*policy.Policy, error) {
+	p, err := policy.Parse(o.Name, document)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	p, _ = o.open(p)
+	return p, nil
+}
+
+// open opens what is to be open now, and says what cannot be.
+func (o Options) open(p *policy.Policy) (*policy.Policy, []error) {
+	now := o.Clock()
+	return p.Open(slices.DeleteFunc(slices.Clone(o.Openings), func(one policy.Opening) bool { return !one.Until.After(now) }))
 }
 
 // table is what a policy compiles to at this time.

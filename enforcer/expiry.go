@@ -10,11 +10,15 @@ import (
 
 // nextExpiry is when the next rule of a policy ends by itself; the zero value: none does.
 func nextExpiry(p *policy.Policy, now time.Time) (next time.Time) {
+	sooner := func(end time.Time) {
+		if end.After(now) && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
 	for _, db := range p.Databases() {
+		sooner(db.OpenUntil())
 		for _, r := range db.Rules() {
-			if !r.Expires.IsZero() && r.Expires.After(now) && (next.IsZero() || r.Expires.Before(next)) {
-				next = r.Expires
-			}
+			sooner(r.Expires)
 		}
 	}
 	return next

@@ -79,9 +79,9 @@ func Explain(ctx context.Context, q Query, document []byte, options Options) (al
 		if options, err = options.within(ctx, kernel); err != nil {
 			return nil, err
 		}
-		p, err := policy.Parse(options.Name, document)
+		p, err := options.parse(document)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+			return nil, err
 		}
 		e.point = intent.Of(p, intent.Options{Blind: options.Compile.WithoutGate, Now: options.Clock()})
 	}

@@ -113,7 +113,7 @@ func (j *judge) admits(db policy.Database, client netip.Addr) bool {
 		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(client) })
 	}
 	if db.Model() == policy.Shared {
-		return db.InternetAccessible() || covers(j.region)
+		return db.InternetAccessible() || db.OpenUntil().After(j.now) || covers(j.region)
 	}
 	return slices.ContainsFunc(db.Rules(), func(r policy.Rule) bool {
 		if !r.InForce(j.now) {

@@ -70,6 +70,13 @@ func warnings(p *policy.Policy, now time.Time) (all []string) {
 	return append(all, expired(p, now)...)
 }
 
+// unopened adds what break-glass cannot open.
+func (r *Receipt) unopened(refused []error) {
+	for _, err := range refused {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("break-glass has no effect: %v", err))
+	}
+}
+
 func count(c ruleset.Change) Changed {
 	changed := Changed{Sets: len(c.AddSets) + len(c.DeleteSets), Chains: len(c.AddRules) + len(c.DeleteChains)}
 	for _, e := range c.AddElements {

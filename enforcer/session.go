@@ -23,6 +23,7 @@ type Session struct {
 	main    *remembering
 	endings []*remembering
 	reader  policy.Reader
+	base    *policy.Policy // the last document that came into force
 	policy  *policy.Policy // the last that came into force; nil: none did
 	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
@@ -91,19 +92,53 @@ func (s *Session) Close() error {
 
 // Apply brings a policy into force, as the function of that name does. The document must not be changed afterwards.
 func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, err error) {
-	p, difference, err := s.reader.Read(document)
+	base, difference, err := s.reader.Read(document)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	p, refused := s.options.open(base)
 	defer func() {
 		if s.policy != p { // the next difference would be to a policy that is not in force
 			s.reader = policy.Reader{Name: s.options.Name}
+			return
 		}
+		s.base = base
+		receipt.unopened(refused)
 	}()
-	if receipt, done, err := s.patch(ctx, p, difference); done {
-		return receipt, err
+	if p == base && s.policy == s.base { // nothing is open
+		if receipt, done, err := s.patch(ctx, p, difference); done {
+			return receipt, err
+		}
 	}
 	return s.enforce(ctx, p)
+}
+
+// SetOpenings opens these databases, and no others, for as long as they say: now, and with each policy to come. It changes nothing if it
+// fails before that. Errors: those of Apply, ErrNothingApplied.
+func (s *Session) SetOpenings(ctx context.Context, openings []policy.Opening) (receipt Receipt, err error) {
+	if s.base == nil {
+		return Receipt{}, ErrNothingApplied
+	}
+	before := s.options.Openings
+	s.options.Openings = slices.Clone(openings)
+	for _, t := range s.tables() {
+		t.forget()
+	}
+	p, refused := s.options.open(s.base)
+	if receipt, err = s.enforce(ctx, p); s.policy != p {
+		s.options.Openings = before
+		return receipt, err
+	}
+	receipt.unopened(refused)
+	return receipt, err
+}
+
+// CanOpen tells why a database of the policy in force cannot be opened; nil if it can.
+func (s *Session) CanOpen(database string) error {
+	if s.base == nil {
+		return ErrNothingApplied
+	}
+	return s.base.CanOpen(database)
 }
 
 // ErrNothingApplied: there is nothing to repair.

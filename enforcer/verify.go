@@ -11,7 +11,6 @@ import (
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/intent"
 	"drawbridge/enforcer/nft"
-	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/proof"
 	"drawbridge/enforcer/ruleset"
 )
@@ -53,9 +52,9 @@ type LookedAt struct {
 // ErrRefused.
 func Verify(ctx context.Context, document []byte, options Options) (v Verification, err error) {
 	options = options.withDefaults()
-	p, err := policy.Parse(options.Name, document)
+	p, err := options.parse(document)
 	if err != nil {
-		return v, fmt.Errorf("%w: %w", ErrRefused, err)
+		return v, err
 	}
 	mark, err := compile.NewMark(options.Compile.MarkMask)
 	if err != nil {

@@ -26,7 +26,7 @@ docs/DRIVERS.md. All verbs need CAP_NET_ADMIN.`,
   drawbridge enforce apply < policy.json
   drawbridge enforce status
   drawbridge enforce reset`,
-	}, p.enforceApplyCommand(), p.enforcePlanCommand(), p.enforceVerifyCommand(), p.enforceExplainCommand(), p.enforceExportCommand(), p.enforceHitsCommand(), p.enforceDeniedCommand(), p.enforceStatusCommand(), p.enforceRulesCommand(), p.enforceRunCommand(), p.enforceBootCommand(), p.enforceResetCommand(), p.enforceDescribeCommand(), p.enforceResidentCommand(), p.enforceSchemaCommand(), p.enforceDoctorCommand())
+	}, p.enforceApplyCommand(), p.enforcePlanCommand(), p.enforceVerifyCommand(), p.enforceExplainCommand(), p.enforceExportCommand(), p.enforceHitsCommand(), p.enforceDeniedCommand(), p.enforceStatusCommand(), p.enforceRulesCommand(), p.enforceRunCommand(), p.enforceBootCommand(), p.enforceBreakGlassCommand(), p.enforceResetCommand(), p.enforceDescribeCommand(), p.enforceResidentCommand(), p.enforceSchemaCommand(), p.enforceDoctorCommand())
 }
 
 func (p *program) enforceApplyCommand() *cobra.Command {

@@ -20,6 +20,7 @@ import (
 type explainFlags struct {
 	enforceFlags
 	from, to   string
+	socket     string
 	tls, plain bool
 }
 
@@ -49,6 +50,7 @@ Exit code 0 if the client's fate is known, whatever it is; 1 if rules and policy
 	c.Flags().BoolVar(&o.plain, "plain", false, "the client speaks plaintext")
 	c.Flags().StringVar(&o.file, "policy", "", "policy `file`, - for standard input (default: only the kernel is asked)")
 	o.addMask(c)
+	addSocket(c, &o.socket)
 	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return c
 }
@@ -109,6 +111,9 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 		if options.Name, document, err = p.readPolicy(file); err != nil {
 			return misuse(verb, err)
 		}
+	}
+	if options.Openings, err = p.breakGlass(ctx, o.socket); err != nil {
+		return unable(verb, err)
 	}
 	all, err := enforcer.Explain(ctx, q, document, options)
 	switch {

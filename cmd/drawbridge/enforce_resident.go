@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 
 	"drawbridge/enforcer"
@@ -95,24 +93,4 @@ func (p *program) residentApply(ctx context.Context) error {
 // residentAsk asks the running program for something over its socket.
 func residentAsk(ctx context.Context, where string, answer any) error {
 	return askDaemon(ctx, residentSocket, where, answer)
-}
-
-// askDaemon asks a running daemon for something over its socket.
-func askDaemon(ctx context.Context, socket, where string, answer any) error {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://drawbridge"+where, nil)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the running program answered %s", response.Status)
-	}
-	return json.NewDecoder(response.Body).Decode(answer)
 }

@@ -6,32 +6,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"drawbridge/enforcer"
+	"drawbridge/enforcer/daemon"
+	nflog "drawbridge/enforcer/denied"
 
 	"github.com/spf13/cobra"
 )
 
 func (p *program) enforceStatusCommand() *cobra.Command {
 	var o enforceFlags
+	var socket string
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Say what is in force, who speaks TLS and who does not",
 		Long: `Reads the kernel's table and says, for each database: whether Force TLS is on, how many connections spoke TLS, how many spoke
 plaintext or were refused for it, from where and when the last one came, and what stands now. Connections are classified
-whether Force TLS is on or not. Exit code 1 if nothing is in force, or if the table was tampered with.`,
+whether Force TLS is on or not. Where drawbridge enforce run is at work, it adds since when the policy is in force, and who was denied
+lately. Exit code 1 if nothing is in force, or if the table was tampered with.`,
 		Example: `  drawbridge enforce status
   drawbridge enforce status --json | jq '.databases[] | select(.live.plaintext > 0)'`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.enforceStatus(c.Context(), o) },
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceStatus(c.Context(), o, socket) },
 	}
 	o.add(c, false)
+	addSocket(c, &socket)
 	return c
 }
 
-func (p *program) enforceStatus(ctx context.Context, o enforceFlags) error {
+func (p *program) enforceStatus(ctx context.Context, o enforceFlags, socket string) error {
 	const verb = "enforce status"
 	options, err := o.options(verb)
 	if err != nil {
@@ -45,10 +52,24 @@ func (p *program) enforceStatus(ctx context.Context, o enforceFlags) error {
 	if err != nil {
 		return unable(verb, err)
 	}
+	r, err := p.resident(ctx, socket, true)
+	if err != nil {
+		return unable(verb, err)
+	}
+	var denials heardOf
+	if r != nil && r.status.Denied.Error == "" {
+		if err := askDaemon(ctx, r.socket, "/denied", &denials); err != nil {
+			return unable(verb, err)
+		}
+	}
 	if o.json {
-		err = writeIndented(p.std.out, statusWithFindings{status, findings})
+		all := statusWithFindings{Status: status, Findings: findings, Denied: denials.Sources}
+		if r != nil {
+			all.Daemon = &r.status
+		}
+		err = writeIndented(p.std.out, all)
 	} else {
-		err = errors.Join(writeStatus(p.std.out, status), p.writeUndermining(findings))
+		err = errors.Join(writeStatus(p.std.out, status, r), writeBreakGlass(p.std.out, r), writeLately(p.std.out, denials.Sources), p.writeUndermining(findings))
 	}
 	if err != nil {
 		return unable(verb, err)
@@ -64,6 +85,49 @@ type statusWithFindings struct {
 	enforcer.Status
 	// Findings are what has a bearing on the enforcer (enforce doctor).
 	Findings []enforcer.Finding `json:"findings,omitempty"`
+	// Daemon is what drawbridge enforce run says of itself; nil: none answers.
+	Daemon *daemon.Status `json:"daemon,omitempty"`
+	// Denied are the sources that it heard of lately.
+	Denied []nflog.Sighting `json:"denied,omitempty"`
+}
+
+// since says since when the policy is in force, as far as anybody knows.
+func since(r *resident) string {
+	if r == nil {
+		return "since when is not known, as no drawbridge enforce run answers"
+	}
+	at := r.status.InForceSince.UTC().Format(time.DateTime + "Z")
+	switch {
+	case r.status.InForceSince.IsZero():
+		return "since when is not known: drawbridge enforce run waits for its first policy"
+	case r.status.Found:
+		return "since before " + at + ", when drawbridge enforce run found it in force"
+	}
+	return "since " + at
+}
+
+// latelyShown bounds how many sources of a database people are shown; enforce denied has all that are remembered.
+const latelyShown = 3
+
+// writeLately shows who was denied lately, at each database.
+func writeLately(out io.Writer, all []nflog.Sighting) error {
+	if len(all) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out, "\ndenied lately (drawbridge enforce denied)")
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	shown := map[string]int{}
+	for _, s := range all {
+		if shown[s.Database]++; shown[s.Database] <= latelyShown {
+			fmt.Fprintf(w, "  %s\t%v\t%s\t%s\n", s.Database, s.Source, s.LastAt.UTC().Format(time.DateTime+"Z"), s.Why)
+		}
+	}
+	for _, database := range slices.Sorted(maps.Keys(shown)) {
+		if n := shown[database]; n > latelyShown {
+			fmt.Fprintf(w, "  %s\tand %d more\n", database, n-latelyShown)
+		}
+	}
+	return w.Flush()
 }
 
 // writeUndermining names what makes verdicts doubtful; the rest is doctor's.
@@ -85,7 +149,7 @@ func writeIndented(out io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-func writeStatus(out io.Writer, s enforcer.Status) error {
+func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {
 	if s.Tampered != "" {
 		_, err := fmt.Fprintf(out, "tampered with: %s\nrun `drawbridge enforce apply` to repair it\n", s.Tampered)
 		return err
@@ -98,7 +162,7 @@ func writeStatus(out io.Writer, s enforcer.Status) error {
 		_, err := fmt.Fprintln(out, "no policy is in force: everybody is kept away from what the last one protected (drawbridge enforce boot)")
 		return err
 	}
-	fmt.Fprintf(out, "in force, kernel generation %d\n\n", s.Generation)
+	fmt.Fprintf(out, "in force, kernel generation %d, %s\n\n", s.Generation, since(r))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tFORCE TLS\tTLS\tPLAINTEXT\tLAST PLAINTEXT\tREFUSED\tLAST REFUSED\tLIVE: TLS\tPLAINTEXT\tBEGINNING\tUNKNOWN")
 	for _, d := range s.Databases {

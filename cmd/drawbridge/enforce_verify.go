@@ -16,6 +16,7 @@ import (
 
 func (p *program) enforceVerifyCommand() *cobra.Command {
 	var o enforceFlags
+	var socket string
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Prove that what the kernel enforces is a policy",
@@ -28,24 +29,30 @@ What the kernel remembers of connections, its tallies and budgets, is state and 
 but a lock that the rules would not have made is named. Tables of others are not looked at. An expression that this enforcer
 never writes is never taken for equal.
 
+What drawbridge enforce run has open by break-glass is warned of, and counts as part of the policy: the proof is that nothing else is open.
+
 Exit code 0 if it is proven, 1 if something differs or cannot be proven, 3 if the kernel could not be read.`,
 		Example: `  drawbridge enforce verify --policy /etc/drawbridge/policy.json
   drawbridge enforce verify --json < policy.json | jq '.access[] | select(.rules == "pass")'`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.enforceVerify(c.Context(), o) },
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforceVerify(c.Context(), o, socket) },
 	}
 	o.add(c, true)
+	addSocket(c, &socket)
 	return c
 }
 
 // errDiffers ends a verb that has already said what differs.
 var errDiffers = &quiet{exitNotConformant}
 
-func (p *program) enforceVerify(ctx context.Context, o enforceFlags) error {
+func (p *program) enforceVerify(ctx context.Context, o enforceFlags, socket string) error {
 	const verb = "enforce verify"
 	document, options, err := p.policy(verb, o)
 	if err != nil {
 		return err
+	}
+	if options.Openings, err = p.breakGlass(ctx, socket); err != nil {
+		return unable(verb, err)
 	}
 	v, err := enforcer.Verify(ctx, document, options)
 	if errors.Is(err, enforcer.ErrRefused) {

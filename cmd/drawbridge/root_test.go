@@ -91,7 +91,7 @@ func TestWrongUse(t *testing.T) {
 		{"sim matrix --lab other", "sim matrix: lab other: no such lab is up; start it with: drawbridge sim up --lab other"},
 		{"sim down", "sim down: lab lab: no such lab is up"},
 
-		{"enforce", "enforce: which verb? one of apply, boot, denied, describe, doctor, explain, export, hits, plan, reset, resident, rules, run, schema, status, verify (see drawbridge enforce --help)"},
+		{"enforce", "enforce: which verb? one of apply, boot, break-glass, denied, describe, doctor, explain, export, hits, plan, reset, resident, rules, run, schema, status, verify (see drawbridge enforce --help)"},
 		{"enforce aply", `enforce: unknown verb "aply", did you mean "apply"? (see drawbridge enforce --help)`},
 		{"enforce apply now", `enforce apply: unexpected argument "now"`},
 		{"enforce apply", "enforce apply: policy refused: standard input"},

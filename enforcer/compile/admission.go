@@ -133,7 +133,11 @@ func (c *compiler) wayChains(w way) {
 		c.gatewayChains(w)
 	} else {
 		regional := append(c.zone(setZoneRegional, w), in(setRegion+w.suffix, w.client), w.through)
-		c.regular(w.region(), rule(regional...), rule(goTo(w.nodes())))
+		var opened []ruleset.Rule
+		if c.glass {
+			opened = []ruleset.Rule{because("break-glass", w.endpoint(setOpened+w.suffix), w.through)}
+		}
+		c.regular(w.region(), append(opened, rule(regional...), rule(goTo(w.nodes())))...)
 	}
 	node := append(c.zone(setZoneNodes, w), in(setCluster+w.suffix, w.client, w.addr, w.port), w.through)
 	c.regular(w.nodes(), because("the cluster's own nodes (C-04)", node...), rule(goTo(w.denial)))

@@ -93,6 +93,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 		budget:    cmp.Or(o.Budget, budgetRate),
 		blind:     o.WithoutGate,
 	}
+	c.glass = c.opened(p)
 	c.declareSets(p)
 	c.fill(p)
 	c.admission()
@@ -121,6 +122,7 @@ type compiler struct {
 	budget    uint64
 	blind     bool // there is no gate
 	now       time.Time
+	glass     bool // a shared database is open for a while
 	silent    bool // nobody is told who was denied
 }
 

@@ -21,6 +21,10 @@ const (
 	// reaches from outside are here, by Internet accessibility.
 	setInbound  = "inbound"  // map
 	setOutbound = "outbound" // map
+	// A shared host's endpoints that are open to everybody for a while. It is there as long as one is, and its elements end by
+	// themselves, unlike those of a verdict map, whose end would close an endpoint to its region too.
+	setOpened = "opened"
+
 	// The chains of a gateway's databases, by endpoint, for those that are not open all the time or from everywhere: of the
 	// peering, and closed by Force TLS for want of TLS.
 	setRules   = "rules"   // map
@@ -96,6 +100,11 @@ func (c *compiler) declareAdmission(f family) {
 	c.declare(f.endpointMap(setOutbound))
 	if !c.dedicated {
 		c.declare(f.rangeSet(setRegion + f.suffix))
+		if c.glass {
+			opened := f.endpointSet(setOpened + f.suffix)
+			opened.HasTimeout = true
+			c.declare(opened)
+		}
 		return
 	}
 	c.declare(f.endpointMap(setRules))
@@ -172,6 +181,9 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 		} else if !closed {
 			c.put(w.judged, ruleset.Element{Key: endpointKey(e.Addr), Verdict: w.shared(db.InternetAccessible())})
 		}
+	}
+	if left, ok := c.left(db.OpenUntil()); ok && c.glass && !closed {
+		c.put(setOpened+f.suffix, ruleset.Element{Key: endpointKey(e.Addr), Timeout: left})
 	}
 	if closed || !c.dedicated {
 		return

@@ -18,8 +18,21 @@ func (c *compiler) lifetime(r policy.Rule) (left time.Duration, ok bool) {
 	if r.Expires.IsZero() {
 		return forever, true
 	}
-	left = r.Expires.Sub(c.now).Truncate(time.Second)
+	return c.left(r.Expires)
+}
+
+// left is how long it is until an end, as lifetime counts it.
+func (c *compiler) left(end time.Time) (left time.Duration, ok bool) {
+	left = end.Sub(c.now).Truncate(time.Second)
 	return left, left > 0
+}
+
+// opened tells whether a shared database is open for a while.
+func (c *compiler) opened(p *policy.Policy) bool {
+	return !c.dedicated && slices.ContainsFunc(p.Databases(), func(db policy.Database) bool {
+		_, ok := c.left(db.OpenUntil())
+		return ok && !db.OpenUntil().IsZero()
+	})
 }
 
 // longer is the longer one of two lifetimes.

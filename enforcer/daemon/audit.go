@@ -13,12 +13,14 @@ import (
 // entry is a line of the audit log.
 type entry struct {
 	At        time.Time         `json:"at"`
-	What      string            `json:"what"` // applied, refused, tampered
+	What      string            `json:"what"` // applied, refused, tampered, expired, clock, and what begins with break-glass
 	Why       string            `json:"why,omitempty"`
 	Error     string            `json:"error,omitempty"`
 	ProcessID uint32            `json:"pid,omitempty"`
 	Program   string            `json:"program,omitempty"`
 	Receipt   *enforcer.Receipt `json:"receipt,omitempty"`
+	// BreakGlass is what was opened or ended, with who asked for that.
+	BreakGlass *BreakGlass `json:"break_glass,omitempty"`
 }
 
 // audit is an append-only log of JSON lines. A nil audit takes everything and keeps nothing. A line is in the file when append

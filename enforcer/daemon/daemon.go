@@ -74,16 +74,26 @@ type daemon struct {
 	state   *state
 	audit   *audit
 	socket  net.Listener // nil: none
+	clock   *wallClock
+	expiry  *time.Timer                // fires when the next rule ends
+	work    chan func(context.Context) // what others ask the loop to do
+	watched watched
+
+	glass    []BreakGlass // what is open
+	reminded time.Time    // when the log was told of it last
 }
 
 // Run keeps the policy in force until ctx ends; then it returns nil, and what is in force stays. It works in the network
-// namespace of the calling thread, which must be that of the whole process.
+// namespace of the calling thread, to which the calling goroutine is locked if not all threads have the same.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &daemon{Options: o, state: newState()}
+	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never),
+		work: make(chan func(context.Context))}
 	defer func() { err = errors.Join(err, d.close()) }()
+	namespace, _ := NetworkNamespace() // without a name nobody takes it for theirs
+	d.state.change(func(s *Status) { s.Namespace = namespace })
 	if err := d.open(ctx); err != nil {
 		return err
 	}
@@ -95,19 +105,28 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Ready()
 	}
 	defer d.keeping()()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.state.serve(ctx, d.socket) })
+	g.Go(func() error { return serve(ctx, d.socket, d.handler()) })
+	g.Go(func() error { return d.hear(ctx) })
+	g.Go(func() error { return d.sample(ctx) })
 	foreign := make(chan nft.Event)
 	g.Go(func() error { return d.listen(ctx, foreign) })
 	g.Go(func() error {
 		<-ctx.Done()
 		return d.kernel.Close()
 	})
-	g.Go(func() error { return d.loop(ctx, foreign) })
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	ended := d.loop(ctx, foreign) // on this thread: connections are cut in its namespace
+	cancel()
+	return errors.Join(unlessCanceled(ended), unlessCanceled(g.Wait()))
+}
+
+func unlessCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // keeping starts the keeper; what it returns waits until everything is kept.
@@ -148,12 +167,16 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.kernel, err = nft.Watch(); err != nil {
 		return err
 	}
+	d.reopenGlass()
 	options := d.Enforcer
-	options.Name = d.Policy
+	options.Name, options.Openings = d.Policy, openings(d.glass)
 	if d.session, err = enforcer.Open(options); err != nil {
 		return err
 	}
-	return d.own(ctx)
+	if err := d.own(ctx); err != nil {
+		return err
+	}
+	return d.openWatched(ctx)
 }
 
 // own makes the tables the daemon's, where the kernel can.
@@ -183,6 +206,7 @@ func (d *daemon) close() error {
 	if d.session != nil {
 		errs = append(errs, d.session.Close())
 	}
+	errs = append(errs, d.watched.close()...)
 	return errors.Join(append(errs, d.audit.close())...)
 }
 
@@ -231,6 +255,7 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
 	wait, ticker := time.NewTimer(time.Hour), time.NewTicker(tick)
 	defer wait.Stop()
 	defer ticker.Stop()
+	defer d.expiry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -254,6 +279,10 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
 			if !d.deaf {
 				d.mend(ctx, e)
 			}
+		case do := <-d.work:
+			do(ctx)
+		case <-d.expiry.C:
+			d.expire(ctx)
 		case <-ticker.C:
 			d.tick(ctx, wait)
 		}
@@ -283,6 +312,8 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	if d.Alive != nil {
 		d.Alive()
 	}
+	d.lookAtClock(ctx)
+	d.lookAtGlass(ctx)
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
@@ -345,7 +376,7 @@ func (d *daemon) follow(ctx context.Context, why string, at stage) outcome {
 	}
 	d.read = ids
 	if err != nil {
-		d.refused(why, err)
+		d.refused(why, nil, err)
 		return refused
 	}
 	return d.enforce(ctx, document, start, why, at)
@@ -358,7 +389,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		if at == tentative && policy.IsCutOff(err) {
 			return unfinished
 		}
-		d.refused(why, d.source.where(err))
+		d.refused(why, document, d.source.where(err))
 		return refused
 	}
 	took := time.Since(start)
@@ -373,6 +404,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 	} else {
 		d.keeper.keep(kept{document: document, policy: d.session.Policy()})
 	}
+	d.rearm()
 	d.state.applied(receipt, document, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,
 		"elements_deleted", receipt.Changed.ElementsDeleted, "connections_cut", receipt.Cut.Cut(), "took", took)
@@ -391,8 +423,8 @@ func (d *daemon) kept(err error) {
 	}
 }
 
-func (d *daemon) refused(why string, err error) {
-	d.state.refused(err)
+func (d *daemon) refused(why string, document []byte, err error) {
+	d.state.refused(document, err)
 	d.Log.Error("policy refused; what was in force still is", "why", why, "error", err)
 	d.note(entry{What: "refused", Why: why, Error: err.Error()})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,9 +66,12 @@ func start(tb testing.TB, ns *netns.Handle, options daemon.Options) *running {
 	options.Ready = func() { close(ready) }
 	options.Applied = func(s daemon.Status) { r.applied <- s }
 	go func() { ended <- ns.Do(func() error { return daemon.Run(ctx, options) }) }()
+	var once sync.Once // a test may stop it before its end does
 	r.stop = func() {
-		cancel()
-		require.NoError(tb, <-ended)
+		once.Do(func() {
+			cancel()
+			require.NoError(tb, <-ended)
+		})
 	}
 	select {
 	case <-ready:

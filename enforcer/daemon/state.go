@@ -4,20 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"os"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"drawbridge/enforcer"
 )
@@ -35,12 +28,25 @@ type Status struct {
 	Receipt *enforcer.Receipt `json:"receipt,omitempty"`
 	// Refused is why the policy that was read last is not in force; empty if it is.
 	Refused string `json:"refused,omitempty"`
+	// RefusedSHA256 is that policy's checksum; empty if it could not be read.
+	RefusedSHA256 string `json:"refused_sha256,omitempty"`
 	// Snapshot is why the policy in force could not be kept for the next start; empty if it could.
 	Snapshot string `json:"snapshot_error,omitempty"`
 	// Tampered counts the times that somebody else changed the tables.
 	Tampered uint64 `json:"tampered"`
 	// LastTampering is who changed them last; nil: nobody did.
 	LastTampering *Tampering `json:"last_tampering,omitempty"`
+	// InForceSince is since when this daemon knows the document to be in force, whatever was mended or read again since.
+	InForceSince time.Time `json:"in_force_since,omitzero"`
+	// Found: it was in force already when this daemon started, so that it may be so for longer.
+	Found bool `json:"found_in_force,omitempty"`
+	// Denied and Hits are about what the daemon watches beside.
+	Denied DeniedStatus `json:"denied"`
+	Hits   HitsStatus   `json:"hits"`
+	// BreakGlass are the databases that are open to everybody because somebody said so.
+	BreakGlass []BreakGlass `json:"break_glass,omitempty"`
+	// Namespace is the network namespace in which it works, as /proc names it.
+	Namespace string `json:"network_namespace,omitempty"`
 	// Read counts the documents that were brought into force or refused: whoever waits for one counts, since clocks jump.
 	Read uint64 `json:"read"`
 }
@@ -69,6 +75,10 @@ type state struct {
 	unkept   prometheus.Counter
 	seconds  prometheus.Histogram
 	ready    prometheus.Gauge
+	broken   prometheus.Counter
+	open     prometheus.Gauge       // databases open by break-glass
+	denied   *prometheus.CounterVec // by reason
+	rules    *prometheus.GaugeVec   // by whether they are used
 }
 
 func newState() *state {
@@ -89,7 +99,13 @@ func newState() *state {
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 	})
 	s.ready = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "ready", Help: "1 while a policy is in force and the last one read is it."})
-	s.registry.MustRegister(s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.denied = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "drawbridge", Name: "denied_heard_total",
+		Help: "Denied packets that the kernel told of, by reason: a sample of some a second."}, []string{"why"})
+	s.rules = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "rules",
+		Help: "Firewall rules of the policy, by whether the kernel has counted packets of theirs."}, []string{"used"})
+	s.broken = counter("break_glass_total", "Times that a database was opened by break-glass.")
+	s.open = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "break_glass_open", Help: "Databases that are open to everybody by break-glass."})
+	s.registry.MustRegister(s.open, s.denied, s.rules, s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
 }
 
@@ -117,18 +133,28 @@ func (s *state) change(fn func(*Status)) {
 
 func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration) {
 	sum := sha256.Sum256(document)
+	checksum := hex.EncodeToString(sum[:])
 	s.change(func(st *Status) {
-		*st = Status{Ready: true, PolicySHA256: hex.EncodeToString(sum[:]), AppliedAt: r.ReadAt, Took: took, Receipt: &r,
-			Tampered: st.Tampered, LastTampering: st.LastTampering, Snapshot: st.Snapshot, Read: st.Read + 1}
+		if st.PolicySHA256 != checksum {
+			st.InForceSince, st.Found = r.InForceAt, st.PolicySHA256 == "" && r.Changed == (enforcer.Changed{}) && r.Repaired == ""
+		}
+		st.Ready, st.Refused, st.PolicySHA256, st.AppliedAt, st.Took, st.Receipt = true, "", checksum, r.ReadAt, took, &r
+		st.Read++
 	})
 	s.changes.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))
 	s.seconds.Observe(took.Seconds())
 }
 
-func (s *state) refused(err error) {
+// refused notes why a document is not in force; nil if not even that could be read.
+func (s *state) refused(document []byte, err error) {
+	sum := ""
+	if document != nil {
+		hash := sha256.Sum256(document)
+		sum = hex.EncodeToString(hash[:])
+	}
 	s.change(func(st *Status) {
-		st.Refused = err.Error()
+		st.Refused, st.RefusedSHA256 = err.Error(), sum
 		st.Read++
 	})
 	s.refusals.Inc()
@@ -159,19 +185,33 @@ func (s *state) tampered(r enforcer.Receipt, by Tampering) {
 	s.ended.Add(float64(r.Cut.Cut()))
 }
 
+// opened notes what is open by break-glass, and how many more than before.
+func (s *state) opened(open []BreakGlass, more int) {
+	s.change(func(st *Status) { st.BreakGlass = slices.Clone(open) })
+	s.open.Set(float64(len(open)))
+	s.broken.Add(float64(more))
+}
+
+// caughtUp notes that time, or a clock that was set, changed what is in force.
+func (s *state) caughtUp(r enforcer.Receipt) {
+	s.change(func(st *Status) { st.Receipt = &r })
+	s.ended.Add(float64(r.Cut.Cut()))
+}
+
 func (s *state) now() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
 }
 
-// applies waits until a document is in force that was read after some others, or any was refused since, and returns the status then.
+// applies waits until a document is in force that was read after some others, or refused, and returns the status then. That another one
+// was refused meanwhile, or that there was none for a moment, says nothing about it.
 func (s *state) applies(ctx context.Context, sum string, after uint64) (Status, error) {
 	for {
 		s.mu.Lock()
 		st, changed := s.status, s.changed
 		s.mu.Unlock()
-		if st.Read > after && (st.Refused != "" || st.PolicySHA256 == sum) {
+		if st.Read > after && (st.RefusedSHA256 == sum || st.Refused == "" && st.PolicySHA256 == sum) {
 			return st, nil
 		}
 		select {
@@ -180,74 +220,4 @@ func (s *state) applies(ctx context.Context, sum string, after uint64) (Status, 
 			return Status{}, ctx.Err()
 		}
 	}
-}
-
-// awaits answers /status/SHA256?after=READ once that document is in force.
-func (s *state) awaits(w http.ResponseWriter, r *http.Request) {
-	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	st, err := s.applies(r.Context(), r.PathValue("sum"), after)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(st) // the reader may be gone
-}
-
-// listen opens the local socket; nil for none.
-func listen(ctx context.Context, path string) (net.Listener, error) {
-	if path == "" {
-		return nil, nil
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a daemon that was killed
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	return l, nil
-}
-
-// serve answers on a local socket until ctx ends: /status, /healthz, /readyz and /metrics.
-func (s *state) serve(ctx context.Context, l net.Listener) error {
-	if l == nil {
-		return nil
-	}
-	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("socket: %w", err)
-	}
-	return nil
-}
-
-func (s *state) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if since := time.Since(*s.beat.Load()); since > stuck {
-			http.Error(w, fmt.Sprintf("the loop that acts on changes has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if st := s.now(); !st.Ready || st.Refused != "" {
-			http.Error(w, st.Refused, http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.now()) // the reader may be gone
-	})
-	mux.HandleFunc("GET /status/{sum}", s.awaits)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
-	return mux
 }

@@ -86,3 +86,11 @@ func (m *Memory) Recent() []Sighting {
 	})
 	return out
 }
+
+// Len is how many sightings are remembered.
+func (m *Memory) Len() (n int) {
+	for _, of := range m.databases {
+		n += len(of)
+	}
+	return n
+}

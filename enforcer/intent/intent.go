@@ -251,6 +251,9 @@ func (i *Point) shared(j *Judgement, at port, iface string) {
 	if at.database.InternetAccessible() {
 		j.Grants = append(j.Grants, Grant{anyone(to), "Internet accessibility is on (S-08)"})
 	}
+	if until := at.database.OpenUntil(); until.After(i.now) {
+		j.Grants = append(j.Grants, Grant{anyone(to), "break-glass, until " + until.UTC().Format(time.RFC3339)})
+	}
 	if i.in(iface, policy.ZoneRegional) {
 		j.Grants = append(j.Grants, Grant{i.regional.Intersect(anyone(to)), "the networks of region " + i.region.Name + " (S-01)"})
 	}

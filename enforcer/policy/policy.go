@@ -161,6 +161,7 @@ type Database struct {
 	internetAccessible bool
 	rules              []Rule
 	keepUnknown        bool
+	openUntil          time.Time
 	warnings           []Warning
 }
 
@@ -249,9 +250,9 @@ func (d Database) KeepUnknown() bool { return d.keepUnknown }
 // defaultForceTLS is the model's default of the toggle (SPEC S-05, D-04). Anything but shared gets the safe one.
 func defaultForceTLS(m Model) bool { return m != Shared }
 
-// Timed tells whether the policy has rules with an end, passed ones included. A nil policy has none.
+// Timed tells whether the policy has rules or openings with an end, passed ones included. A nil policy has none.
 func (p *Policy) Timed() bool {
 	return p != nil && slices.ContainsFunc(p.databases, func(db Database) bool {
-		return slices.ContainsFunc(db.rules, func(r Rule) bool { return !r.Expires.IsZero() })
+		return !db.openUntil.IsZero() || slices.ContainsFunc(db.rules, func(r Rule) bool { return !r.Expires.IsZero() })
 	})
 }

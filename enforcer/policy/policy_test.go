@@ -353,21 +353,24 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"dedicated": sample, "shared": sharedSample, "thirty rules": edit(t, sample, sampleRules, rules(30)),
-		"both toggles": edit(t, sharedSample, `"engine"`, `"internet_accessibility": true, "force_tls": true, "engine"`),
+		"a rule that expires": edit(t, sample, sampleRules, `[{"type": "custom_range", "cidr": "198.51.100.0/24", "label": "`+strings.Repeat("l", 256)+`", "expires": "2027-01-31T18:00:00.5+01:00"}]`),
+		"both toggles":        edit(t, sharedSample, `"engine"`, `"internet_accessibility": true, "force_tls": true, "engine"`),
 	} {
 		parse(t, text)
 		require.True(t, fits(text), name)
 	}
 	for name, text := range map[string]string{
-		"unknown member": edit(t, sharedSample, `"engine"`, `"engin": 1, "engine"`),
-		"member missing": edit(t, sharedSample, `"engine": "mysql",`, ""),
-		"version":        edit(t, sharedSample, `"version": 1`, `"version": 2`),
-		"port 0":         edit(t, sharedSample, `"port": 3306, "family"`, `"port": 0, "family"`),
-		"no such model":  edit(t, sample, `"model": "dedicated"}`, `"model": "Dedicated"}`),
-		"null":           edit(t, sample, `"force_tls": false`, `"force_tls": null`),
-		"rule 31":        edit(t, sample, sampleRules, rules(31)),
-		"no nodes":       edit(t, sharedSample, `[{"name": "blog-1", "here": true, "addresses": ["192.0.2.10"], "ports": [{"port": 3306, "tls": "in-band"}]}]`, "[]"),
-		"not an object":  "[]", "a brace in a name": edit(t, sharedSample, `"blog"`, `"bl}og"`),
+		"unknown member":         edit(t, sharedSample, `"engine"`, `"engin": 1, "engine"`),
+		"member missing":         edit(t, sharedSample, `"engine": "mysql",`, ""),
+		"version":                edit(t, sharedSample, `"version": 1`, `"version": 2`),
+		"port 0":                 edit(t, sharedSample, `"port": 3306, "family"`, `"port": 0, "family"`),
+		"no such model":          edit(t, sample, `"model": "dedicated"}`, `"model": "Dedicated"}`),
+		"null":                   edit(t, sample, `"force_tls": false`, `"force_tls": null`),
+		"rule 31":                edit(t, sample, sampleRules, rules(31)),
+		"no nodes":               edit(t, sharedSample, `[{"name": "blog-1", "here": true, "addresses": ["192.0.2.10"], "ports": [{"port": 3306, "tls": "in-band"}]}]`, "[]"),
+		"an end that is no time": edit(t, sample, sampleRules, `[{"type": "custom_range", "cidr": "198.51.100.0/24", "expires": "tomorrow"}]`),
+		"a long label":           edit(t, sample, sampleRules, `[{"type": "custom_range", "cidr": "198.51.100.0/24", "label": "`+strings.Repeat("l", 257)+`"}]`),
+		"not an object":          "[]", "a brace in a name": edit(t, sharedSample, `"blog"`, `"bl}og"`),
 	} {
 		_, err := policy.Parse("p", []byte(text))
 		require.Error(t, err, name)
