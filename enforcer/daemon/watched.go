@@ -34,7 +34,7 @@ type HitsStatus struct {
 const (
 	// hitsEvery is how often the rules' counters are read, and hitsShare how many times longer than that took the daemon then waits:
 	// with very many rules reading them must not keep a processor busy.
-	hitsEvery = 10 * time.Second
+	hitsEvery = time.Minute
 	hitsShare = 50
 	// again is how long the daemon waits before it asks the kernel again for what went wrong.
 	again = time.Second
