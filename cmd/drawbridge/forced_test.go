@@ -225,6 +225,7 @@ func TestForceTLSUnderLoad(t *testing.T) {
 		local := netip.AddrPortFrom(app.Addresses[slices.IndexFunc(app.Addresses, netip.Addr.Is4)], port)
 		s, err := f.session(t.Context(), func(ctx context.Context) (net.Conn, error) { return node.Dial(ctx, local, e.Addr) }, e, tls)
 		require.NoError(t, err, "%s, TLS %v", e.Database, tls)
+		t.Cleanup(func() { _ = s.Close() }) // which may have been cut
 		return s
 	}
 	var databases []topology.Endpoint
