@@ -36,6 +36,13 @@ func (e Evidence) reached() bool {
 	return e.SYNLeft || e.Accepted || e.PayloadLeft > 0 || e.BytesRead > 0
 }
 
+// unanswered reports whether a SYN got past the enforcement point, and the client's TCP then sent it again (RFC 6298 section 2.1, after a
+// second) or gave up. A fence alone cannot tell that: an answer comes from another namespace, and on a machine that is busy it may wait for its
+// processor while a fence on another one overtakes it.
+func (e Evidence) unanswered() bool {
+	return e.reached() && !e.Connected && (e.SYNs > 1 || e.ClientError != "")
+}
+
 // heard reports whether the client's own bytes got past the enforcement point.
 func (e Evidence) heard() bool { return e.PayloadLeft > 0 || e.BytesRead > 0 }
 
@@ -108,7 +115,7 @@ func halfway(e Evidence, givenUp bool) conclusion {
 		return conclusion{Inconclusive, ByNobody, "the conversation goes on", false}
 	case e.Connected && e.PayloadEntered > 0 && e.Fenced:
 		return conclusion{TLSRefused, ByEnforcer, "the client's bytes arrived at the enforcement point, and none of them left", true}
-	case !e.Connected && e.Fenced:
+	case e.unanswered() && e.Fenced:
 		return conclusion{Leaked, ByNobody, "the SYN reached the database, but no answer came back", true}
 	case e.Connected && e.ClientError != "" && e.Fenced:
 		return conclusion{Leaked, ByNobody, "the connection reached the database and ended before the client had spoken", true}
@@ -125,7 +132,7 @@ func (e Evidence) suspect() bool {
 		return false
 	case e.SYNEntered && !e.reached():
 		return true
-	case e.reached() && !e.Connected:
+	case e.unanswered():
 		return true
 	case e.ClientError != "":
 		return true // the client may know before the tap has shown us why
