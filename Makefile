@@ -27,7 +27,7 @@ BENCH_TIME ?= 200ms
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/drawbridge
+build: operator ## build bin/drawbridge, and bin/drawbridge-operator, by which it plays the reference enforcer
 	CGO_ENABLED=0 $(GOBUILD) -o bin/drawbridge ./cmd/drawbridge
 
 conform: build ## judge the reference enforcer by the whole specification; writes report/
