@@ -56,6 +56,20 @@ type Explanation struct {
 	Differ bool `json:"differ"`
 }
 
+// standing reads the table that stands: it is ErrNothingInForce if there is none, and ErrTampered if it is not as this enforcer writes.
+func standing(ctx context.Context, kernel *nft.Conn) (ruleset.Table, error) {
+	state, err := kernel.Read(ctx)
+	switch {
+	case err != nil:
+		return ruleset.Table{}, err
+	case !state.Exists:
+		return ruleset.Table{}, ErrNothingInForce
+	case state.Foreign != nil:
+		return ruleset.Table{}, fmt.Errorf("%w: %w", ErrTampered, state.Foreign)
+	}
+	return state.Table, nil
+}
+
 // Explain says which rule, default or element decides about a client: by the rules that stand in the kernel of the calling
 // thread's network namespace, and if there is a document by that policy too.
 func Explain(ctx context.Context, q Query, document []byte, options Options) (all []Explanation, err error) {
@@ -65,16 +79,11 @@ func Explain(ctx context.Context, q Query, document []byte, options Options) (al
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	state, err := kernel.Read(ctx)
-	switch {
-	case err != nil:
+	table, err := standing(ctx, kernel)
+	if err != nil {
 		return nil, err
-	case !state.Exists:
-		return nil, ErrNothingInForce
-	case state.Foreign != nil:
-		return nil, fmt.Errorf("%w: %w", ErrTampered, state.Foreign)
 	}
-	e := explainer{table: state.Table, inventory: compile.InventoryOf(state.Table), query: q}
+	e := explainer{table: table, inventory: compile.InventoryOf(table), query: q}
 	if document != nil {
 		if options, err = options.within(ctx, kernel); err != nil {
 			return nil, err

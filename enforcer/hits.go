@@ -45,28 +45,11 @@ func ReadHits(ctx context.Context, document []byte, options Options) (hits []Hit
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	state, err := kernel.Read(ctx)
-	switch {
-	case err != nil:
-		return nil, err
-	case !state.Exists:
-		return nil, ErrNothingInForce
-	case state.Foreign != nil:
-		return nil, fmt.Errorf("%w: %w", ErrTampered, state.Foreign)
-	}
-	return readHits(ctx, kernel, state.Table.Sets, p, options.Clock())
-}
-
-// Hits is ReadHits for the policy that was applied last.
-func (s *Session) Hits(ctx context.Context) ([]Hit, error) {
-	if s.policy == nil {
-		return nil, ErrNothingApplied
-	}
-	state, err := s.main.Read(ctx)
+	table, err := standing(ctx, kernel)
 	if err != nil {
 		return nil, err
 	}
-	return readHits(ctx, s.main.Conn, state.Table.Sets, s.policy, s.options.Clock())
+	return readHits(ctx, kernel, table.Sets, p, options.Clock())
 }
 
 // InForce is what HitCounters must know of a session. The zero value: nothing is in force.
@@ -106,7 +89,7 @@ func OpenHitCounters(options Options) (*HitCounters, error) {
 // Close closes the socket.
 func (h *HitCounters) Close() error { return h.kernel.Close() }
 
-// Read is Session.Hits for what was in force when the session was asked. What has changed since is not counted.
+// Read is ReadHits for the policy that was in force when the session was asked. What has changed since is not counted.
 func (h *HitCounters) Read(ctx context.Context, in InForce) ([]Hit, error) {
 	if in.policy == nil {
 		return nil, ErrNothingApplied

@@ -2,12 +2,10 @@ package enforcer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"drawbridge/enforcer/compile"
-	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
 	"drawbridge/enforcer/ruleset"
 )
@@ -41,12 +39,7 @@ func Rules(ctx context.Context, document []byte, options Options) (string, error
 }
 
 func readTable(ctx context.Context, family ruleset.Family) (_ ruleset.Table, exists bool, err error) {
-	kernel, err := nft.OpenFamily(family, compile.TableName)
-	if err != nil {
-		return ruleset.Table{}, false, err
-	}
-	defer func() { err = errors.Join(err, kernel.Close()) }()
-	state, err := kernel.Read(ctx)
+	state, err := readFamily(ctx, family)
 	if err == nil {
 		err = state.Foreign
 	}

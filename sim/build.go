@@ -25,8 +25,7 @@ func (l *Lab) build(ctx context.Context) error {
 	return l.filter(ctx)
 }
 
-// wire makes the namespaces and the links. What it opened for that is closed when it returns, so that a large world does not leave the
-// filter without descriptors that select(2) can watch.
+// wire makes the namespaces and the links, and closes what it opened for that: a socket for each node.
 func (l *Lab) wire(ctx context.Context) (err error) {
 	sites, err := l.spawn(ctx)
 	defer func() {

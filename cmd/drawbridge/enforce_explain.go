@@ -116,13 +116,8 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 		return unable(verb, err)
 	}
 	all, err := enforcer.Explain(ctx, q, document, options)
-	switch {
-	case errors.Is(err, enforcer.ErrRefused), errors.Is(err, enforcer.ErrUnknownTarget):
-		return misuse(verb, err)
-	case errors.Is(err, enforcer.ErrNothingInForce), errors.Is(err, enforcer.ErrTampered):
-		return &failure{exitNotConformant, verb, err}
-	case err != nil:
-		return unable(verb, err)
+	if err != nil {
+		return notTold(verb, err)
 	}
 	if o.json {
 		err = writeIndented(p.std.out, all)
@@ -198,4 +193,15 @@ func writePolicyVerdict(out io.Writer, x enforcer.Explanation) {
 	if x.Differ {
 		fmt.Fprintln(out, "  RULES AND POLICY DO NOT AGREE: see drawbridge enforce verify")
 	}
+}
+
+// notTold is why a question about what stands in the kernel has no answer.
+func notTold(verb string, err error) error {
+	switch {
+	case errors.Is(err, enforcer.ErrRefused), errors.Is(err, enforcer.ErrUnknownTarget):
+		return misuse(verb, err)
+	case errors.Is(err, enforcer.ErrNothingInForce), errors.Is(err, enforcer.ErrTampered):
+		return &failure{exitNotConformant, verb, err}
+	}
+	return unable(verb, err)
 }

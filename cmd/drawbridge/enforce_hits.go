@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -70,13 +69,8 @@ func (p *program) enforceHits(ctx context.Context, o enforceFlags, over time.Dur
 			hits, err = read()
 		}
 	}
-	switch {
-	case errors.Is(err, enforcer.ErrRefused):
-		return misuse(verb, err)
-	case errors.Is(err, enforcer.ErrNothingInForce), errors.Is(err, enforcer.ErrTampered):
-		return &failure{exitNotConformant, verb, err}
-	case err != nil:
-		return unable(verb, err)
+	if err != nil {
+		return notTold(verb, err)
 	}
 	return p.showHits(verb, hits, o.json)
 }
