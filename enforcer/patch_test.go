@@ -15,6 +15,7 @@ import (
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/policy/policytest"
 	"drawbridge/enforcer/ruleset"
 	"drawbridge/sim/netns"
 	"drawbridge/sim/netns/netnstest"
@@ -185,7 +186,7 @@ func TestAChangeOfOneDatabaseEndsItsConnections(t *testing.T) {
 func TestALargeTableThatIsGoneIsDeniedFirst(t *testing.T) {
 	for _, n := range []int{2, 240} {
 		ns := netnstest.New(t)
-		document := gateway(t, n, "198.18.0.0/24")
+		document := policytest.Gateway(t, n, "198.18.0.0/24")
 		var s *enforcer.Session
 		var before, after enforcer.Receipt
 		require.NoError(t, ns.Do(func() (err error) {

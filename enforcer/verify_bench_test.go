@@ -8,6 +8,7 @@ import (
 	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/intent"
 	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/policy/policytest"
 	"drawbridge/enforcer/proof"
 )
 
@@ -15,7 +16,7 @@ const proofDatabases = 1000
 
 // BenchmarkProof is the arithmetic of a verification, without the kernel, of 1,000 databases with 30 rules each.
 func BenchmarkProof(b *testing.B) {
-	p, err := policy.Parse("gateway", gateway(b, proofDatabases, "198.18.0.0/24"))
+	p, err := policy.Parse("gateway", policytest.Gateway(b, proofDatabases, "198.18.0.0/24"))
 	require.NoError(b, err)
 	table, err := compile.Compile(p)
 	require.NoError(b, err)

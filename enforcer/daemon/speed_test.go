@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,40 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer/daemon"
+	"drawbridge/enforcer/policy/policytest"
 	"drawbridge/sim/netns"
 	"drawbridge/sim/netns/netnstest"
 )
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
-
-// gateway is the policy of a gateway with n databases of 30 rules each; the last rule of the chosen one is given.
-func gateway(tb testing.TB, n, chosen int, last string) []byte {
-	tb.Helper()
-	type m = map[string]any
-	var databases []m
-	for i := range n {
-		var rules []m
-		for r := range 29 {
-			rules = append(rules, m{"type": "custom_range", "cidr": fmt.Sprintf("198.51.%d.%d/32", i%250, 2*r)})
-		}
-		cidr := "198.18.0.0/24"
-		if i == chosen {
-			cidr = last
-		}
-		node := fmt.Sprintf("10.%d.%d.1", 100+i/250, i%250)
-		databases = append(databases, m{
-			"name": fmt.Sprint("db", i), "model": "dedicated", "engine": "postgresql",
-			"endpoints": []m{{"kind": "public-rw", "address": fmt.Sprintf("203.%d.%d.1", i/250, i%250), "port": 5432, "family": "ipv4", "tls": "in-band",
-				"dnat": m{"address": node, "port": 5432}}},
-			"nodes":          []m{{"name": fmt.Sprint("n", i), "here": true, "addresses": []string{node}, "ports": []m{{"port": 5432, "tls": "in-band"}}}},
-			"firewall_rules": append(rules, m{"type": "custom_range", "cidr": cidr}),
-		})
-	}
-	document, err := json.Marshal(m{"version": 1, "point": m{"name": "gw", "model": "dedicated"},
-		"region": m{"name": "r", "networks": []string{"10.10.0.0/16"}}, "managed_ranges": m{}, "databases": databases})
-	require.NoError(tb, err)
-	return document
-}
 
 // running is a daemon in a namespace of its own, inside this process.
 type running struct {
@@ -98,7 +69,7 @@ func BenchmarkChange(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			ns, dir := netnstest.New(b), b.TempDir()
-			documents := [][]byte{gateway(b, n, n/2, "198.18.0.0/24"), gateway(b, n, n/2, "198.18.1.0/24")}
+			documents := [][]byte{policytest.Gateway(b, n, "198.18.0.0/24"), policytest.Gateway(b, n, "198.18.1.0/24")}
 			policy := filepath.Join(dir, "policy.json")
 			require.NoError(b, os.WriteFile(policy, documents[0], 0o600))
 			r := start(b, ns, daemon.Options{Policy: policy, Snapshots: daemon.Snapshots{Dir: filepath.Join(dir, "state")}})
