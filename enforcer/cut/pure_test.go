@@ -2,6 +2,7 @@ package cut
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -222,6 +223,38 @@ func TestBothHalvesAreResetAtTheirOwnPlaces(t *testing.T) {
 		require.True(t, p.clientGone, name)
 		require.Equal(t, deaf+1, p.syns, name)
 	}
+}
+
+// crowded is a wire whose queue is full for the first segments.
+type crowded struct {
+	*peer
+	full int
+}
+
+func (c *crowded) send(s segment) error {
+	if c.full > 0 {
+		c.full--
+		return fmt.Errorf("send: %w", errCongested)
+	}
+	return c.peer.send(s)
+}
+
+// TestAFullQueueIsALoss: whether the challenge or the server's reset finds no room, the server is asked again.
+func TestAFullQueueIsALoss(t *testing.T) {
+	e := &entry{Connection: Connection{Client: addrPort("198.51.100.10:40000"), Endpoint: addrPort("203.0.113.140:5432"), Server: addrPort("10.64.1.11:5432")}}
+	one := newReset(e)
+	p := &peer{t: t, serverNext: 1000, serverExpects: 2000, clientNext: 2000, clientWants: 1000, wayToServer: one.server, wayToClient: one.client}
+	all, err := resetAll(t.Context(), &crowded{peer: p, full: 1}, []*entry{e}, time.Now().Add(time.Minute))
+	require.NoError(t, err)
+	require.True(t, all[0].done && p.serverGone && p.clientGone)
+
+	p.serverGone, p.clientGone = false, false
+	r := resets{on: &crowded{peer: p, full: 1}, byAnswer: map[tuple]*reset{reverse(one.server): one}, open: 1}
+	stands := segment{tuple: reverse(one.server), flags: flagACK, seq: p.serverNext, ack: p.serverExpects}
+	require.NoError(t, r.answer(stands))
+	require.False(t, one.done || p.serverGone)
+	require.NoError(t, r.answer(stands))
+	require.True(t, one.done && p.serverGone && p.clientGone)
 }
 
 // Bytes of the server are on the way when it is asked: the client expects an earlier place, says so, and is believed.

@@ -195,6 +195,9 @@ func (w *wire) send(s segment) error {
 		return err
 	}
 	if err := unix.Sendto(w.fd, s.marshal(), 0, &h.address); err != nil {
+		if errors.Is(err, unix.ENOBUFS) { // a queue on the way is full, as in a flood (packet(7))
+			err = errCongested
+		}
 		return fmt.Errorf("send to %v: %w", s.dst, err)
 	}
 	return nil
