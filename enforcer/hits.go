@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -130,22 +129,31 @@ func readHits(ctx context.Context, kernel *nft.Conn, sets []ruleset.Set, p *poli
 
 // HitMemory remembers when rules were found used. The zero value remembers nothing. Whoever looks at hits again and again shows
 // them to it; kernels keep a count for an element, and no time that nft(8) could list.
-type HitMemory struct{ seen map[string]Hit }
+type HitMemory struct{ seen map[ruleKey]use }
+
+// ruleKey tells a rule from others, also after the document has changed.
+type ruleKey struct{ database, words string }
+
+// use is what was found of a rule last.
+type use struct {
+	packets  uint64
+	lastSeen time.Time
+}
 
 // Observe fills in when each rule was seen to be used last. A count that fell begins anew.
 func (m *HitMemory) Observe(hits []Hit, now time.Time) []Hit {
-	next := map[string]Hit{}
+	next := make(map[ruleKey]use, len(hits))
 	out := slices.Clone(hits)
 	for i := range out {
-		key := fmt.Sprintf("%s/%s", out[i].Database, out[i].Words)
+		key := ruleKey{database: out[i].Database, words: out[i].Words}
 		before, known := m.seen[key]
 		switch {
-		case known && out[i].Packets == before.Packets:
-			out[i].LastSeen = before.LastSeen
+		case known && out[i].Packets == before.packets:
+			out[i].LastSeen = before.lastSeen
 		case out[i].Packets > 0 && (known || m.seen != nil):
 			out[i].LastSeen = now
 		}
-		next[key] = out[i]
+		next[key] = use{packets: out[i].Packets, lastSeen: out[i].LastSeen}
 	}
 	m.seen = next
 	return out

@@ -399,13 +399,14 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 	for _, w := range receipt.Warnings {
 		d.Log.Warn(w)
 	}
-	if err := d.Snapshots.quick(document); err != nil {
+	checked := withSum(document)
+	if err := d.Snapshots.quick(checked); err != nil {
 		d.kept(err)
 	} else {
-		d.keeper.keep(kept{document: document, policy: d.session.Policy()})
+		d.keeper.keep(kept{document: checked, policy: d.session.Policy()})
 	}
 	d.rearm()
-	d.state.applied(receipt, document, took)
+	d.state.applied(receipt, checked.sum, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,
 		"elements_deleted", receipt.Changed.ElementsDeleted, "connections_cut", receipt.Cut.Cut(), "took", took)
 	d.note(entry{What: "applied", Why: why, Receipt: &receipt})

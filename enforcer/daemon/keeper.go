@@ -26,7 +26,7 @@ type keeper struct {
 
 // kept is what is kept of a policy.
 type kept struct {
-	document []byte
+	document summed
 	policy   *policy.Policy
 }
 
@@ -70,7 +70,7 @@ func (k *keeper) flush() {
 	if err := k.log.sync(); err != nil {
 		k.said(err)
 	}
-	if next.document != nil {
+	if next.document.text != nil {
 		k.said(errors.Join(k.to.secure(next.document), k.saveProtected(next.policy)))
 	}
 }

@@ -39,11 +39,23 @@ var ErrNoSnapshot = errors.New("no whole snapshot of a policy")
 // Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, each copy is the old or the
 // new document, or can be told from a whole one by its checksum, and not both are damaged by that.
 func (s Snapshots) Save(document []byte) error {
-	return errors.Join(s.quick(document), s.secure(document))
+	d := withSum(document)
+	return errors.Join(s.quick(d), s.secure(d))
+}
+
+// summed is a document and its checksum: several need it, and that of a large document takes milliseconds.
+type summed struct {
+	text []byte
+	sum  string // SHA-256, in hexadecimal digits
+}
+
+func withSum(text []byte) summed {
+	sum := sha256.Sum256(text)
+	return summed{text: text, sum: hex.EncodeToString(sum[:])}
 }
 
 // quick writes one copy, which outlives the process from then on, but perhaps not the machine.
-func (s Snapshots) quick(document []byte) error {
+func (s Snapshots) quick(document summed) error {
 	if s.Dir == "" {
 		return nil
 	}
@@ -57,7 +69,7 @@ func (s Snapshots) quick(document []byte) error {
 }
 
 // secure sees to it that what quick wrote is on disk, and then writes the other copy.
-func (s Snapshots) secure(document []byte) error {
+func (s Snapshots) secure(document summed) error {
 	if s.Dir == "" {
 		return nil
 	}
@@ -80,8 +92,9 @@ func (s Snapshots) saveProtected(targets []enforcer.Target) error {
 	if err != nil {
 		return err
 	}
+	protected := withSum(text)
 	for _, name := range []string{protectedName, protectedCopyName} {
-		if err := replace(filepath.Join(s.Dir, name), text, true); err != nil {
+		if err := replace(filepath.Join(s.Dir, name), protected, true); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
@@ -136,16 +149,15 @@ const asidePrefix = ".new-"
 
 // replace writes a snapshot aside, and to disk if it must, and renames it. The first line is its checksum, so that one rename
 // replaces both.
-func replace(path string, document []byte, toDisk bool) error {
-	sum := sha256.Sum256(document)
+func replace(path string, document summed, toDisk bool) error {
 	f, err := os.CreateTemp(filepath.Dir(path), asidePrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // it is gone once it was renamed
-	_, err = f.WriteString(hex.EncodeToString(sum[:]) + "\n")
+	_, err = f.WriteString(document.sum + "\n")
 	if err == nil {
-		_, err = f.Write(document)
+		_, err = f.Write(document.text)
 	}
 	if toDisk {
 		err = errors.Join(err, f.Sync())
@@ -169,8 +181,7 @@ func read(path string) ([]byte, error) {
 		return nil, err
 	}
 	sum, document, ok := bytes.Cut(text, []byte("\n"))
-	want := sha256.Sum256(document)
-	if !ok || string(sum) != hex.EncodeToString(want[:]) {
+	if !ok || string(sum) != withSum(document).sum {
 		return nil, fmt.Errorf("%s: truncated or changed, its checksum does not fit", path)
 	}
 	return document, nil

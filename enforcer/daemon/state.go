@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -131,9 +129,7 @@ func (s *state) change(fn func(*Status)) {
 	s.ready.Set(ready)
 }
 
-func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration) {
-	sum := sha256.Sum256(document)
-	checksum := hex.EncodeToString(sum[:])
+func (s *state) applied(r enforcer.Receipt, checksum string, took time.Duration) {
 	s.change(func(st *Status) {
 		if st.PolicySHA256 != checksum {
 			st.InForceSince, st.Found = r.InForceAt, st.PolicySHA256 == "" && r.Changed == (enforcer.Changed{}) && r.Repaired == ""
@@ -150,8 +146,7 @@ func (s *state) applied(r enforcer.Receipt, document []byte, took time.Duration)
 func (s *state) refused(document []byte, err error) {
 	sum := ""
 	if document != nil {
-		hash := sha256.Sum256(document)
-		sum = hex.EncodeToString(hash[:])
+		sum = withSum(document).sum
 	}
 	s.change(func(st *Status) {
 		st.Refused, st.RefusedSHA256 = err.Error(), sum

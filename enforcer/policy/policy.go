@@ -252,7 +252,10 @@ func defaultForceTLS(m Model) bool { return m != Shared }
 
 // Timed tells whether the policy has rules or openings with an end, passed ones included. A nil policy has none.
 func (p *Policy) Timed() bool {
-	return p != nil && slices.ContainsFunc(p.databases, func(db Database) bool {
-		return !db.openUntil.IsZero() || slices.ContainsFunc(db.rules, func(r Rule) bool { return !r.Expires.IsZero() })
-	})
+	return p != nil && slices.ContainsFunc(p.databases, Database.Timed)
+}
+
+// Timed tells whether the database has rules or an opening with an end, passed ones included.
+func (d Database) Timed() bool {
+	return !d.openUntil.IsZero() || slices.ContainsFunc(d.rules, func(r Rule) bool { return !r.Expires.IsZero() })
 }
