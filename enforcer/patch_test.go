@@ -182,29 +182,50 @@ func TestAChangeOfOneDatabaseEndsItsConnections(t *testing.T) {
 	require.NoError(t, say(again))
 }
 
-// TestALargeTableThatIsGoneIsDeniedFirst: making it anew takes long, and nothing may pass meanwhile.
+// TestALargeTableThatIsGoneIsDeniedFirst: making it anew takes long, and nothing may pass meanwhile. However ready the session is for
+// that, what stands in the end is the policy: also where that has changed since, or where the table is not gone but changed.
 func TestALargeTableThatIsGoneIsDeniedFirst(t *testing.T) {
 	for _, n := range []int{2, 240} {
-		ns := netnstest.New(t)
-		document := policytest.Gateway(t, n, "198.18.0.0/24")
-		var s *enforcer.Session
-		var before, after enforcer.Receipt
-		require.NoError(t, ns.Do(func() (err error) {
-			if s, err = enforcer.Open(enforcer.Options{}); err != nil {
-				return err
+		for _, ready := range []string{"not prepared", "prepared", "prepared for an older policy"} {
+			for _, attack := range []string{"flush ruleset", "delete table inet drawbridge", "flush chain inet drawbridge admission"} {
+				t.Run(fmt.Sprint(n, " databases, ", ready, ", ", attack), func(t *testing.T) { repairs(t, n, ready, attack) })
 			}
-			before, err = s.Apply(t.Context(), document)
-			return err
-		}))
-		h := host{host: ns}
-		h.nft(t, "flush", "ruleset")
-		notes := h.monitored(t, func() {
-			require.NoError(t, ns.Do(func() (err error) { after, err = s.Repair(t.Context()); return err }))
-		})
-		require.True(t, after.Changed.ElementsAdded > 0 && after.KernelGeneration > before.KernelGeneration)
-		require.Equal(t, n == 240, strings.Contains(notes, "deny_address4"), "%d databases", n)
-		require.NoError(t, ns.Do(func() error { requireInForce(t, document); return s.Close() }))
+		}
 	}
+}
+
+func repairs(t *testing.T, n int, ready, attack string) {
+	t.Helper()
+	ns := netnstest.New(t)
+	document := policytest.Gateway(t, n, "198.18.0.0/24")
+	var s *enforcer.Session
+	var before, after enforcer.Receipt
+	require.NoError(t, ns.Do(func() (err error) {
+		if s, err = enforcer.Open(enforcer.Options{}); err != nil {
+			return err
+		}
+		if before, err = s.Apply(t.Context(), document); err != nil || ready == "not prepared" {
+			return err
+		}
+		if err := s.Prepare(); err != nil || ready == "prepared" {
+			return err
+		}
+		document = policytest.Gateway(t, n, "198.18.1.0/24")
+		_, err = s.Apply(t.Context(), document)
+		return err
+	}))
+	h := host{host: ns}
+	h.nft(t, strings.Fields(attack)...)
+	notes := h.monitored(t, func() {
+		require.NoError(t, ns.Do(func() (err error) { after, err = s.Repair(t.Context()); return err }))
+	})
+	require.NotZero(t, after.Changed)
+	require.Greater(t, after.KernelGeneration, before.KernelGeneration)
+	gone := !strings.Contains(attack, "chain")
+	require.Equal(t, n == 240 && gone, strings.Contains(notes, "deny_address4"))
+	require.Equal(t, n == 240 && gone, !after.DeniedAt.IsZero())
+	require.True(t, after.DeniedAt.IsZero() || after.DeniedAt.Before(after.InForceAt))
+	require.NoError(t, ns.Do(func() error { requireInForce(t, document); return s.Close() }))
 }
 
 // nftablesGroup is NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h).

@@ -19,6 +19,9 @@ type Receipt struct {
 	KernelGeneration uint32 `json:"kernel_generation"`
 	// InForceAt is from when on every packet met the policy. Where nothing had to be written, the time of the reading.
 	InForceAt time.Time `json:"in_force_at"`
+	// DeniedAt is since when everything that the policy protects was denied, until InForceAt: where somebody had deleted a large
+	// table. Zero otherwise.
+	DeniedAt time.Time `json:"denied_at,omitzero"`
 	// ReadAt is when the table had been read back from the kernel.
 	ReadAt time.Time `json:"read_at"`
 	// Changed counts what was written.

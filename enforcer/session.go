@@ -28,6 +28,7 @@ type Session struct {
 	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
 	expires time.Time      // when the next of its rules does; zero: never
+	spare   spare          // what to send first where the table is gone
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -146,38 +147,24 @@ var ErrNothingApplied = errors.New("no policy was applied yet")
 
 // Repair reads what stands in the kernel, whatever the session remembers, and mends it if it is not the policy that was
 // applied last. The receipt says what had to be changed.
-func (s *Session) Repair(ctx context.Context) (Receipt, error) {
+func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 	if s.policy == nil {
 		return Receipt{}, ErrNothingApplied
 	}
 	for _, t := range s.tables() {
 		t.forget()
 	}
-	if err := s.denyMeanwhile(ctx); err != nil {
+	denied, err := s.denyMeanwhile(ctx)
+	if err != nil {
 		return Receipt{}, err
 	}
+	defer func() { receipt.DeniedAt = denied }()
 	if !s.blind && s.want.Name != "" && s.expires.IsZero() {
+		s.main.spare = s.spare.wholeOf(s.policy)
+		defer func() { s.main.spare = nil }()
 		return s.install(ctx, s.policy, s.want)
 	}
 	return s.enforce(ctx, s.policy)
-}
-
-// slowSets is from how many sets on a table takes the kernel longer to make than a gap may last: it looks each of them up by its name
-// in a list, again and again.
-const slowSets = 256
-
-// denyMeanwhile denies everything that is protected where a large table is gone altogether, which takes milliseconds, until it is back,
-// which may take a second. Packets of connections that are allowed are lost meanwhile, and sent again.
-func (s *Session) denyMeanwhile(ctx context.Context) error {
-	if len(s.want.Sets) < slowSets {
-		return nil
-	}
-	state, err := s.main.Read(ctx)
-	if err != nil || state.Exists {
-		return err
-	}
-	_, err = reconcile.Reconciler{Kernel: s.main}.Apply(ctx, denial(Protected(s.policy)))
-	return err
 }
 
 // enforce compiles a policy and brings it into force. Whether the kernel can tell who is denied shows when it refuses the table: to
@@ -262,8 +249,9 @@ type remembering struct {
 	*nft.Conn
 	last  nft.State
 	known bool
-	at    time.Time    // when last was read: lifetimes run from there
-	wrote *generations // of the whole session
+	at    time.Time     // when last was read: lifetimes run from there
+	wrote *generations  // of the whole session
+	spare *nft.Prepared // sent by a Commit that creates the table; nil: what is to be sent must be written first
 }
 
 // generations are those that came of a commit of one session. Nobody else wrote anything in them.
@@ -342,7 +330,16 @@ func (r *remembering) ReadAfter(ctx context.Context, before nft.State, change ru
 // Commit writes a change. What stands afterwards is not known before it was read back.
 func (r *remembering) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
 	r.forget()
+	if r.spare != nil && change.CreateTable {
+		return r.create(ctx, r.spare, generation)
+	}
 	return r.committed(generation, r.Conn.Commit(ctx, change, generation))
+}
+
+// create makes a table that was written beforehand. What stands afterwards is not known before it was read back.
+func (r *remembering) create(ctx context.Context, p *nft.Prepared, generation uint32) error {
+	r.forget()
+	return r.committed(generation, r.Create(ctx, p, generation))
 }
 
 // Replace writes a whole table.

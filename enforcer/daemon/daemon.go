@@ -317,6 +317,9 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
+	if err := d.session.Prepare(); err != nil {
+		d.Log.Warn("should the tables be deleted, mending them will take longer", "error", err)
+	}
 	if ids := d.source.identities(); !d.unmindful && ids != nil && !slices.Equal(ids, d.read) {
 		d.stage = final
 		wait.Reset(settle)
@@ -448,8 +451,13 @@ func (d *daemon) mend(ctx context.Context, e nft.Event) {
 		return
 	}
 	took := receipt.InForceAt.Sub(start)
-	d.state.tampered(receipt, Tampering{At: start, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took})
-	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "took", took, "what", receipt.Repaired)
+	closed := took
+	if !receipt.DeniedAt.IsZero() {
+		closed = receipt.DeniedAt.Sub(start)
+	}
+	d.state.tampered(receipt, Tampering{At: start, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took, Closed: closed})
+	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
+		"what", receipt.Repaired)
 	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
 }
 

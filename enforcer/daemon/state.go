@@ -55,8 +55,10 @@ type Tampering struct {
 	// ProcessID and Program are the culprit's, as the kernel named it; zero if the kernel's word got lost.
 	ProcessID uint32 `json:"pid,omitempty"`
 	Program   string `json:"program,omitempty"`
-	// Took is how long it took from the kernel's word until everything was in force again.
-	Took time.Duration `json:"took_ns"`
+	// Took is how long it took from the kernel's word until everything was in force again, and Closed until nothing was open any more
+	// that the policy denies: the same, but where a large table was gone, which is denied as a whole until it is back.
+	Took   time.Duration `json:"took_ns"`
+	Closed time.Duration `json:"closed_ns"`
 }
 
 // state is a Status that the loop writes and others read, with the metrics of the same facts.
