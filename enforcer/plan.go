@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -58,9 +57,9 @@ type Doomed struct {
 // connections that stand now it would end (SPEC X-05). A refused policy is ErrRefused, as with Apply.
 func MakePlan(ctx context.Context, document []byte, options Options) (plan Plan, err error) {
 	options = options.withDefaults()
-	p, err := policy.Parse(options.Name, document)
+	p, err := options.parse(document)
 	if err != nil {
-		return Plan{}, fmt.Errorf("%w: %w", ErrRefused, err)
+		return Plan{}, err
 	}
 	mark, err := compile.NewMark(options.Compile.MarkMask)
 	if err != nil {

@@ -101,6 +101,10 @@ func (p *program) hitsOf(ctx context.Context, verb string, r *resident, asJSON b
 }
 
 func writeHits(out io.Writer, hits []enforcer.Hit) error {
+	if len(hits) == 0 {
+		_, err := fmt.Fprintln(out, "no database has a rule")
+		return err
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tPACKETS\tLAST SEEN\tRULE")
 	for _, h := range hits {

@@ -14,26 +14,33 @@ import (
 
 func (p *program) enforcePlanCommand() *cobra.Command {
 	var o enforceFlags
+	var socket string
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what a policy would change, and which live connections it would cut",
 		Long: `Compares a policy with what is in force and changes nothing. It says in words what would change and who would gain access or lose
 it, as exact networks of the whole address space; which elements would come and go, in nft(8) syntax; and which of the connections that stand now would be ended, whose they are and why: of a policy that turns Force TLS on, those
-that speak plaintext and those whose beginning was never seen.`,
+that speak plaintext and those whose beginning was never seen.
+
+What drawbridge enforce run has open by break-glass stays open whatever policy comes, and is part of what is compared.`,
 		Example: `  drawbridge enforce plan < policy.json
   drawbridge enforce plan --policy policy.json --json`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.enforcePlan(c.Context(), o) },
+		RunE: func(c *cobra.Command, _ []string) error { return p.enforcePlan(c.Context(), o, socket) },
 	}
 	o.add(c, true)
+	addSocket(c, &socket)
 	return c
 }
 
-func (p *program) enforcePlan(ctx context.Context, o enforceFlags) error {
+func (p *program) enforcePlan(ctx context.Context, o enforceFlags, socket string) error {
 	const verb = "enforce plan"
 	document, options, err := p.policy(verb, o)
 	if err != nil {
 		return err
+	}
+	if options.Openings, err = p.breakGlass(ctx, socket); err != nil {
+		return unable(verb, err)
 	}
 	plan, err := enforcer.MakePlan(ctx, document, options)
 	if errors.Is(err, enforcer.ErrRefused) {

@@ -55,7 +55,8 @@ type Options struct {
 	// Log gets what happens; nil: nothing is logged.
 	Log *slog.Logger
 
-	deaf, unmindful bool // tests: the kernel's words get lost; nobody looks for a file's change that no event told of
+	deaf, unmindful bool          // tests: the kernel's words get lost; nobody looks for a file's change that no event told of
+	listenEvery     time.Duration // tests: how often to try to listen for denied packets; 0: listenEvery
 }
 
 // ErrNoPolicy: there is nothing to enforce: the policy is missing or refused, and no snapshot of an earlier one is whole.
@@ -314,6 +315,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	}
 	d.lookAtClock(ctx)
 	d.lookAtGlass(ctx)
+	d.listenAgain(ctx)
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}

@@ -62,7 +62,7 @@ type scene struct {
 
 func newScene(t *testing.T, change func(*scene, *daemon.Options)) *scene {
 	t.Helper()
-	s := &scene{dir: t.TempDir(), log: &log{}}
+	s := &scene{dir: t.TempDir(), log: &log{}, running: &running{ns: netnstest.New(t)}}
 	s.policy = filepath.Join(s.dir, "policy.json")
 	s.write(t, s.policy, host("10.10.0.0/16"))
 	options := daemon.Options{
@@ -72,7 +72,7 @@ func newScene(t *testing.T, change func(*scene, *daemon.Options)) *scene {
 	if change != nil {
 		change(s, &options)
 	}
-	s.running = start(t, netnstest.New(t), options)
+	s.running = start(t, s.ns, options)
 	t.Cleanup(s.stop)
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"drawbridge/enforcer/daemon"
 )
@@ -197,4 +199,39 @@ func TestWhatBreakGlassRefuses(t *testing.T) {
 	}
 	require.Empty(t, s.status(t).BreakGlass)
 	require.NotContains(t, s.nft(t, "list", "ruleset"), "break-glass")
+}
+
+// TestWhoMayBreakGlass: root and the daemon's own user; whoever else may read the status.
+func TestWhoMayBreakGlass(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		peer *unix.Ucred
+		may  bool
+	}{
+		{"root", &unix.Ucred{Uid: 0}, true},
+		{"the daemon's user", &unix.Ucred{Uid: uint32(os.Geteuid())}, true},
+		{"another user", &unix.Ucred{Uid: 4321}, false},
+		{"another user with the daemon's group", &unix.Ucred{Uid: 4321, Gid: uint32(os.Getegid())}, false},
+		{"nobody that the kernel names", nil, false},
+	} {
+		err := daemon.MayBreakGlass(tt.peer)
+		require.Equal(t, tt.may, err == nil, "%s: %v", tt.name, err)
+	}
+}
+
+// TestBreakGlassIsLoud: the log is reminded once in a minute.
+func TestBreakGlassIsLoud(t *testing.T) {
+	var log bytes.Buffer
+	now := time.Now()
+	open := daemon.BreakGlass{Database: "orders", Reason: "ticket 7", Begun: now, Until: now.Add(time.Hour)}
+	for _, tt := range []struct {
+		ago  time.Duration
+		says bool
+	}{{time.Second, false}, {50 * time.Second, false}, {time.Minute, true}, {time.Hour, true}} {
+		log.Reset()
+		last := now.Add(-tt.ago)
+		reminded := daemon.Reminded(slog.New(slog.NewTextHandler(&log, nil)), open, last)
+		require.Equal(t, tt.says, strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), `reason="ticket 7"`), "%v: %s", tt.ago, log.String())
+		require.Equal(t, tt.says, reminded.After(last))
+	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,8 @@ const (
 	// with very many rules reading them must not keep a processor busy.
 	hitsEvery = time.Minute
 	hitsShare = 50
+	// listenEvery is how often the daemon tries to listen for denied packets while somebody else does.
+	listenEvery = 10 * time.Second
 	// again is how long the daemon waits before it asks the kernel again for what went wrong.
 	again = time.Second
 	// maxFollowers bounds who follows what is denied, and backlog how much each may be behind before it misses some.
@@ -45,36 +48,68 @@ const (
 
 // watched is what the daemon looks at beside its loop. The zero value looks at nothing.
 type watched struct {
-	denials *enforcer.Denials     // nil: nobody listens
-	hits    *enforcer.HitCounters // nil: nobody looks
+	hits  *enforcer.HitCounters  // nil: nobody looks
+	heard chan *enforcer.Denials // who listens, once there is somebody
+	tried time.Time              // when somebody was to listen last
 
 	mu        sync.Mutex
+	denials   *enforcer.Denials // nil: nobody listens
 	latest    []enforcer.Hit
 	followers map[chan enforcer.Denial]bool
 }
 
 // openWatched opens what is watched, in the network namespace of the calling thread. A kernel that cannot tell, or another listener, keeps
 // no policy from coming into force.
-func (d *daemon) openWatched(ctx context.Context) error {
-	var err error
+func (d *daemon) openWatched(ctx context.Context) (err error) {
+	d.watched.heard = make(chan *enforcer.Denials, 1)
 	if d.watched.hits, err = enforcer.OpenHitCounters(d.Enforcer); err != nil {
 		return err
 	}
-	d.watched.denials, err = enforcer.ListenDenied(ctx)
-	d.state.change(func(s *Status) {
-		if s.Denied.Since = d.clock.now(); err != nil {
-			s.Denied = DeniedStatus{Error: err.Error()}
-		}
-	})
-	if err != nil {
-		d.Log.Warn("who is denied will not be known", "reason", err)
+	if err := d.listenDenied(ctx); err != nil {
+		d.Log.Warn("who is denied will not be known; it is tried again", "every", listenEvery, "reason", err)
 	}
 	return nil
 }
 
+// listenDenied begins to listen for denied packets, in the network namespace of the calling thread.
+func (d *daemon) listenDenied(ctx context.Context) error {
+	d.watched.tried = time.Now()
+	denials, err := enforcer.ListenDenied(ctx)
+	d.state.change(func(s *Status) {
+		if s.Denied = (DeniedStatus{Since: d.clock.now()}); err != nil {
+			s.Denied = DeniedStatus{Error: err.Error()}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	d.watched.mu.Lock()
+	d.watched.denials = denials
+	d.watched.mu.Unlock()
+	d.watched.heard <- denials
+	return nil
+}
+
+// listenAgain tries it again from time to time if nobody listens: another program may have, which has ended.
+func (d *daemon) listenAgain(ctx context.Context) {
+	if d.watched.listener() != nil || time.Since(d.watched.tried) < cmp.Or(d.listenEvery, listenEvery) {
+		return
+	}
+	if d.listenDenied(ctx) == nil {
+		d.Log.Info("from now on it is known who is denied")
+	}
+}
+
+// listener is who listens; nil: nobody does.
+func (w *watched) listener() *enforcer.Denials {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.denials
+}
+
 func (w *watched) close() (errs []error) {
-	if w.denials != nil {
-		errs = append(errs, w.denials.Close())
+	if denials := w.listener(); denials != nil {
+		errs = append(errs, denials.Close())
 	}
 	if w.hits != nil {
 		errs = append(errs, w.hits.Close())
@@ -84,11 +119,13 @@ func (w *watched) close() (errs []error) {
 
 // hear listens for denied packets until ctx ends.
 func (d *daemon) hear(ctx context.Context) error {
-	if d.watched.denials == nil {
-		return nil
+	var denials *enforcer.Denials
+	select {
+	case denials = <-d.watched.heard:
+	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		heard, err := d.watched.denials.Next(ctx)
+		heard, err := denials.Next(ctx)
 		for _, one := range heard {
 			d.state.denied.WithLabelValues(reason(one.Why)).Inc()
 			d.watched.tell(one)
@@ -99,7 +136,7 @@ func (d *daemon) hear(ctx context.Context) error {
 		}
 		d.state.change(func(s *Status) {
 			s.Denied.Heard += uint64(len(heard))
-			s.Denied.Sources, s.Denied.Error = d.watched.denials.Sources(), trouble
+			s.Denied.Sources, s.Denied.Error = denials.Sources(), trouble
 		})
 		if err != nil {
 			await(ctx, again)
@@ -182,19 +219,20 @@ func (s *state) sampled(hits []enforcer.Hit, err error, at time.Time) {
 
 // listDenied answers /denied: the sources that were denied lately.
 func (d *daemon) listDenied(w http.ResponseWriter, _ *http.Request) {
-	if d.watched.denials == nil {
+	denials := d.watched.listener()
+	if denials == nil {
 		http.Error(w, d.state.now().Denied.Error, http.StatusServiceUnavailable)
 		return
 	}
 	answer(w, struct {
 		Since   time.Time         `json:"since"`
 		Sources []denied.Sighting `json:"sources"`
-	}{d.state.now().Denied.Since, d.watched.denials.Recent()})
+	}{d.state.now().Denied.Since, denials.Recent()})
 }
 
 // followDenied answers /denied/follow: one JSON object a line, from now on.
 func (d *daemon) followDenied(w http.ResponseWriter, r *http.Request) {
-	if d.watched.denials == nil {
+	if d.watched.listener() == nil {
 		http.Error(w, d.state.now().Denied.Error, http.StatusServiceUnavailable)
 		return
 	}

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -39,6 +40,28 @@ func TestWhoIsDeniedIsHeard(t *testing.T) {
 	require.Equal(t, []any{"orders", clientAddr, endpoint, "no rule"}, []any{all.Sources[0].Database, all.Sources[0].Source, all.Sources[0].To, all.Sources[0].Why})
 	_, metrics := h.get(t, "/metrics")
 	require.Contains(t, metrics, `drawbridge_denied_heard_total{why="no rule"} `)
+}
+
+// TestAnotherListenerIsOutlived: who is denied is not known while another program listens, and is known when that has ended.
+func TestAnotherListenerIsOutlived(t *testing.T) {
+	var other *enforcer.Denials
+	h := newSite(t, orders(true, elsewhere), func(s *scene, o *daemon.Options) {
+		o.ListenEvery(time.Millisecond)
+		err := s.ns.Do(func() (err error) { other, err = enforcer.ListenDenied(t.Context()); return err })
+		if err != nil {
+			netnstest.Missing(t, "nflog in a user namespace: "+err.Error())
+		}
+	})
+	require.Contains(t, h.status(t).Denied.Error, "somebody else")
+	code, _ := h.get(t, "/denied")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.NoError(t, other.Close())
+	h.until(t, func(st daemon.Status) bool { return st.Denied.Error == "" })
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := h.client.Dial(ctx, netip.AddrPortFrom(clientAddr, 0), endpoint)
+	require.Error(t, err)
+	h.until(t, func(st daemon.Status) bool { return st.Denied.Sources > 0 })
 }
 
 // TestHitsAreSampled, from the start on.
