@@ -21,6 +21,7 @@ import (
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/nat"
 	"drawbridge/sim/netns"
+	"drawbridge/sim/ports"
 	"drawbridge/topology"
 
 	"golang.org/x/sync/errgroup"
@@ -41,6 +42,7 @@ type Lab struct {
 	plan  fabric.Plan
 	nodes map[string]*netns.Handle // fixed once the lab is up
 	nat   map[string]*nat.Table    // fixed once the lab is up
+	ports ports.Pools
 
 	mu       sync.Mutex
 	primary  map[string]string // node by database
@@ -59,6 +61,7 @@ func Up(ctx context.Context, w *topology.World, opts Options) (*Lab, error) {
 		plan.Nodes[i].Filter.Lenient = opts.AllowForged
 	}
 	l := &Lab{world: w, plan: plan, nodes: make(map[string]*netns.Handle), nat: make(map[string]*nat.Table), primary: make(map[string]string)}
+	l.ports = ports.New(serves(w))
 	for _, d := range w.Databases() {
 		l.primary[d.Name] = d.Nodes[0].Name
 	}
@@ -87,6 +90,25 @@ func (l *Lab) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// serves says at which ports something listens in a world.
+func serves(w *topology.World) func(uint16) bool {
+	listening := make(map[uint16]bool)
+	for _, e := range append(w.Endpoints(), w.Bypasses()...) {
+		listening[e.Addr.Port()] = true
+	}
+	for _, d := range w.Databases() {
+		for _, n := range d.Nodes {
+			for _, at := range d.Listeners(n) {
+				listening[at.Port] = true
+			}
+		}
+	}
+	return func(port uint16) bool { return listening[port] }
+}
+
+// Ports hands out the source ports of everything that is done in the lab and found again by its port.
+func (l *Lab) Ports() ports.Pools { return l.ports }
 
 // World returns the world that the lab realises.
 func (l *Lab) World() *topology.World { return l.world }

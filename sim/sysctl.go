@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"drawbridge/sim/fabric"
+	"drawbridge/sim/ports"
 )
 
 // setting is one sysctl of a network namespace. All of those used here may be written without privileges outside of the namespace's
@@ -24,9 +25,9 @@ var everyNode = []setting{
 	{"net.ipv6.conf.default.disable_ipv6", "0"},
 }
 
-// probesOwnTheirPorts is for nodes that probes start from, and for those that answer them: probes own the ports from 20000, and nothing
-// else may have one of them by chance.
-var probesOwnTheirPorts = []setting{{"net.ipv4.ip_local_port_range", "10000 19999"}}
+// probesOwnTheirPorts is for nodes that probes start from, and for those that answer them: nothing else may have one of a probe's ports by
+// chance.
+var probesOwnTheirPorts = []setting{{"net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", ports.Kernel.First, ports.Kernel.Last)}}
 
 // servingNodes is for those that pass packets on or answer them. What is left out of it at a client of the databases, which has one link
 // and hears from nobody but those whom it asks, makes no difference there.

@@ -14,7 +14,6 @@ import (
 	"drawbridge/features/oracle"
 	"drawbridge/sim"
 	"drawbridge/sim/client"
-	"drawbridge/sim/endpoint"
 	"drawbridge/sim/probe"
 	"drawbridge/topology"
 
@@ -62,13 +61,8 @@ func (l *simulated) outcome(o probe.Observation) Outcome {
 		Finding: findings[o.Verdict], Verdict: o.Verdict.String(), Way: string(o.Way), Detail: o.Reason, Local: o.Local, Took: o.Took, Evidence: o.Evidence,
 		Arrived: o.Evidence.SYNEntered, Passed: o.Evidence.SYNLeft || o.Evidence.Accepted,
 	}
-	if o.Verdict != probe.Served {
-		return out
-	}
-	for _, e := range l.lab.Journal().Events(o.Local.Port()) {
-		if e.Kind == endpoint.Query && e.Database == o.Spec.To.Database {
-			out.SeenFrom, out.Node = e.Remote, e.Node
-		}
+	if o.Verdict == probe.Served {
+		out.SeenFrom, out.Node = o.SeenFrom, o.Node
 	}
 	return out
 }

@@ -37,13 +37,13 @@ func (l *simulated) Evade(ctx context.Context, from topology.Vantage, to topolog
 	if real != nil {
 		err = errors.Join(err, real.Sync(ctx)) // what it has logged by now has been read then
 	}
-	if err = errors.Join(err, field.Close()); err != nil {
-		return nil, err
-	}
 	out := make([]Evasion, len(all))
-	for i, o := range all {
+	for i, o := range all { // before the field is closed: their ports are somebody else's then
 		o.Read = recorder.Read(o.Port)
 		out[i] = Evasion{Name: o.Attempt, Plaintext: o.Plaintext(), OnWire: o.OnWire() != nil, ByLog: real != nil, Detail: o.String(), Took: o.Took}
+	}
+	if err = errors.Join(err, field.Close()); err != nil {
+		return nil, err
 	}
 	return out, nil
 }

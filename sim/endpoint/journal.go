@@ -84,8 +84,9 @@ type Journal struct {
 type portLog struct {
 	events    []Event
 	forgotten int           // how many events were dropped from the front
+	before    uint64        // connections up to this one are those of whoever had the port before
 	changed   chan struct{} // closed and replaced with every event
-	received  atomic.Uint64
+	received  *atomic.Uint64
 }
 
 // NewJournal returns an empty journal.
@@ -115,15 +116,17 @@ func (j *Journal) All() []Event {
 	return all
 }
 
-// Forget drops what was recorded of one source port, so that the port can be used again. Subscriptions go on, and so does the
-// record of a connection that is still open.
+// Forget drops what was recorded of one source port, so that somebody else can use it. Whatever the connections still do that were
+// made before is not recorded any more: one that hangs is given up by its server a minute later, and must not pass for the new
+// owner's. Subscriptions go on.
 func (j *Journal) Forget(remotePort uint16) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	log := j.log(remotePort)
 	log.forgotten += len(log.events)
 	log.events = nil
-	log.received.Store(0)
+	log.before = j.conns.Load()
+	log.received = new(atomic.Uint64) // the old connections go on counting in theirs
 }
 
 // Subscribe delivers the events of one source port, those already recorded first. No event is lost, however slow the
@@ -189,7 +192,7 @@ func (j *Journal) log(remotePort uint16) *portLog {
 		if j.ports == nil {
 			j.ports = make(map[uint16]*portLog)
 		}
-		log = &portLog{changed: make(chan struct{})}
+		log = &portLog{changed: make(chan struct{}), received: new(atomic.Uint64)}
 		j.ports[remotePort] = log
 	}
 	return log
@@ -198,7 +201,7 @@ func (j *Journal) log(remotePort uint16) *portLog {
 func (j *Journal) counter(remotePort uint16) *atomic.Uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return &j.log(remotePort).received
+	return j.log(remotePort).received
 }
 
 // Record adds an event that a server of another make than this package's told (package realserver).
@@ -211,6 +214,9 @@ func (j *Journal) record(e Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	log := j.log(e.Remote.Port())
+	if e.Conn != 0 && e.Conn <= log.before { // what is of no known connection is kept: it may be a leak
+		return
+	}
 	log.events = append(log.events, e)
 	close(log.changed)
 	log.changed = make(chan struct{})

@@ -87,6 +87,36 @@ func TestForgetGoesOnWithTheNextEvent(t *testing.T) {
 	require.Equal(t, []string{"b"}, queries(j.Events(1)))
 }
 
+// TestForgottenConnectionsStayForgotten: a port's next owner is not blamed for what the one before left open.
+func TestForgottenConnectionsStayForgotten(t *testing.T) {
+	j := NewJournal()
+	of := func(conn uint64, query string) Event {
+		e := from(1, query)
+		e.Conn = conn
+		return e
+	}
+	old, oldCount := j.NextConn(), j.counter(1)
+	j.record(of(old, "old"))
+	other := j.NextConn() // of another port
+	j.Forget(1)
+	j.record(of(old, "given up"))
+	oldCount.Add(100)
+	require.Empty(t, j.Events(1))
+	require.Zero(t, j.Received(1))
+	young := j.NextConn()
+	j.record(of(young, "young"))
+	j.counter(1).Add(5)
+	j.record(of(old, "closed"))
+	require.Equal(t, []string{"young"}, queries(j.Events(1)))
+	require.Equal(t, uint64(5), j.Received(1))
+	e := from(2, "other")
+	e.Conn = other
+	j.record(e)
+	require.Equal(t, []string{"other"}, queries(j.Events(2)))
+	j.record(from(1, "unknown"))
+	require.Equal(t, []string{"young", "unknown"}, queries(j.Events(1)))
+}
+
 func TestWait(t *testing.T) {
 	j := NewJournal()
 	is := func(q string) func(Event) bool { return func(e Event) bool { return e.Query == q } }

@@ -73,9 +73,12 @@ func (f *Field) dial(ctx context.Context, to topology.Endpoint) (*client, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{ctx: ctx, field: f, to: to, local: netip.AddrPortFrom(source, f.port()), inside: inside,
+	port, err := f.port()
+	if err != nil {
+		return nil, err
+	}
+	c := &client{ctx: ctx, field: f, to: to, local: netip.AddrPortFrom(source, port), inside: inside,
 		isn: firstISN, window: 65535, clock: 1_000_000, changed: make(chan struct{})}
-	f.recorder.Forget(c.local.Port())
 	if c.silence, err = Silence(f.ns, c.local); err != nil {
 		return nil, err
 	}
@@ -299,7 +302,13 @@ func (c *client) settle() {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
-	port := c.field.port()
+	free := c.field.lab.Ports().Evasions
+	port, err := free.Take()
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	defer free.Give(port)
 	c.fence.Store(uint32(port))
 	to, ok := c.field.canary[canaryKey{c.to.Point, c.to.Addr.Addr().Is4()}]
 	if !ok {

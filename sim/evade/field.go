@@ -28,13 +28,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ports of the hand-made clients and of their fences: those of nobody else in a lab (sim/probe owns the ones below, the nodes'
-// kernels those from 10000).
-const (
-	firstPort = 61000
-	lastPort  = 64499 // sim/trouble owns those above
-)
-
 // patience bounds every wait for an event that should come.
 const patience = 3 * time.Second
 
@@ -70,11 +63,11 @@ type Field struct {
 	ns       *netns.Handle
 	recorder Recorder
 	radio    radio
-	nextPort *atomic.Uint32
 	canary   map[canaryKey]netip.AddrPort
 
-	mu   sync.Mutex
-	taps map[string]*capture.Tap // by node: the vantage and the enforcement points
+	mu    sync.Mutex
+	taps  map[string]*capture.Tap // by node: the vantage and the enforcement points
+	ports []uint16                // of its clients, which are looked up by them until Close
 }
 
 type canaryKey struct {
@@ -82,13 +75,13 @@ type canaryKey struct {
 	is4   bool
 }
 
-// ports and the identifications of datagrams are handed out once for all fields of the process, since a lab has many fields: half a
-// datagram of one attempt waits at its destination for 30 s, and would swallow a fragment of the same number.
-var ports, identification atomic.Uint32
+// identification of datagrams is handed out once for all fields of the process, since a lab has many fields: half a datagram of one
+// attempt waits at its destination for 30 s, and would swallow a fragment of the same number.
+var identification atomic.Uint32
 
 // Open prepares attempts from a vantage whose addresses are its own alone: an Internet host. Close releases what it holds.
 func Open(lab *sim.Lab, from string, recorder Recorder) (*Field, error) {
-	f := &Field{lab: lab, recorder: recorder, nextPort: &ports, taps: map[string]*capture.Tap{}, canary: map[canaryKey]netip.AddrPort{}}
+	f := &Field{lab: lab, recorder: recorder, taps: map[string]*capture.Tap{}, canary: map[canaryKey]netip.AddrPort{}}
 	for _, v := range lab.World().Vantages() {
 		if v.Name == from {
 			f.from = v
@@ -113,7 +106,7 @@ func Open(lab *sim.Lab, from string, recorder Recorder) (*Field, error) {
 	return f, nil
 }
 
-// Close releases everything. Its error says if a capture lost packets, which makes what was concluded from it worthless.
+// Close releases everything, the attempts' ports included: what the recorder knows has to be read before. Its error says if a capture lost packets, which makes what was concluded from it worthless.
 func (f *Field) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,6 +115,8 @@ func (f *Field) Close() error {
 		errs = append(errs, t.Close())
 	}
 	f.taps = map[string]*capture.Tap{}
+	f.lab.Ports().Evasions.Give(f.ports...)
+	f.ports = nil
 	return errors.Join(errs...)
 }
 
@@ -149,8 +144,17 @@ func (f *Field) tap(node string) (*capture.Tap, error) {
 	return t, err
 }
 
-func (f *Field) port() uint16 {
-	return uint16(firstPort + (f.nextPort.Add(1)-1)%(lastPort-firstPort+1))
+// port is a port for a client, which nobody else gets before Close.
+func (f *Field) port() (uint16, error) {
+	port, err := f.lab.Ports().Evasions.Take()
+	if err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ports = append(f.ports, port)
+	f.recorder.Forget(port)
+	return port, nil
 }
 
 // address is the vantage's own address of the family of to.

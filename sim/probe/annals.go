@@ -40,8 +40,8 @@ func (p *Prober) Step(name string) {
 	p.said.step = name
 }
 
-// Explain names the step and the probe that a packet belongs to; empty if it belongs to none, or to one of some forty thousand
-// probes ago.
+// Explain names the step and the probe that a packet belongs to; empty if it belongs to none, or to one of some twenty
+// thousand probes ago.
 func (p *Prober) Explain(f flow.Flow) string {
 	p.said.mu.Lock()
 	defer p.said.mu.Unlock()

@@ -88,6 +88,7 @@ func (p *Prober) reach(ctx context.Context, v topology.Vantage, to topology.Endp
 	if err != nil {
 		return err
 	}
+	defer p.done(t)
 	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	events, stop := p.lab.Journal().Subscribe(t.port)

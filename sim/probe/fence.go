@@ -110,7 +110,7 @@ func (p *Prober) fence(ctx context.Context, r route) error {
 	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	p.reg.add(t)
-	defer p.reg.remove(t)
+	defer p.done(t)
 	if r.reach != conversation {
 		return p.shake(ctx, t, d, r.reach)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"drawbridge/sim/capture"
 	"drawbridge/sim/netns"
+	"drawbridge/sim/ports"
 	"drawbridge/topology"
 )
 
@@ -33,24 +34,6 @@ type Flooded struct {
 	// Tracked is how many of its attempts were left in the point's connection tracking at the end.
 	Tracked      int
 	Began, Ended time.Time
-}
-
-// Ports that floods own as sources, above those of the other probes.
-const (
-	firstFloodPort = lastPort + 1
-	lastFloodPort  = 65535
-)
-
-// floodPorts hands out n ports in a row that no other flood had for some time, and returns the first: what earlier ones left in connection
-// tracking is not this one's.
-func (p *Prober) floodPorts(n int) uint16 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.nextFlood < firstFloodPort || p.nextFlood+n-1 > lastFloodPort {
-		p.nextFlood = firstFloodPort
-	}
-	p.nextFlood += n
-	return uint16(p.nextFlood - n)
 }
 
 // hosts is how many addresses of a network a flood comes from: those between the first and the last.
@@ -88,10 +71,13 @@ func (p *Prober) Flood(ctx context.Context, spec FloodSpec) (Flooded, error) {
 	}
 	defer func() { _ = sender.close() }() // nothing can be lost with it
 	f := &flood{spec: spec, point: point, sender: sender, more: make(chan struct{}, 1), width: 1 + (spec.SYNs-1)/hosts(spec.Sources)}
-	if f.width > lastFloodPort-firstFloodPort {
+	if f.width > ports.Floods.Size() {
 		return Flooded{}, fmt.Errorf("%w: %d SYNs are more than a flood from %s can tell apart", ErrSpec, spec.SYNs, spec.Sources)
 	}
-	f.first = p.floodPorts(f.width)
+	if f.first, err = p.lab.Ports().Floods.TakeRow(f.width); err != nil {
+		return Flooded{}, err
+	}
+	defer p.giveBack(f)
 	_, stop := p.tapOf[spec.To.Point].Subscribe(func(c capture.Packet) bool { f.see(c); return false })
 	defer stop()
 	out := Flooded{Began: time.Now()}
@@ -104,6 +90,14 @@ func (p *Prober) Flood(ctx context.Context, spec FloodSpec) (Flooded, error) {
 	out.Ended, out.Sent, out.Passed = time.Now(), spec.SYNs, int(f.passed.Load())
 	out.Tracked, err = f.tracked(gate)
 	return out, err
+}
+
+// giveBack ends a flood's hold on its ports. Those that were not used for the longest time are the next flood's: what this one left in
+// connection tracking is not that one's.
+func (p *Prober) giveBack(f *flood) {
+	for i := range f.width {
+		p.lab.Ports().Floods.Give(f.first + uint16(i))
+	}
 }
 
 // MatchConntrackFlow reports whether a tracked connection is one of the flood's attempts (netlink.CustomConntrackFilter).

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -52,6 +53,7 @@ func (p *Prober) Forge(ctx context.Context, spec ForgeSpec) (Forged, error) {
 	if err != nil {
 		return Forged{}, err
 	}
+	defer p.release(f.ports...)
 	defer f.stop()
 	defer func() { _ = f.sender.close() }() // nothing can be lost with it
 	ctx, cancel := context.WithTimeout(ctx, p.patience)
@@ -110,8 +112,11 @@ func (p *Prober) forge(spec ForgeSpec) (*forgery, error) {
 	}
 	f := &forgery{p: p, spec: spec, point: point, sender: sender, changed: make(chan struct{}, 1), passed: map[uint16]bool{}}
 	for range forgeries {
-		port := p.port()
-		p.lab.Journal().Forget(port)
+		port, err := p.port()
+		if err != nil {
+			p.release(f.ports...)
+			return nil, errors.Join(err, sender.close())
+		}
 		f.ports = append(f.ports, port)
 	}
 	_, f.stop = p.tapOf[spec.To.Point].Subscribe(func(c capture.Packet) bool { f.see(c); return false })

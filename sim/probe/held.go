@@ -91,7 +91,7 @@ func (h *Held) DatabaseClosed(ctx context.Context) bool { return h.p.closedSoon(
 
 // Close ends the session.
 func (h *Held) Close() error {
-	h.p.reg.remove(h.track)
+	defer h.p.done(h.track)
 	err := h.session.Close()
 	h.stop()
 	if err != nil {

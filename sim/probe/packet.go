@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"drawbridge/sim/capture"
@@ -143,7 +144,7 @@ type shot struct {
 }
 
 func (s *shot) close() {
-	for _, c := range s.closers {
+	for _, c := range slices.Backward(s.closers) {
 		c()
 	}
 }
@@ -168,7 +169,11 @@ func (p *Prober) shot(ctx context.Context, spec PacketSpec) (_ *shot, err error)
 	if !ok1 || !ok2 {
 		return nil, fmt.Errorf("%w: %s or %s has no namespace", ErrSpec, v.Namespace, spec.Point)
 	}
-	s := &shot{spec: spec, local: netip.AddrPortFrom(source, p.port())}
+	port, err := p.port()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", spec, err)
+	}
+	s := &shot{spec: spec, local: netip.AddrPortFrom(source, port), closers: []func(){func() { p.release(port) }}}
 	defer func() {
 		if err != nil {
 			s.close()

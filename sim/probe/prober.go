@@ -23,12 +23,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Ports that probes own as sources: no NAT changes them, as nothing else in the lab uses them.
-const (
-	firstPort = 20000
-	lastPort  = 60999
-)
-
 // Times that bound a probe. None of them is waited for where an event can decide.
 const (
 	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
@@ -60,18 +54,16 @@ type Prober struct {
 	canaries map[canaryKey]topology.Endpoint // the world is immutable: every fence needs one
 	reg      registry
 	fences   fences
-	nextPort atomic.Uint32
 	stream   streamPorts
-	taken    map[uint16]bool // ports on which servers listen: a packet from one would pass for a client's
+	taken    map[uint16]bool // ports on which servers listen: a stream's packet from one would pass for a server's
 	nextMark atomic.Uint64
 	said     annals
 	patience time.Duration
 	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
 
-	mu        sync.Mutex
-	watched   []*watch
-	nextFlood int // the first port of the next flood; see floodPorts
+	mu      sync.Mutex
+	watched []*watch
 }
 
 // New opens the taps of every enforcement point of the lab. Close releases them.
@@ -185,14 +177,24 @@ func (p *Prober) Err() error {
 	return nil
 }
 
-// port returns a source port that no other probe used for some forty thousand probes, and no server uses at all.
-func (p *Prober) port() uint16 {
-	for {
-		n := p.nextPort.Add(1) - 1
-		if port := uint16(firstPort + n%(lastPort-firstPort+1)); !p.taken[port] {
-			return port
-		}
+// port returns a source port that is the caller's until release. The journal knows nothing of it.
+func (p *Prober) port() (uint16, error) {
+	port, err := p.lab.Ports().Probes.Take()
+	if err == nil {
+		p.lab.Journal().Forget(port)
 	}
+	return port, err
+}
+
+// release gives ports back. What the journal holds of them has been read.
+func (p *Prober) release(ports ...uint16) { p.lab.Ports().Probes.Give(ports...) }
+
+// done ends the observation of a track, whose port another probe may have then.
+func (p *Prober) done(t *track) {
+	t.over.Do(func() {
+		p.reg.remove(t)
+		p.release(t.port)
+	})
 }
 
 // mark returns a string that occurs in no other probe's query.
@@ -201,7 +203,7 @@ func (p *Prober) mark() string { return fmt.Sprintf("%s%08d", markerText, p.next
 // markerText begins every marker: a capture is searched for it.
 const markerText = "drawbridge-marker-"
 
-// prepare resolves a spec to a track and the way to dial it.
+// prepare resolves a spec to a track and the way to dial it. The caller ends the track with done.
 func (p *Prober) prepare(spec Spec) (*track, *dialer, error) {
 	v, ok := p.vantages[spec.From]
 	if !ok {
@@ -222,8 +224,10 @@ func (p *Prober) prepare(spec Spec) (*track, *dialer, error) {
 	if !ok {
 		return nil, nil, fmt.Errorf("%w: vantage %q has no namespace", ErrSpec, v.Name)
 	}
-	port := p.port()
-	p.lab.Journal().Forget(port) // of the probe that had this port some forty thousand probes ago
+	port, err := p.port()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", spec, err)
+	}
 	d := &dialer{ns: ns, local: netip.AddrPortFrom(source, port), remote: spec.To.Addr}
 	p.said.note(port, spec)
 	return newTrack(spec, port, p.mark(), point), d, nil

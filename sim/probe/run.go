@@ -27,7 +27,7 @@ func (p *Prober) probe(ctx context.Context, spec Spec) (Observation, error) {
 	t, stop, o, err := p.try(ctx, spec, nil)
 	if err == nil && o.Verdict == Served {
 		stop()
-		p.reg.remove(t)
+		p.done(t)
 	}
 	return o, err
 }
@@ -47,6 +47,7 @@ func (p *Prober) try(ctx context.Context, spec Spec, hold func(client.Session)) 
 		Spec: spec, Verdict: c.verdict, Way: way, By: c.by, Reason: c.reason, Local: d.local,
 		Evidence: p.look(t), Started: started, Took: time.Since(started),
 	}
+	o.SeenFrom, o.Node = p.seenFrom(t)
 	if o.Verdict != Served {
 		p.keep(&watch{track: t, stop: stop, observation: o})
 	}
@@ -206,6 +207,16 @@ func (p *Prober) look(t *track) Evidence {
 	return e
 }
 
+// seenFrom is from where the query came, and at which node, as the database saw it; zero if none came.
+func (p *Prober) seenFrom(t *track) (from netip.AddrPort, node string) {
+	for _, e := range p.lab.Journal().Events(t.port) {
+		if e.Kind == endpoint.Query && e.Database == t.spec.To.Database {
+			from, node = e.Remote, e.Node
+		}
+	}
+	return from, node
+}
+
 // converse plays the client: connect, negotiate, one query. hold, if given, takes over the session of a client that was
 // answered; otherwise it is closed.
 func (p *Prober) converse(ctx context.Context, t *track, d *dialer, hold func(client.Session)) {
@@ -281,7 +292,7 @@ func (p *Prober) Settle(points ...string) []Late {
 		}
 		w.track.given.Store(true)
 		wg.Go(w.stop)
-		p.reg.remove(w.track)
+		p.done(w.track)
 	}
 	wg.Wait()
 	return late

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drawbridge/sim/capture"
+	"drawbridge/sim/ports"
 	"drawbridge/topology"
 	"drawbridge/topology/flow"
 )
@@ -27,12 +28,6 @@ const talkers = 3
 const (
 	headRounds = 10
 	tailRounds = 25
-)
-
-// Ports that streams own as sources, below those of the other probes.
-const (
-	firstStreamPort = 2048
-	lastStreamPort  = firstPort - 1
 )
 
 // answerLimit is how late a SYN may be answered: before the server's TCP, whose first answer may have been dropped, tries again
@@ -62,7 +57,7 @@ func (p *streamPorts) next(way streamWay, taken map[uint16]bool) uint16 {
 	for {
 		n := p.last[way]
 		p.last[way]++
-		if port := uint16(firstStreamPort + n%(lastStreamPort-firstStreamPort+1)); !taken[port] {
+		if port := ports.Streams.First + uint16(n%uint32(ports.Streams.Size())); !taken[port] {
 			return port
 		}
 	}

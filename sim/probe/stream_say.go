@@ -58,6 +58,7 @@ func (s *Stream) say(i int) (*Shot, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer s.p.done(t)
 	shot := &Shot{Spec: i, Began: time.Now()}
 	conn, err := d.dial(ctx)
 	if err == nil {

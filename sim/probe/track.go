@@ -9,7 +9,7 @@ import (
 	"drawbridge/topology"
 )
 
-// track gathers what is seen of one connection while it lives. The client's source port, unique in the lab, tells
+// track gathers what is seen of one connection while it lives. The client's source port, nobody else's meanwhile (sim/ports), tells
 // its packets from all others at every place, since no NAT of the fabric changes it.
 type track struct {
 	spec   Spec
@@ -19,6 +19,7 @@ type track struct {
 
 	told  atomic.Bool // the network ended the connection at the client's end
 	given atomic.Bool // up: nobody watches it any more
+	over  sync.Once   // done
 
 	mu       sync.Mutex
 	evidence Evidence

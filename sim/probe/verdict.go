@@ -114,6 +114,8 @@ type Observation struct {
 	Way      Way            `json:"way"`
 	Reason   string         `json:"reason"` // in words, for people
 	Local    netip.AddrPort `json:"local"`  // the client's end, before any source NAT
+	SeenFrom netip.AddrPort `json:"-"`      // the client's end as the database saw it; zero if no query came
+	Node     string         `json:"-"`      // which node of the database the query came to
 	Evidence Evidence       `json:"evidence"`
 	Started  time.Time      `json:"started"`
 	Took     time.Duration  `json:"took"` // from the client's first action to the conclusion

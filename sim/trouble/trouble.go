@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"drawbridge/sim"
@@ -121,15 +120,6 @@ type Wire struct {
 	mu    sync.Mutex
 	flows map[uint16]*conversation // by the client's port
 }
-
-// next counts the ports of all wires of this process, which may lie side by side.
-var next atomic.Uint32
-
-// Ports of these clients: below those of hand-made clients (sim/evade), and above the last that probes use.
-const (
-	firstPort = 64500
-	count     = 1000
-)
 
 // ErrWire says that a wire cannot be laid as asked.
 var ErrWire = errors.New("no such wire")
@@ -292,6 +282,7 @@ func (w *Wire) Run(ctx context.Context, c Case) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	defer w.lab.Ports().Troubles.Give(local.Port())
 	quiet, err := evade.Silence(w.host, local)
 	if err != nil {
 		return Result{}, err
@@ -339,10 +330,12 @@ func (w *Wire) Run(ctx context.Context, c Case) (Result, error) {
 	return r, nil
 }
 
+// local is an address and port for a client, who gives the port back.
 func (w *Wire) local(to netip.Addr) (netip.AddrPort, error) {
 	for _, a := range w.addrs {
 		if a.Is4() == to.Is4() {
-			return netip.AddrPortFrom(a, uint16(firstPort+next.Add(1)%count)), nil
+			port, err := w.lab.Ports().Troubles.Take()
+			return netip.AddrPortFrom(a, port), err
 		}
 	}
 	return netip.AddrPort{}, fmt.Errorf("%w: the client has no address of the family of %s", ErrWire, to)
