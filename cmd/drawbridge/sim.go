@@ -63,8 +63,10 @@ type answer struct {
 	Seen     []seen     `json:"seen,omitempty"`
 	Enforced []enforced `json:"enforced,omitempty"`
 	Captured *captured  `json:"captured,omitempty"`
-	Text     string     `json:"text,omitempty"`
-	Info     *labInfo   `json:"info,omitempty"`
+	// Capturing comes before the answer to a captureOrder: no packet is missed from now on.
+	Capturing bool     `json:"capturing,omitempty"`
+	Text      string   `json:"text,omitempty"`
+	Info      *labInfo `json:"info,omitempty"`
 }
 
 // ask sends an order to a lab and returns its answer, or its error under the verb's name.

@@ -4,10 +4,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -40,18 +42,27 @@ func (p *program) simCaptureCommand(name *string) *cobra.Command {
 	var to, keys string
 	var limit time.Duration
 	c := &cobra.Command{
-		Use:   "capture {NODE | LINK}",
+		Use:   "capture {NODE | LINK} [-- COMMAND [ARGUMENT...]]",
 		Short: "Write a node's or a link's packets as pcapng until Ctrl-C",
 		Long: `Writes every IP packet at a node, all its interfaces but lo, or at one of its links: NODE:INTERFACE, or NODE:NODE for the link between
 two. Packets of probes have comments that name the step and the probe. The file holds the keys of TLS connections to the lab's
-databases, so that Wireshark shows what was said (of real servers, those of probes only).`,
+databases, so that Wireshark shows what was said (of real servers, those of probes only).
+
+Says on standard error when it has begun: what is sent before that is missed. With a COMMAND, that is run then, and the capture ends with
+it; its exit status is the capture's.`,
 		Example: `  drawbridge sim capture gw-fr1 -w gw.pcapng
   drawbridge sim capture office:internet -w - | tshark -r -
+  drawbridge sim capture gw-fr1 -w gw.pcapng -- drawbridge sim probe office pg-dedicated --tls
   drawbridge sim capture shared-a:reg0 -c 100 --for 10s --keylog keys.txt -w reg.pcapng`,
-		Args: exactly("NODE"),
+		Args: func(c *cobra.Command, args []string) error {
+			if dash := c.ArgsLenAtDash(); dash >= 0 && dash < len(args) {
+				args = args[:dash]
+			}
+			return exactly("NODE")(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			o.At, o.KeyLog = args[0], keys != ""
-			return p.simCapture(c.Context(), *name, o, to, keys, limit)
+			return p.simCapture(c.Context(), *name, o, to, keys, &session{limit: limit, command: args[1:]})
 		},
 	}
 	f := c.Flags()
@@ -63,7 +74,7 @@ databases, so that Wireshark shows what was said (of real servers, those of prob
 	return c
 }
 
-func (p *program) simCapture(ctx context.Context, lab string, o captureOrder, to, keys string, limit time.Duration) error {
+func (p *program) simCapture(ctx context.Context, lab string, o captureOrder, to, keys string, s *session) error {
 	const verb = "sim capture"
 	if to == "" && isTerminal(p.std.out) {
 		return misusef(verb, "a capture is not for a terminal; name a file with -w")
@@ -74,8 +85,10 @@ func (p *program) simCapture(ctx context.Context, lab string, o captureOrder, to
 	}
 	files := []*os.File{std.out}
 	opened := []string{keys}
+	s.in, s.out, s.err = std.in, std.err, std.err // standard output may be the capture's
 	if to != "" && to != "-" {
 		files, opened = nil, []string{to, keys}
+		s.out = std.out
 	}
 	for _, path := range opened {
 		if path == "" {
@@ -88,16 +101,27 @@ func (p *program) simCapture(ctx context.Context, lab string, o captureOrder, to
 		defer f.Close()
 		files = append(files, f)
 	}
-	n, err := captureThere(ctx, lab, o, limit, files)
+	n, err := s.capture(ctx, lab, o, files)
 	if err = errors.Join(err, std.close()); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.std.err, "%d packets\n", n)
+	if s.status != 0 {
+		return &quiet{s.status}
+	}
 	return nil
 }
 
-// captureThere has the lab capture into files until a signal, or limit has passed.
-func captureThere(ctx context.Context, lab string, o captureOrder, limit time.Duration, files []*os.File) (int, error) {
+// session is a capture as its client sees it.
+type session struct {
+	in, out, err *os.File      // the command's
+	limit        time.Duration // from when it has begun; 0: none
+	command      []string      // what to run meanwhile; empty: nothing
+	status       int           // with which the command ended
+}
+
+// capture has the lab capture into files until a signal, the limit has passed, or the command has ended.
+func (s *session) capture(ctx context.Context, lab string, o captureOrder, files []*os.File) (int, error) {
 	const verb = "sim capture"
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
@@ -112,22 +136,49 @@ func captureThere(ctx context.Context, lab string, o captureOrder, limit time.Du
 	if err := c.Send(order{Capture: &o}, files...); err != nil {
 		return 0, unable(verb, err)
 	}
-	if limit > 0 {
-		defer time.AfterFunc(limit, func() { _ = c.Send(order{Signal: int(unix.SIGINT)}) }).Stop()
-	}
+	enough := func() { _ = c.Send(order{Signal: int(unix.SIGINT)}) } // it may be at its end by itself
 	go func() {
 		for range stop {
-			_ = c.Send(order{Signal: int(unix.SIGINT)}) // it may be at its end by itself
+			enough()
 		}
 	}()
+	if a, err := receive(verb, c); err != nil || !a.Capturing {
+		return 0, cmp.Or(err, unable(verb, control.ErrMessage))
+	}
+	fmt.Fprintf(s.err, "capturing at %s\n", o.At)
+	if s.limit > 0 {
+		defer time.AfterFunc(s.limit, enough).Stop()
+	}
+	ran := s.run(ctx)
+	if len(s.command) > 0 {
+		enough()
+	}
 	a, err := receive(verb, c)
-	if err != nil {
+	if err = errors.Join(ran, err); err != nil {
 		return 0, err
 	}
 	if a.Captured == nil {
 		return 0, unable(verb, control.ErrMessage)
 	}
 	return a.Captured.Packets, nil
+}
+
+// run runs the command, if there is one. Ctrl-C reaches it too, and is its affair.
+func (s *session) run(ctx context.Context) error {
+	if len(s.command) == 0 {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
+	err := cmd.Run()
+	if status, ended := errors.AsType[*exec.ExitError](err); ended {
+		s.status = statusOf(status.ProcessState)
+		return nil
+	}
+	if err != nil {
+		return misuse("sim capture", err)
+	}
+	return nil
 }
 
 // capture writes packets until the client says stop or is gone, ctx ends, or there are enough.
@@ -156,8 +207,8 @@ func (h *holder) capture(ctx context.Context, c *control.Conn, o captureOrder, f
 		keys := files[1]
 		defer h.lab.WatchKeys(func(line []byte) { _, _ = keys.Write(line) })() // a full disk costs the keys, not the connections
 	}
-	// Whoever sees the head of the file knows that nothing is missed from now on.
-	if err := s.flush(); err != nil {
+	// Whoever sees the head of the file, or is told so, knows that nothing is missed from now on.
+	if err := errors.Join(s.flush(), c.Send(answer{Capturing: true})); err != nil {
 		return answer{}, errors.Join(err, tap.Close())
 	}
 	ctx, stop := context.WithCancel(ctx)

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -229,12 +228,13 @@ func ended(cmd *exec.Cmd, err error) (answer, error) {
 	if cmd.ProcessState == nil {
 		return answer{}, unable("", err)
 	}
-	st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if !ok {
-		return answer{}, unable("", fmt.Errorf("unknown exit status: %v", cmd.ProcessState))
+	return answer{Exit: &exit{statusOf(cmd.ProcessState)}}, nil
+}
+
+// statusOf is how a program ended, as a shell would say it.
+func statusOf(s *os.ProcessState) int {
+	if w := s.Sys().(syscall.WaitStatus); w.Signaled() { // what it is on every Unix
+		return signalled + int(w.Signal())
 	}
-	if st.Signaled() {
-		return answer{Exit: &exit{signalled + int(st.Signal())}}, nil
-	}
-	return answer{Exit: &exit{st.ExitStatus()}}, nil
+	return s.ExitCode()
 }

@@ -204,16 +204,20 @@ func packetsAndKeys(t *testing.T, lab detached) {
 	dir := t.TempDir()
 	file, keys := filepath.Join(dir, "office.pcapng"), filepath.Join(dir, "keys.txt")
 	cmd := exec.Command("/proc/self/exe", "sim", "capture", "--lab", lab.name, "office:internet", "-w", file, "--keylog", keys)
-	var said strings.Builder
-	cmd.Stderr = &said
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	grows(t, file) // its head is there once the tap is
+	says := bufio.NewScanner(stderr)
+	require.True(t, says.Scan())
+	require.Equal(t, "capturing at office:internet", says.Text())
 
 	require.Equal(t, exitOK, lab.sim("probe", "office", "203.0.113.129:5432", "--tls").code)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	require.NoError(t, cmd.Wait(), &said)
-	require.Regexp(t, `^[1-9][0-9]* packets\n$`, said.String())
+	require.True(t, says.Scan())
+	require.Regexp(t, `^[1-9][0-9]* packets$`, says.Text())
+	require.False(t, says.Scan(), says.Text())
+	require.NoError(t, cmd.Wait())
 
 	f, err := os.Open(file)
 	require.NoError(t, err)
@@ -249,26 +253,29 @@ func packetsAndKeys(t *testing.T, lab detached) {
 		require.NoError(t, err, string(out))
 		require.Contains(t, string(out), "drawbridge-marker-", "Wireshark reads the query that went over TLS")
 	}
+	captureAround(t, lab)
 	got := lab.sim("capture", "office:eth7")
 	require.Equal(t, exitUsage, got.code)
 	require.Contains(t, got.err, `office has no link "eth7"; there are eth0 (to internet)`)
 }
 
-// grows waits until there is something in a file.
-func grows(t *testing.T, path string) {
+// captureAround captures what a program says, however soon it says it: nothing of it is missed.
+func captureAround(t *testing.T, lab detached) {
 	t.Helper()
-	tick, timeout := time.NewTicker(time.Millisecond), time.After(patience)
-	defer tick.Stop()
-	for {
-		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-timeout:
-			require.FailNow(t, "nothing was written", path)
-		}
+	file := filepath.Join(t.TempDir(), "around.pcapng")
+	around := func(verb string, args ...string) result {
+		return lab.sim("capture", append([]string{"office:internet", "-w", file, "--", "/proc/self/exe", "sim", verb, "--lab", lab.name}, args...)...)
 	}
+	got := around("probe", "office", "203.0.113.129:5432", "--tls")
+	require.Equal(t, exitOK, got.code, got.err)
+	require.Contains(t, got.out, "served")
+	require.Regexp(t, `^capturing at office:internet\n[1-9][0-9]* packets\n$`, got.err)
+	got = around("exec", "office", "--", "sh", "-c", "exit 7")
+	require.Equal(t, result{7, "", "capturing at office:internet\n0 packets\n"}, got)
+	got = lab.sim("capture", "office", "-w", file, "--for", "1ms")
+	require.Equal(t, exitOK, got.code, got.err)
+	got = lab.sim("capture", "office", "-w", file, "--", "/nonexistent/program")
+	require.Equal(t, exitUsage, got.code, got.err)
 }
 
 // brokenAndMended breaks things while sim watch looks on.
