@@ -4,15 +4,12 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 	"drawbridge/sim/netns/netnstest"
@@ -91,35 +88,4 @@ func TestWorldsThatDoNotFit(t *testing.T) {
 			})
 		}
 	}
-}
-
-// TestKilledAtAnyMoment kills the program while it builds its lab, or a moment after: nothing is left, and the name is free.
-func TestKilledAtAnyMoment(t *testing.T) {
-	netnstest.Require(t)
-	t.Setenv(asProgram, "1")
-	lab := fmt.Sprintf("killed-%d", os.Getpid())
-	t.Setenv("TMPDIR", t.TempDir()) // others use the machine's
-	random := rand.New(rand.NewPCG(1, 2))
-	before := machine(t)
-	for range killings(t) {
-		cmd := exec.Command("/proc/self/exe", "sim", "up", "--lab", lab)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		require.NoError(t, cmd.Start())
-		<-time.After(time.Duration(random.Int64N(int64(600 * time.Millisecond))))
-		require.NoError(t, cmd.Process.Kill())
-		_ = cmd.Wait()
-		nothingOf(t, lab)
-	}
-	require.Equal(t, before, machine(t))
-}
-
-// killings is how often: DRAWBRIDGE_TEST_KILLINGS says otherwise.
-func killings(t *testing.T) int {
-	t.Helper()
-	n := 10
-	if text := os.Getenv("DRAWBRIDGE_TEST_KILLINGS"); text != "" {
-		_, err := fmt.Sscan(text, &n)
-		require.NoError(t, err)
-	}
-	return n
 }

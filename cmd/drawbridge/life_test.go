@@ -83,12 +83,7 @@ func processes(t *testing.T, match func(pid int) bool) []int {
 
 func onlyChild(t *testing.T, parent int) int {
 	t.Helper()
-	children := processes(t, func(pid int) bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		_, behind, ok := strings.Cut(string(stat), ") ") // proc_pid_stat(5): state and parent follow the name
-		fields := strings.Fields(behind)
-		return err == nil && ok && len(fields) > 1 && fields[1] == strconv.Itoa(parent)
-	})
+	children := processes(t, func(pid int) bool { return parentOf(pid) == parent })
 	require.Len(t, children, 1)
 	return children[0]
 }

@@ -17,8 +17,9 @@ import (
 // backgroundFlag tells the process that keeps a detached lab up what it is.
 const backgroundFlag = "background"
 
-// readyDescriptor is the writing end of a pipe in the background process, behind the standard streams: a byte comes out when the lab is
-// ready, the end of the file when it never will be.
+// readyDescriptor is one end of a pair of sockets in the background process, behind the standard streams: a byte comes out at the other end
+// when the lab is ready, the end of the file when it never will be. A byte comes back when that was passed on; the end of the file
+// says that whoever waited is gone, and that nobody knows of this lab.
 const readyDescriptor = 3
 
 func readyFile() *os.File {
@@ -26,19 +27,37 @@ func readyFile() *os.File {
 	return os.NewFile(readyDescriptor, "ready")
 }
 
+// whileAwaited calls abandoned once whoever waits for a lab is gone and has not passed on that it is ready.
+func whileAwaited(waiter *os.File, abandoned func()) {
+	go func() {
+		if n, _ := waiter.Read(make([]byte, 1)); n == 0 {
+			abandoned()
+		}
+	}()
+}
+
 // tellReady says that the lab is up to whoever waits for it; f is nil if nobody does.
 func tellReady(f *os.File) {
 	if f != nil {
-		_, _ = f.Write([]byte{1}) // who does not wait any more does not need to know
+		_, _ = f.Write([]byte{1}) // whileAwaited knows of one who is gone
 		_ = f.Close()
 	}
+}
+
+// waitingPair is what the end for whoever waits and the background process's end are of.
+func waitingPair() (waiter, background *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "ready"), os.NewFile(uintptr(fds[1]), "ready"), nil
 }
 
 // detach starts this command line again in a session of its own, waits until the lab is ready, and passes on what was said until
 // then. The process writes into memory: a terminal or a pipe would hold up whoever waits for its end.
 func (p *program) detach(ctx context.Context) error {
 	const verb = "sim up --detach"
-	ready, tell, err := os.Pipe()
+	ready, tell, err := waitingPair()
 	if err != nil {
 		return unable(verb, err)
 	}
@@ -63,7 +82,9 @@ func (p *program) detach(ctx context.Context) error {
 	n, err := ready.Read(make([]byte, 1))
 	said := errors.Join(spill(p.std.out, out), spill(p.std.err, complaints))
 	if n == 1 && said == nil {
-		return cmd.Process.Release()
+		if _, said = ready.Write([]byte{1}); said == nil {
+			return cmd.Process.Release()
+		}
 	}
 	if n == 1 {
 		return unable(verb, said)

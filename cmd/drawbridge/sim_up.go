@@ -92,7 +92,9 @@ func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 	go func() { served <- doorman.Serve(own) }()
 	files := []*os.File{inside}
 	if o.background {
-		files = append(files, readyFile())
+		waiter := readyFile()
+		whileAwaited(waiter, func() { os.Exit(exitUnjudged) }) // the cell ends with this process
+		files = append(files, waiter)
 	}
 	err = p.inCell(ctx, files...)
 	closing := errors.Join(doorman.Close(), inside.Close(), own.Close())
