@@ -244,6 +244,56 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
+// makesNetworks and looksForLeaks are what tests call that bring up networks, and the TestMain that fails them if anything is left.
+var (
+	makesNetworks = []string{"sim.Up", "netnstest.New", "netnstest.Require", "netnstest.NoLeaks", "netns.New", "netns.Spawn"}
+	looksForLeaks = "netnstest.Main"
+)
+
+// calls lists what a file calls of other packages, as package.Member.
+func calls(s source) (all []string) {
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if f, ok := call.Fun.(*ast.SelectorExpr); ok {
+				if pkg, ok := f.X.(*ast.Ident); ok {
+					all = append(all, pkg.Name+"."+f.Sel.Name)
+				}
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// unguarded lists the directories whose tests bring up networks without looking for what is left of them.
+func unguarded(sources []source) (dirs []string) {
+	makes, looks := map[string]bool{}, map[string]bool{}
+	for _, s := range sources {
+		if !s.isTest() {
+			continue
+		}
+		called := calls(s)
+		makes[s.dir()] = makes[s.dir()] || slices.ContainsFunc(called, func(c string) bool { return slices.Contains(makesNetworks, c) })
+		looks[s.dir()] = looks[s.dir()] || slices.Contains(called, looksForLeaks) || s.dir() == "sim/netns/netnstest" // where it is called by its own name
+	}
+	for dir := range makes {
+		if makes[dir] && !looks[dir] {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// TestEveryLabIsLookedAfter: no package's tests can forget to look for what their labs leave behind.
+func TestEveryLabIsLookedAfter(t *testing.T) {
+	require.Empty(t, unguarded(projectSources(t)), "their TestMain must call %s", looksForLeaks)
+	maker := parse(t, "x/a_test.go", `package x; func f() { sim.Up() }`)
+	main := parse(t, "x/b_test.go", `package x; func TestMain(m *testing.M) { netnstest.Main(m) }`)
+	require.Equal(t, []string{"x"}, unguarded([]source{maker}))
+	require.Empty(t, unguarded([]source{maker, main}))
+	require.Empty(t, unguarded([]source{parse(t, "x/a.go", `package x; func f() { sim.Up() }`)}))
+}
+
 func projectSources(t *testing.T) []source {
 	t.Helper()
 	var sources []source

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -76,52 +75,8 @@ func allGone(t *testing.T) {
 	}
 }
 
-type count struct{ descriptors, goroutines int }
-
-func resources(t *testing.T) count {
-	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
-	require.NoError(t, err)
-	return count{len(fds), runtime.NumGoroutine()}
-}
-
-// settled waits until what ends in the background has ended: goroutines return a moment after Close, threads a moment after these.
-func settled(t *testing.T, before count) {
-	t.Helper()
-	own, err := os.Readlink("/proc/self/ns/net")
-	require.NoError(t, err)
-	tick, timeout := time.NewTicker(time.Millisecond), time.After(10*time.Second)
-	defer tick.Stop()
-	for {
-		after := resources(t)
-		if after.descriptors <= before.descriptors && after.goroutines <= before.goroutines && !threadElsewhere(own) {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-timeout:
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("before %+v, after %+v, thread elsewhere: %v\n%s", before, after, threadElsewhere(own), stacks[:runtime.Stack(stacks, true)])
-		}
-	}
-}
-
-func threadElsewhere(own string) bool {
-	tasks, _ := os.ReadDir("/proc/self/task")
-	for _, task := range tasks {
-		if name, err := os.Readlink("/proc/self/task/" + task.Name() + "/ns/net"); err == nil && name != own {
-			return true
-		}
-	}
-	return false
-}
-
 func TestCloseReleasesEverything(t *testing.T) {
-	netnstest.Require(t)
-	warm, err := sim.Up(t.Context(), topology.Default(), sim.Options{}) // the runtime's own descriptors and threads
-	require.NoError(t, err)
-	require.NoError(t, warm.Close())
-	before := resources(t)
+	netnstest.NoLeaks(t)
 	l, err := sim.Up(t.Context(), topology.Default(), sim.Options{})
 	require.NoError(t, err)
 	require.NoError(t, l.StartServers(t.Context()))
@@ -133,17 +88,12 @@ func TestCloseReleasesEverything(t *testing.T) {
 	h, ok := l.Node("office")
 	require.True(t, ok)
 	require.ErrorIs(t, h.Do(func() error { return nil }), netns.ErrClosed)
-	settled(t, before)
 	allGone(t)
 }
 
 func TestCancelledUpCleansUp(t *testing.T) {
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	w := topology.Default()
-	warm, err := sim.Up(t.Context(), w, sim.Options{})
-	require.NoError(t, err)
-	require.NoError(t, warm.Close())
-	before := resources(t)
 	cancelled := 0
 	for i := range 20 { // at any stage, whichever that is on this machine
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*3*time.Millisecond)
@@ -157,7 +107,6 @@ func TestCancelledUpCleansUp(t *testing.T) {
 		cancel()
 	}
 	require.Positive(t, cancelled)
-	settled(t, before)
 }
 
 const killedChild = "DRAWBRIDGE_TEST_KILLED_LAB"

@@ -48,7 +48,7 @@ func newRealLab(t *testing.T, replicated ...string) *realLab {
 	if _, err := realserver.Find(""); err != nil {
 		netnstest.Missing(t, err.Error())
 	}
-	netnstest.Require(t)
+	netnstest.NoLeaks(t)
 	t.Setenv(asProgram, "1") // the reference enforcer is this binary
 	ctx, cancel := context.WithTimeout(t.Context(), realLimit)
 	t.Cleanup(cancel)

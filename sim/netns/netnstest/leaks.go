@@ -3,11 +3,13 @@ package netnstest
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -30,38 +32,44 @@ func NoLeaks(t testing.TB) {
 
 func noLeaks(t testing.TB, limit time.Duration) {
 	t.Helper()
-	startPoller(t)
-	before := takeInventory(t)
+	startRuntime()
+	before := takeInventory()
 	t.Cleanup(func() {
 		if t.Failed() {
 			return // what went wrong may well have left something, and is what to look at
 		}
-		tick, timeout := time.NewTicker(lookAgain), time.After(limit)
-		defer tick.Stop()
-		for {
-			runtime.GC() // finalizers close what nobody holds any more
-			left := takeInventory(t).beyond(before)
-			if len(left) == 0 {
-				return
-			}
-			select {
-			case <-tick.C:
-			case <-timeout:
-				t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
-				return
-			}
+		if left := before.leaks(limit); len(left) > 0 {
+			t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
 		}
 	})
 }
 
-// startPoller has the Go runtime open its poller, which it keeps, and would otherwise open with a test's first socket.
-func startPoller(t testing.TB) {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
+// leaks names what there is more of than before, and goes on to be for so long.
+func (i inventory) leaks(limit time.Duration) (left []string) {
+	tick, timeout := time.NewTicker(lookAgain), time.After(limit)
+	defer tick.Stop()
+	for {
+		runtime.GC() // finalizers close what nobody holds any more
+		if left = takeInventory().beyond(i); len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			return left
+		}
 	}
-	_, _ = r.Close(), w.Close()
+}
+
+// startRuntime has the Go runtime start what it keeps, and would otherwise start with a test's first socket or signal: its poller, and
+// the goroutine that hands signals on.
+func startRuntime() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1)
+	signal.Stop(signals)
+	if r, w, err := os.Pipe(); err == nil { // if not, the test will say so
+		_, _ = r.Close(), w.Close()
+	}
 }
 
 // inventory counts what a process has, by what it is.
@@ -70,8 +78,7 @@ type inventory struct {
 	goroutines int
 }
 
-func takeInventory(t testing.TB) inventory {
-	t.Helper()
+func takeInventory() inventory {
 	i := inventory{things: map[string]int{}, goroutines: runtime.NumGoroutine()}
 	i.files()
 	i.threads()

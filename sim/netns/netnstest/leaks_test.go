@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,4 +75,24 @@ func TestNoLeaksNamesWhatIsLeft(t *testing.T) {
 	close(end)
 	require.Contains(t, said, "more: goroutine")
 	require.Contains(t, said, "more: thread in another namespace: net")
+}
+
+// TestPackagesThatLeaveSomethingFail: a test that forgets NoLeaks is found out in the end.
+func TestPackagesThatLeaveSomethingFail(t *testing.T) {
+	Require(t)
+	var h *netns.Handle
+	leave := func() int {
+		var err error
+		h, err = netns.New()
+		require.NoError(t, err)
+		return 0
+	}
+	var said strings.Builder
+	require.Equal(t, 1, clean(leave, 50*time.Millisecond, &said))
+	require.Contains(t, said.String(), "left behind:\n  1 more: open file: ")
+	require.NoError(t, h.Close())
+	said.Reset()
+	require.Equal(t, 3, clean(func() int { return 3 }, time.Millisecond, &said))
+	require.Zero(t, clean(func() int { return 0 }, time.Second, &said))
+	require.Empty(t, said.String())
 }

@@ -9,12 +9,15 @@ package netnstest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"drawbridge/sim/netns"
 
@@ -33,7 +36,7 @@ var forbidden = errors.New("the package's TestMain does not call netnstest.Main"
 func Main(m *testing.M) {
 	if os.Getenv(inside) != "" {
 		forbidden = settle()
-		os.Exit(m.Run())
+		os.Exit(clean(m.Run, settleLimit, os.Stderr))
 	}
 	code, err := reexec()
 	if err != nil {
@@ -41,6 +44,22 @@ func Main(m *testing.M) {
 		code = m.Run()
 	}
 	os.Exit(code)
+}
+
+// clean runs tests, and fails those that leave something behind. It is the last resort, for tests that forget NoLeaks, which tells
+// whose it is.
+func clean(run func() int, limit time.Duration, out io.Writer) int {
+	startRuntime()
+	before := takeInventory()
+	code := run()
+	if code != 0 {
+		return code
+	}
+	if left := before.leaks(limit); len(left) > 0 {
+		fmt.Fprintf(out, "FAIL: the package's tests left behind:\n  %s\n", strings.Join(left, "\n  "))
+		return 1
+	}
+	return 0
 }
 
 // New returns a fresh namespace that is closed when the test ends. It skips the test if the machine forbids namespaces.
