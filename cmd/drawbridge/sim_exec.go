@@ -52,7 +52,10 @@ output are a terminal, the program gets a terminal of its own, with job control.
 The program finds the lab's names in /etc/hosts: endpoints as DATABASE.ENGINE.REGION.example (and
 private.DATABASE.ENGINE.REGION.example in a peered network), nodes, hosts and Internet hosts by their names, apps as APP.REGION. No
 name server can be reached. The lab's certificate authority is in the file that $DRAWBRIDGE_CA_FILE names; SSL_CERT_FILE,
-CURL_CA_BUNDLE and PGSSLROOTCERT name it too.`,
+CURL_CA_BUNDLE and PGSSLROOTCERT name it too.
+
+Started by an ordinary user, the lab has one user, root, and nobody there can become another one. A tcpdump that insists on that (Debian's)
+does not start; sim capture NODE -w - | tcpdump -n -r - shows the same packets.`,
 		Example: `  drawbridge sim exec office -- psql 'host=pg-dedicated.postgresql.osc-fr1.example user=drawbridge sslmode=verify-full'
   drawbridge sim exec office -- nmap -Pn -p 5432 203.0.113.129
   drawbridge sim exec gw-fr1 -- nft list ruleset
