@@ -271,7 +271,8 @@ func captureAround(t *testing.T, lab detached) {
 	require.Contains(t, got.out, "served")
 	require.Regexp(t, `^capturing at office:internet\n[1-9][0-9]* packets\n$`, got.err)
 	got = around("exec", "office", "--", "sh", "-c", "exit 7")
-	require.Equal(t, result{7, "", "capturing at office:internet\n0 packets\n"}, got)
+	require.Equal(t, []any{7, ""}, []any{got.code, got.out})
+	require.Regexp(t, `^capturing at office:internet\n[0-9]+ packets\n$`, got.err) // its kernel may have said something by itself
 	got = lab.sim("capture", "office", "-w", file, "--for", "1ms")
 	require.Equal(t, exitOK, got.code, got.err)
 	got = lab.sim("capture", "office", "-w", file, "--", "/nonexistent/program")
