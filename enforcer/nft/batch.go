@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
@@ -20,16 +21,22 @@ func messageType(msg int) netlink.HeaderType {
 	return netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | msg)
 }
 
-// nfgenmsg is the header of every nfnetlink message (linux/netfilter/nfnetlink.h: struct nfgenmsg).
-func nfgenmsg(family uint8, resource uint16) []byte {
-	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
+// appendHeader appends the header of every nfnetlink message (linux/netfilter/nfnetlink.h: struct nfgenmsg).
+func appendHeader(b []byte, family uint8, resource uint16) []byte {
+	return binary.BigEndian.AppendUint16(append(b, family, unix.NFNETLINK_V0), resource)
 }
+
+// nfgenmsg is a message's header alone.
+func nfgenmsg(family uint8, resource uint16) []byte { return appendHeader(nil, family, resource) }
 
 // batch collects the messages of one transaction. The first error sticks and is reported by finish.
 type batch struct {
 	family   ruleset.Family
 	table    string
 	messages []netlink.Message
+	block    []byte  // where the data of messages go: one allocation for many
+	message  encoder // the one being written
+	set      rawSet  // the elements being written
 	lastID   uint32
 	owned    bool // the table is created as one that belongs to the socket
 	err      error
@@ -54,40 +61,48 @@ func (b *batch) nextID() uint32 {
 	return b.lastID
 }
 
-// add appends a message with these attributes.
-func (b *batch) add(msg int, flags netlink.HeaderFlags, attributes []byte, err error) {
-	if err != nil {
-		b.fail(err)
-		return
-	}
+// encode appends a message whose attributes fn writes.
+func (b *batch) encode(msg int, flags netlink.HeaderFlags, fn func(*encoder)) {
+	e := &b.message
+	e.data, e.err = appendHeader(e.data[:0], protocolFamilies[b.family], 0), nil
+	fn(e)
+	b.fail(e.err)
 	b.messages = append(b.messages, netlink.Message{
 		Header: netlink.Header{Type: messageType(msg), Flags: netlink.Request | flags},
-		Data:   append(nfgenmsg(protocolFamilies[b.family], 0), attributes...),
+		Data:   b.keep(e.data),
 	})
 }
 
-// encode appends a message whose attributes fn writes.
-func (b *batch) encode(msg int, flags netlink.HeaderFlags, fn func(*netlink.AttributeEncoder)) {
-	ae := newEncoder()
-	fn(ae)
-	attributes, err := ae.Encode()
-	b.add(msg, flags, attributes, err)
+// Blocks begin small, for changes of one element, and double.
+const (
+	minBlock = 1 << 10
+	maxBlock = 256 << 10
+)
+
+// keep copies data into a block.
+func (b *batch) keep(data []byte) []byte {
+	if len(data) > cap(b.block)-len(b.block) {
+		b.block = make([]byte, 0, max(len(data), min(maxBlock, max(minBlock, 2*cap(b.block)))))
+	}
+	at := len(b.block)
+	b.block = append(b.block, data...)
+	return b.block[at:len(b.block):len(b.block)]
 }
 
 // addTable creates the table unless it is there.
 func (b *batch) addTable() {
-	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, b.table)
+	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(e *encoder) {
+		e.string(unix.NFTA_TABLE_NAME, b.table)
 		if b.owned {
-			ae.Uint32(unix.NFTA_TABLE_FLAGS, tableFlagOwner|tableFlagPersist)
+			e.uint32(unix.NFTA_TABLE_FLAGS, tableFlagOwner|tableFlagPersist)
 		}
 	})
 }
 
 // deleteTable deletes the table, which must be there, with all that is in it.
 func (b *batch) deleteTable() {
-	b.encode(unix.NFT_MSG_DELTABLE, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, b.table)
+	b.encode(unix.NFT_MSG_DELTABLE, 0, func(e *encoder) {
+		e.string(unix.NFTA_TABLE_NAME, b.table)
 	})
 }
 
@@ -116,19 +131,18 @@ func (b *batch) addChain(c ruleset.Chain) {
 	if !isBase && c.Policy != (ruleset.Verdict{}) {
 		b.fail(fmt.Errorf("chain %q: a policy without a hook", c.Name))
 	}
-	b.encode(unix.NFT_MSG_NEWCHAIN, netlink.Create, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, b.table)
-		ae.String(unix.NFTA_CHAIN_NAME, c.Name)
+	b.encode(unix.NFT_MSG_NEWCHAIN, netlink.Create, func(e *encoder) {
+		e.string(unix.NFTA_CHAIN_TABLE, b.table)
+		e.string(unix.NFTA_CHAIN_NAME, c.Name)
 		if !isBase {
 			return
 		}
-		ae.Nested(unix.NFTA_CHAIN_HOOK, func(ae *netlink.AttributeEncoder) error {
-			ae.Uint32(unix.NFTA_HOOK_HOOKNUM, hook)
-			ae.Int32(unix.NFTA_HOOK_PRIORITY, c.Priority)
-			return nil
+		e.nested(unix.NFTA_CHAIN_HOOK, func() {
+			e.uint32(unix.NFTA_HOOK_HOOKNUM, hook)
+			e.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Priority))
 		})
-		ae.Uint32(unix.NFTA_CHAIN_POLICY, chainPolicy(c))
-		ae.String(unix.NFTA_CHAIN_TYPE, "filter")
+		e.uint32(unix.NFTA_CHAIN_POLICY, chainPolicy(c))
+		e.string(unix.NFTA_CHAIN_TYPE, "filter")
 	})
 }
 
@@ -140,17 +154,17 @@ func chainPolicy(c ruleset.Chain) uint32 {
 }
 
 func (b *batch) deleteChain(name string) {
-	b.encode(unix.NFT_MSG_DELCHAIN, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, b.table)
-		ae.String(unix.NFTA_CHAIN_NAME, name)
+	b.encode(unix.NFT_MSG_DELCHAIN, 0, func(e *encoder) {
+		e.string(unix.NFTA_CHAIN_TABLE, b.table)
+		e.string(unix.NFTA_CHAIN_NAME, name)
 	})
 }
 
 // flushChain deletes all rules of a chain.
 func (b *batch) flushChain(name string) {
-	b.encode(unix.NFT_MSG_DELRULE, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, b.table)
-		ae.String(unix.NFTA_RULE_CHAIN, name)
+	b.encode(unix.NFT_MSG_DELRULE, 0, func(e *encoder) {
+		e.string(unix.NFTA_RULE_TABLE, b.table)
+		e.string(unix.NFTA_RULE_CHAIN, name)
 	})
 }
 
@@ -171,31 +185,22 @@ func (b *batch) addRules(chain string, rules []ruleset.Rule) {
 }
 
 func (b *batch) addRule(chain string, ops []operation, comment string) {
-	list, err := marshalOperations(ops)
-	if err != nil {
-		b.fail(fmt.Errorf("chain %q: %w", chain, err))
-		return
-	}
-	b.encode(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, b.table)
-		ae.String(unix.NFTA_RULE_CHAIN, chain)
-		ae.Bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, list)
+	b.encode(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, func(e *encoder) {
+		e.string(unix.NFTA_RULE_TABLE, b.table)
+		e.string(unix.NFTA_RULE_CHAIN, chain)
+		e.nested(unix.NFTA_RULE_EXPRESSIONS, func() {
+			for _, op := range ops {
+				data, err := marshalOperation(op)
+				if err != nil {
+					e.fail(fmt.Errorf("chain %q: %w", chain, err))
+				}
+				e.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
+			}
+		})
 		if comment != "" {
-			ae.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment))
+			e.bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment))
 		}
 	})
-}
-
-func marshalOperations(ops []operation) ([]byte, error) {
-	ae := newEncoder()
-	for _, op := range ops {
-		data, err := marshalOperation(op)
-		if err != nil {
-			return nil, err
-		}
-		ae.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
-	}
-	return ae.Encode()
 }
 
 // addCounters creates the named counters of a rule. Those that are there keep their counts.
@@ -205,92 +210,84 @@ func (b *batch) addCounters(r ruleset.Rule) {
 		if !ok || c.Name == "" {
 			continue
 		}
-		b.encode(unix.NFT_MSG_NEWOBJ, netlink.Create, func(ae *netlink.AttributeEncoder) {
-			ae.String(unix.NFTA_OBJ_TABLE, b.table)
-			ae.String(unix.NFTA_OBJ_NAME, c.Name)
-			ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
-			ae.Nested(unix.NFTA_OBJ_DATA, func(*netlink.AttributeEncoder) error { return nil })
+		b.encode(unix.NFT_MSG_NEWOBJ, netlink.Create, func(e *encoder) {
+			e.string(unix.NFTA_OBJ_TABLE, b.table)
+			e.string(unix.NFTA_OBJ_NAME, c.Name)
+			e.uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+			e.nested(unix.NFTA_OBJ_DATA, func() {})
 		})
 	}
 }
 
 // addSet creates a set with its elements.
 func (b *batch) addSet(s ruleset.Set) {
-	attributes, err := encodeSet(b.table, s, b.nextID())
-	if err != nil {
-		err = fmt.Errorf("set %q: %w", s.Name, err)
-	}
-	b.add(unix.NFT_MSG_NEWSET, netlink.Create, attributes, err)
+	id := b.nextID()
+	b.encode(unix.NFT_MSG_NEWSET, netlink.Create, func(e *encoder) {
+		if err := encodeSet(e, b.table, s, id); err != nil {
+			e.fail(fmt.Errorf("set %q: %w", s.Name, err))
+		}
+	})
 	b.elements(unix.NFT_MSG_NEWSETELEM, s, s.Elements)
 }
 
 func (b *batch) deleteSet(name string) {
-	b.encode(unix.NFT_MSG_DELSET, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, b.table)
-		ae.String(unix.NFTA_SET_NAME, name)
+	b.encode(unix.NFT_MSG_DELSET, 0, func(e *encoder) {
+		e.string(unix.NFTA_SET_TABLE, b.table)
+		e.string(unix.NFTA_SET_NAME, name)
 	})
 }
 
 // elements adds elements to a set or deletes them from it, by the message type.
 func (b *batch) elements(msg int, s ruleset.Set, elements []ruleset.Element) {
-	raw, err := rawElements(s, elements)
-	if err != nil {
+	if err := b.set.put(s, elements); err != nil {
 		b.fail(fmt.Errorf("set %q: %w", s.Name, err))
 		return
 	}
-	b.rawElements(msg, s.Name, 0, raw)
+	b.rawElements(msg, s.Name, 0, b.set.elements)
 }
 
+// rawElements writes as many messages as the list takes.
 func (b *batch) rawElements(msg int, set string, id uint32, raw []rawElement) {
-	var list [][]byte
-	size := 0
-	for _, r := range raw {
-		ae := newEncoder()
-		b.fail(r.encode(ae))
-		encoded, err := ae.Encode()
-		b.fail(err)
-		if size += unix.NLA_HDRLEN + len(encoded); size > maxAttribute {
-			b.elementMessage(msg, set, id, list)
-			list, size = nil, unix.NLA_HDRLEN+len(encoded)
-		}
-		list = append(list, encoded)
-	}
-	if len(list) > 0 {
-		b.elementMessage(msg, set, id, list)
+	for len(raw) > 0 {
+		b.encode(msg, netlink.Create, func(e *encoder) {
+			e.string(unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
+			e.string(unix.NFTA_SET_ELEM_LIST_SET, set)
+			if id != 0 {
+				e.uint32(unix.NFTA_SET_ELEM_LIST_SET_ID, id)
+			}
+			e.nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() { raw = raw[e.elements(raw):] })
+		})
 	}
 }
 
-func (b *batch) elementMessage(msg int, set string, id uint32, list [][]byte) {
-	b.encode(msg, netlink.Create, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
-		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
-		if id != 0 {
-			ae.Uint32(unix.NFTA_SET_ELEM_LIST_SET_ID, id)
+// elements writes the first elements of a list, as many as fit and one at least, and returns how many.
+func (e *encoder) elements(raw []rawElement) (n int) {
+	start := len(e.data)
+	for i, r := range raw {
+		at := len(e.data)
+		e.nested(unix.NFTA_LIST_ELEM, func() { r.encode(e) })
+		if i > 0 && len(e.data)-start > maxAttribute {
+			e.data = e.data[:at]
+			return i
 		}
-		ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(ae *netlink.AttributeEncoder) error {
-			for _, e := range list {
-				ae.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e)
-			}
-			return nil
-		})
-	})
+	}
+	return len(raw)
 }
 
 // addAnonymous creates a constant set for the rule that follows.
 func (b *batch) addAnonymous(s anonymousSet) {
 	datatype := anonymousType(s.field)
-	b.encode(unix.NFT_MSG_NEWSET, netlink.Create, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, b.table)
-		ae.String(unix.NFTA_SET_NAME, anonymousName)
-		ae.Uint32(unix.NFTA_SET_ID, s.id)
-		ae.Uint32(unix.NFTA_SET_FLAGS, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT)
-		ae.Uint32(unix.NFTA_SET_KEY_TYPE, datatype.magic)
-		ae.Uint32(unix.NFTA_SET_KEY_LEN, uint32(len(s.values[0])))
-		ae.Nested(unix.NFTA_SET_DESC, func(ae *netlink.AttributeEncoder) error {
-			ae.Uint32(unix.NFTA_SET_DESC_SIZE, uint32(len(s.values)))
-			return nil
+	b.encode(unix.NFT_MSG_NEWSET, netlink.Create, func(e *encoder) {
+		e.string(unix.NFTA_SET_TABLE, b.table)
+		e.string(unix.NFTA_SET_NAME, anonymousName)
+		e.uint32(unix.NFTA_SET_ID, s.id)
+		e.uint32(unix.NFTA_SET_FLAGS, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT)
+		e.uint32(unix.NFTA_SET_KEY_TYPE, datatype.magic)
+		e.uint32(unix.NFTA_SET_KEY_LEN, uint32(len(s.values[0])))
+		e.nested(unix.NFTA_SET_DESC, func() {
+			e.uint32(unix.NFTA_SET_DESC_SIZE, uint32(len(s.values)))
 		})
-		ae.Bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, datatype.order))
+		e.bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, datatype.order))
 	})
 	raw := make([]rawElement, 0, len(s.values))
 	for _, v := range s.values {
@@ -304,23 +301,15 @@ func (b *batch) finish(generation uint32) ([]netlink.Message, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
-	begin, err := batchBegin(generation)
-	if err != nil {
-		return nil, err
-	}
-	return append(append([]netlink.Message{begin}, b.messages...), batchEnd()), nil
+	return slices.Concat([]netlink.Message{batchBegin(generation)}, b.messages, []netlink.Message{batchEnd()}), nil
 }
 
-func batchBegin(generation uint32) (netlink.Message, error) {
-	ae := newEncoder()
+func batchBegin(generation uint32) netlink.Message {
+	e := encoder{data: nfgenmsg(unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)}
 	if generation != 0 {
-		ae.Uint32(unix.NFNL_BATCH_GENID, generation)
+		e.uint32(unix.NFNL_BATCH_GENID, generation)
 	}
-	attributes, err := ae.Encode()
-	return netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request},
-		Data:   append(nfgenmsg(unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES), attributes...),
-	}, err
+	return netlink.Message{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: e.data}
 }
 
 func batchEnd() netlink.Message {

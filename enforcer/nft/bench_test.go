@@ -39,16 +39,15 @@ func BenchmarkElements(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("decode/%d", n), func(b *testing.B) {
 			b.ReportAllocs()
+			var raw rawSet
 			for b.Loop() {
-				var raw []rawElement
+				raw.reset()
 				for _, m := range messages {
 					if m.Header.Type == messageType(unix.NFT_MSG_NEWSETELEM) {
-						part, err := unmarshalElements(payload(m))
-						require.NoError(b, err)
-						raw = append(raw, part...)
+						require.NoError(b, raw.take(payload(m)))
 					}
 				}
-				got, err := elementsOf(change.AddElements[0].Set, raw)
+				got, err := raw.elementsOf(change.AddElements[0].Set)
 				require.NoError(b, err)
 				require.Len(b, got, n)
 			}

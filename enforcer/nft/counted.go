@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"drawbridge/enforcer/ruleset"
@@ -27,32 +26,28 @@ type Counted struct {
 // ReadCounted lists the elements of a set of this table with their counts, those of a dynamic set too, which Read leaves out.
 // Of an interval it has the first key. A set that is not there has none.
 func (c *Conn) ReadCounted(ctx context.Context, s ruleset.Set) ([]Counted, error) {
-	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETSETELEM, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
-		ae.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	})
+	var raw rawSet
+	err := c.readRaw(ctx, c.socket, s.Name, &raw)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the elements of %q: %w", s.Name, err)
+		return nil, err
+	}
+	shape, err := shapeOf(s.Key)
+	if err != nil {
+		return nil, foreign("set %q: %v", s.Name, err)
 	}
 	var out []Counted
-	for _, r := range replies {
-		elements, err := unmarshalElements(payload(r))
-		if err != nil {
+	var key []byte
+	for _, e := range raw.elements {
+		if e.end {
+			continue
+		}
+		if key, err = shape.unpad(key[:0], e.key); err != nil {
 			return nil, fmt.Errorf("set %q: %w", s.Name, err)
 		}
-		for _, e := range elements {
-			if e.end {
-				continue
-			}
-			key, err := unpadKey(s.Key, e.key)
-			if err != nil {
-				return nil, fmt.Errorf("set %q: %w", s.Name, err)
-			}
-			out = append(out, Counted{Key: key, Value: e.value, Packets: e.packets, Timeout: e.timeout, Expires: e.expires})
-		}
+		out = append(out, Counted{Key: ruleset.Key(key), Value: e.value, Packets: e.packets, Timeout: e.timeout, Expires: e.expires})
 	}
 	return out, nil
 }

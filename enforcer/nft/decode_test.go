@@ -64,9 +64,9 @@ func FuzzUnmarshalSet(f *testing.F) {
 		if err != nil || s.anonymous || checkSet(s.set) != nil {
 			return
 		}
-		encoded, err := encodeSet("t", s.set, 1)
-		require.NoError(t, err)
-		again, err := unmarshalSet(encoded)
+		var encoded encoder
+		require.NoError(t, encodeSet(&encoded, "t", s.set, 1))
+		again, err := unmarshalSet(encoded.data)
 		require.NoError(t, err)
 		require.Equal(t, s.set, again.set)
 	})
@@ -79,12 +79,16 @@ func FuzzUnmarshalElements(f *testing.F) {
 	}
 	sets := sampleSets()
 	f.Fuzz(func(t *testing.T, b []byte, which byte) {
-		raw, err := unmarshalElements(b)
+		var raw rawSet
+		err := raw.take(b)
 		mustBeForeign(t, err)
 		if err != nil {
 			return
 		}
-		_, err = elementsOf(sets[int(which)%len(sets)], raw)
+		reference, err := referenceElements(b)
+		require.NoError(t, err)
+		requireSameElements(t, reference, raw.elements)
+		_, err = raw.elementsOf(sets[int(which)%len(sets)])
 		mustBeForeign(t, err)
 	})
 }
@@ -111,9 +115,9 @@ func TestIntervalsDecodeToClosedRanges(t *testing.T) {
 	}
 	for name, want := range tests {
 		t.Run(name, func(t *testing.T) {
-			raw, err := rawElements(set, want)
-			require.NoError(t, err)
-			got, err := elementsOf(set, raw)
+			var raw rawSet
+			require.NoError(t, raw.put(set, want))
+			got, err := raw.elementsOf(set)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 		})
@@ -170,14 +174,13 @@ func TestRegistersHaveTwoNames(t *testing.T) {
 // TestAnElementWithAnExpression: whatever an element does besides being there is not the element that was written.
 func TestAnElementWithAnExpression(t *testing.T) {
 	element := func(e expr.Any) []byte {
-		ae := newEncoder()
-		require.NoError(t, rawElement{key: addr("192.0.2.1")}.encode(ae))
+		var out encoder
+		rawElement{key: addr("192.0.2.1")}.encode(&out)
 		data, err := expr.Marshal(familyINET, e)
 		require.NoError(t, err)
-		ae.Bytes(unix.NFTA_SET_ELEM_EXPR|unix.NLA_F_NESTED, data)
-		b, err := ae.Encode()
-		require.NoError(t, err)
-		return b
+		out.bytes(unix.NFTA_SET_ELEM_EXPR|unix.NLA_F_NESTED, data)
+		require.NoError(t, out.err)
+		return out.data
 	}
 	plain := ruleset.Set{Name: "s", Key: []ruleset.DataType{ruleset.TypeIPv4Addr}}
 	_, err := unmarshalElement(element(&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond}))

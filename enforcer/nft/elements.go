@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"drawbridge/enforcer/ruleset"
@@ -28,89 +27,123 @@ type rawElement struct {
 	value   []byte        // of a map
 }
 
-// rawElements translates elements of a set to what the kernel keeps.
-func rawElements(s ruleset.Set, elements []ruleset.Element) ([]rawElement, error) {
-	out := make([]rawElement, 0, len(elements))
-	for i, e := range elements {
-		raw, err := rawElementOf(s, e)
-		if err == nil && s.Interval {
-			out, err = appendInterval(out, raw, e)
-		} else {
-			out = append(out, raw)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("element %d (% x): %w", i, string(e.Key), err)
-		}
-	}
-	return out, nil
+// rawSet holds the elements of one set after the other as the kernel keeps them. What is there for one set is gone with the
+// next: the room is used again.
+type rawSet struct {
+	elements []rawElement
+	bytes    []byte // their keys and values
 }
 
-func rawElementOf(s ruleset.Set, e ruleset.Element) (rawElement, error) {
-	key, err := padKey(s.Key, e.Key)
-	if err != nil {
-		return rawElement{}, err
+func (r *rawSet) reset() { r.elements, r.bytes = r.elements[:0], r.bytes[:0] }
+
+// keep copies bytes to where they are until the next set.
+func (r *rawSet) keep(b []byte) []byte {
+	at := len(r.bytes)
+	r.bytes = append(r.bytes, b...)
+	return r.bytes[at:len(r.bytes):len(r.bytes)]
+}
+
+// put translates elements of a set to what the kernel keeps.
+func (r *rawSet) put(s ruleset.Set, elements []ruleset.Element) error {
+	r.reset()
+	if len(elements) == 0 {
+		return nil
 	}
-	raw := rawElement{key: key, timeout: e.Timeout, comment: e.Comment}
+	shape, err := shapeOf(s.Key)
+	if err != nil {
+		return err
+	}
+	n := len(elements)
+	if s.Interval {
+		n *= 2 // starts and ends
+	}
+	r.elements, r.bytes = slices.Grow(r.elements, n), slices.Grow(r.bytes, n*shape.padded)
+	for i, e := range elements {
+		if err := r.add(s, shape, e); err != nil {
+			return fmt.Errorf("element %d (% x): %w", i, string(e.Key), err)
+		}
+	}
+	return nil
+}
+
+func (r *rawSet) add(s ruleset.Set, shape keyShape, e ruleset.Element) (err error) {
+	raw := rawElement{timeout: e.Timeout, comment: e.Comment}
+	if raw.key, err = r.padded(shape, e.Key); err != nil {
+		return err
+	}
 	switch {
 	case len(e.Comment) > maxComment:
-		return raw, fmt.Errorf("comment of %d bytes: at most %d", len(e.Comment), maxComment)
+		return fmt.Errorf("comment of %d bytes: at most %d", len(e.Comment), maxComment)
 	case !s.Verdicts && e.Verdict != ruleset.Verdict{}:
-		return raw, fmt.Errorf("a verdict in a set that is not a map")
+		return fmt.Errorf("a verdict in a set that is not a map")
 	case !s.Interval && e.End != "":
-		return raw, fmt.Errorf("a range in a set without intervals")
+		return fmt.Errorf("a range in a set without intervals")
 	case e.Timeout != 0 && !s.HasTimeout && s.Timeout == 0:
-		return raw, fmt.Errorf("a timeout in a set without timeouts")
+		return fmt.Errorf("a timeout in a set without timeouts")
 	}
 	if s.Verdicts {
 		if raw.verdict, err = encodeVerdict(e.Verdict); err != nil {
-			return raw, err
+			return err
 		}
 	}
-	return raw, wholeSeconds(e.Timeout)
+	if err := wholeSeconds(e.Timeout); err != nil || !s.Interval {
+		r.elements = append(r.elements, raw)
+		return err
+	}
+	return r.interval(raw, shape, e)
 }
 
-// appendInterval appends the start of a closed range and, unless it reaches the last key, the end behind it.
-func appendInterval(out []rawElement, start rawElement, e ruleset.Element) ([]rawElement, error) {
+// padded keeps a key with its padding.
+func (r *rawSet) padded(shape keyShape, key ruleset.Key) ([]byte, error) {
+	at := len(r.bytes)
+	all, err := shape.pad(r.bytes, key)
+	if err != nil {
+		return nil, err
+	}
+	r.bytes = all
+	return all[at:len(all):len(all)], nil
+}
+
+// interval adds the start of a closed range and, unless it reaches the last key, the end behind it.
+func (r *rawSet) interval(start rawElement, shape keyShape, e ruleset.Element) error {
 	if len(e.End) != len(e.Key) || e.End < e.Key {
-		return nil, fmt.Errorf("the range ends at % x, before it starts", string(e.End))
+		return fmt.Errorf("the range ends at % x, before it starts", string(e.End))
 	}
-	next, ok := successor([]byte(e.End))
-	start.open = !ok
-	out = append(out, start)
-	if ok {
-		out = append(out, rawElement{key: next, end: true})
+	behind, err := r.padded(shape, e.End)
+	if err != nil {
+		return err
 	}
-	return out, nil
+	closed := increment(behind)
+	start.open = !closed
+	r.elements = append(r.elements, start)
+	if closed {
+		r.elements = append(r.elements, rawElement{key: behind, end: true})
+	}
+	return nil
 }
 
 // encode writes the element's attributes.
-func (r rawElement) encode(ae *netlink.AttributeEncoder) error {
+func (r rawElement) encode(e *encoder) {
 	if r.end {
-		ae.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		e.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
-	ae.Nested(unix.NFTA_SET_ELEM_KEY, func(ae *netlink.AttributeEncoder) error {
-		ae.Bytes(unix.NFTA_DATA_VALUE, r.key)
-		return nil
-	})
+	e.nested(unix.NFTA_SET_ELEM_KEY, func() { e.bytes(unix.NFTA_DATA_VALUE, r.key) })
 	if r.verdict != nil {
-		ae.Nested(unix.NFTA_SET_ELEM_DATA, func(ae *netlink.AttributeEncoder) error {
-			ae.Nested(unix.NFTA_DATA_VERDICT, func(ae *netlink.AttributeEncoder) error {
-				ae.Int32(unix.NFTA_VERDICT_CODE, int32(r.verdict.Kind))
+		e.nested(unix.NFTA_SET_ELEM_DATA, func() {
+			e.nested(unix.NFTA_DATA_VERDICT, func() {
+				e.uint32(unix.NFTA_VERDICT_CODE, uint32(int32(r.verdict.Kind)))
 				if r.verdict.Chain != "" {
-					ae.String(unix.NFTA_VERDICT_CHAIN, r.verdict.Chain)
+					e.string(unix.NFTA_VERDICT_CHAIN, r.verdict.Chain)
 				}
-				return nil
 			})
-			return nil
 		})
 	}
 	if r.timeout != 0 {
-		ae.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(r.timeout/timeoutUnit))
+		e.uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(r.timeout/timeoutUnit))
 	}
 	if data := r.userData(); len(data) > 0 {
-		ae.Bytes(unix.NFTA_SET_ELEM_USERDATA, data)
+		e.bytes(unix.NFTA_SET_ELEM_USERDATA, data)
 	}
-	return nil
 }
 
 // userData carries what only nft(8) and people read.
@@ -125,109 +158,114 @@ func (r rawElement) userData() []byte {
 	return data
 }
 
-// unmarshalElements reads the list of elements of one message of a dump.
-func unmarshalElements(b []byte) ([]rawElement, error) {
-	ad, err := newDecoder(b)
-	if err != nil {
-		return nil, err
-	}
-	var out []rawElement
-	for ad.Next() {
-		if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			continue
+// take adds the elements of one message of a dump.
+func (r *rawSet) take(message []byte) error {
+	return each(message, func(a attribute) error {
+		if a.kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			return nil
 		}
-		list, err := newDecoder(ad.Bytes())
-		if err != nil {
-			return nil, err
-		}
-		for list.Next() {
-			e, err := unmarshalElement(list.Bytes())
+		return each(a.value, func(a attribute) error {
+			e, err := unmarshalElement(a.value)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			out = append(out, e)
-		}
-		if err := decodeError(list); err != nil {
-			return nil, err
-		}
-	}
-	return out, decodeError(ad)
-}
-
-func unmarshalElement(b []byte) (rawElement, error) {
-	ad, err := newDecoder(b)
-	if err != nil {
-		return rawElement{}, err
-	}
-	var e rawElement
-	for ad.Next() {
-		if err := e.attribute(ad); err != nil {
-			return rawElement{}, err
-		}
-	}
-	if len(e.key) == 0 && ad.Err() == nil {
-		return rawElement{}, foreign("an element without a key (a catch-all)")
-	}
-	return e, decodeError(ad)
-}
-
-func (r *rawElement) attribute(ad *netlink.AttributeDecoder) error {
-	switch ad.Type() {
-	case unix.NFTA_SET_ELEM_FLAGS:
-		r.end = ad.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
-	case unix.NFTA_SET_ELEM_KEY:
-		ad.Nested(func(ad *netlink.AttributeDecoder) error {
-			for ad.Next() {
-				r.key = ad.Bytes()
+			e.key = r.keep(e.key)
+			if e.value != nil {
+				e.value = r.keep(e.value)
 			}
+			r.elements = append(r.elements, e)
 			return nil
 		})
+	})
+}
+
+// unmarshalElement reads one element, whose key and value are parts of b.
+func unmarshalElement(b []byte) (e rawElement, err error) {
+	if err := each(b, e.attribute); err != nil {
+		return rawElement{}, err
+	}
+	if len(e.key) == 0 {
+		return rawElement{}, foreign("an element without a key (a catch-all)")
+	}
+	return e, nil
+}
+
+func (r *rawElement) attribute(a attribute) (err error) {
+	switch a.kind {
+	case unix.NFTA_SET_ELEM_FLAGS:
+		var flags uint32
+		flags, err = a.uint32()
+		r.end = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0
+	case unix.NFTA_SET_ELEM_KEY:
+		return each(a.value, func(a attribute) error { r.key = a.value; return nil })
 	case elemAttrKeyEnd:
 		return foreign("a concatenated range")
 	case unix.NFTA_SET_ELEM_DATA:
-		ad.Nested(r.data)
+		return each(a.value, r.data)
 	case unix.NFTA_SET_ELEM_TIMEOUT:
-		r.timeout = time.Duration(ad.Uint64()) * timeoutUnit
+		r.timeout, err = a.milliseconds()
 	case unix.NFTA_SET_ELEM_EXPIRATION:
-		r.expires = time.Duration(ad.Uint64()) * timeoutUnit
+		r.expires, err = a.milliseconds()
 	case unix.NFTA_SET_ELEM_EXPR:
-		op, err := unmarshalOperation(ad.Bytes())
-		if err != nil {
-			return err
-		}
-		c, ok := op.(*expr.Counter)
-		if !ok {
-			return foreign("an element with an expression that decides: %T", op)
-		}
-		r.packets, r.counted = c.Packets, true
+		r.packets, err = unmarshalCount(a.value)
+		r.counted = true
 	case elemAttrExpressions:
 		return foreign("an element with several expressions")
 	case unix.NFTA_SET_ELEM_USERDATA:
-		r.comment = commentOf(ad.Bytes(), byte(userdata.NFTNL_UDATA_SET_ELEM_COMMENT))
+		r.comment = commentOf(a.value, byte(userdata.NFTNL_UDATA_SET_ELEM_COMMENT))
 	}
-	return nil
+	return err
 }
 
-func (r *rawElement) data(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		if ad.Type() != unix.NFTA_DATA_VERDICT {
-			r.value = ad.Bytes()
-			continue
+func (a attribute) milliseconds() (time.Duration, error) {
+	n, err := a.uint64()
+	return time.Duration(n) * timeoutUnit, err
+}
+
+// unmarshalCount reads the packets that a counter has counted. An element with any other expression decides something.
+func unmarshalCount(expression []byte) (packets uint64, err error) {
+	name := ""
+	var data []byte
+	err = each(expression, func(a attribute) error {
+		switch a.kind {
+		case unix.NFTA_EXPR_NAME:
+			name = a.string()
+		case unix.NFTA_EXPR_DATA:
+			data = a.value
 		}
-		r.verdict = &expr.Verdict{}
-		ad.Nested(func(ad *netlink.AttributeDecoder) error {
-			for ad.Next() {
-				switch ad.Type() {
-				case unix.NFTA_VERDICT_CODE:
-					r.verdict.Kind = expr.VerdictKind(ad.Int32())
-				case unix.NFTA_VERDICT_CHAIN:
-					r.verdict.Chain = ad.String()
-				}
-			}
-			return nil
-		})
+		return nil
+	})
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	if name != "counter" {
+		return 0, foreign("an element with an expression that decides: %q", name)
+	}
+	return packets, each(data, func(a attribute) (err error) {
+		if a.kind == unix.NFTA_COUNTER_PACKETS {
+			packets, err = a.uint64()
+		}
+		return err
+	})
+}
+
+func (r *rawElement) data(a attribute) error {
+	if a.kind != unix.NFTA_DATA_VERDICT {
+		r.value = a.value
+		return nil
+	}
+	r.verdict = &expr.Verdict{}
+	return each(a.value, func(a attribute) error {
+		switch a.kind {
+		case unix.NFTA_VERDICT_CODE:
+			code, err := a.uint32()
+			r.verdict.Kind = expr.VerdictKind(int32(code))
+			return err
+		case unix.NFTA_VERDICT_CHAIN:
+			r.verdict.Chain = a.string()
+		}
+		return nil
+	})
 }
 
 // commentOf finds a comment in user data: a list of type, length, value with lengths of one byte, which any program
@@ -246,9 +284,12 @@ func commentOf(data []byte, kind byte) string {
 	return ""
 }
 
-// elementsOf is the inverse of rawElements, sorted by key.
-func elementsOf(s ruleset.Set, raw []rawElement) ([]ruleset.Element, error) {
-	slices.SortFunc(raw, func(a, b rawElement) int {
+// elementsOf is the inverse of put, sorted by key. The elements' keys are parts of one string.
+func (r *rawSet) elementsOf(s ruleset.Set) ([]ruleset.Element, error) {
+	if len(r.elements) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(r.elements, func(a, b rawElement) int {
 		if c := bytes.Compare(a.key, b.key); c != 0 || a.end == b.end {
 			return c
 		}
@@ -257,32 +298,60 @@ func elementsOf(s ruleset.Set, raw []rawElement) ([]ruleset.Element, error) {
 		}
 		return 1
 	})
-	var out []ruleset.Element
-	for i, r := range raw {
-		if r.end {
+	shape, err := shapeOf(s.Key)
+	if err != nil {
+		return nil, foreign("%v", err)
+	}
+	keys, n, err := r.keys(s, shape)
+	if err != nil {
+		return nil, fmt.Errorf("set %q: %w", s.Name, err)
+	}
+	next := func() (key ruleset.Key) {
+		key, keys = ruleset.Key(keys[:shape.length]), keys[shape.length:]
+		return key
+	}
+	out := make([]ruleset.Element, 0, n)
+	for _, raw := range r.elements {
+		if raw.end {
 			continue
 		}
-		e, err := elementOf(s, r)
+		e, err := elementOf(s, raw)
 		if err != nil {
 			return nil, err
 		}
+		e.Key = next()
 		if s.Interval {
-			e.End = rangeEnd(raw, i)
+			e.End = next()
 		}
 		out = append(out, e)
 	}
 	return out, nil
 }
 
-func elementOf(s ruleset.Set, r rawElement) (ruleset.Element, error) {
-	key, err := unpadKey(s.Key, r.key)
-	if err != nil {
-		return ruleset.Element{}, fmt.Errorf("set %q: %w", s.Name, err)
+// keys are the keys of n elements, each followed by the end of its range if there are ranges.
+func (r *rawSet) keys(s ruleset.Set, shape keyShape) (_ string, n int, err error) {
+	start := len(r.bytes)
+	for i, raw := range r.elements {
+		if raw.end {
+			continue
+		}
+		n++
+		if r.bytes, err = shape.unpad(r.bytes, raw.key); err == nil && s.Interval {
+			err = r.rangeEnd(shape, i)
+		}
+		if err != nil {
+			return "", 0, err
+		}
 	}
+	return string(r.bytes[start:]), n, nil
+}
+
+// elementOf is all of an element but its key.
+func elementOf(s ruleset.Set, r rawElement) (e ruleset.Element, err error) {
 	if r.counted && !s.Counter {
-		return ruleset.Element{}, foreign("set %q: an element with a counter of its own", s.Name)
+		return e, foreign("set %q: an element with a counter of its own", s.Name)
 	}
-	e := ruleset.Element{Key: key, Timeout: r.left(), Comment: r.comment}
+	e = ruleset.Element{Timeout: r.left(), Comment: r.comment}
 	if s.Verdicts != (r.verdict != nil) || r.value != nil {
 		return e, foreign("set %q: an element of the wrong sort", s.Name)
 	}
@@ -302,10 +371,15 @@ func (r rawElement) left() time.Duration {
 	return max((r.expires + time.Second - 1).Truncate(time.Second), time.Second)
 }
 
-// rangeEnd is the last key of the range that starts at raw[i].
-func rangeEnd(raw []rawElement, i int) ruleset.Key {
-	if i+1 < len(raw) {
-		return ruleset.Key(predecessor(raw[i+1].key))
+// rangeEnd appends the last key of the range that starts at the i-th element.
+func (r *rawSet) rangeEnd(shape keyShape, i int) (err error) {
+	if i+1 == len(r.elements) {
+		r.bytes = append(r.bytes, bytes.Repeat([]byte{0xff}, shape.length)...)
+		return nil
 	}
-	return ruleset.Key(bytes.Repeat([]byte{0xff}, len(raw[i].key)))
+	at := len(r.bytes)
+	if r.bytes, err = shape.unpad(r.bytes, r.elements[i+1].key); err == nil {
+		decrement(r.bytes[at:])
+	}
+	return err
 }

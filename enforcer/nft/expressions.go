@@ -19,13 +19,6 @@ var protocolFamilies = map[ruleset.Family]uint8{
 	ruleset.FamilyINET: unix.NFPROTO_INET, ruleset.FamilyIP: unix.NFPROTO_IPV4, ruleset.FamilyIP6: unix.NFPROTO_IPV6,
 }
 
-// newEncoder is an attribute encoder in the byte order of nf_tables.
-func newEncoder() *netlink.AttributeEncoder {
-	ae := netlink.NewAttributeEncoder()
-	ae.ByteOrder = binary.BigEndian
-	return ae
-}
-
 // newDecoder is an attribute decoder in the byte order of nf_tables.
 func newDecoder(b []byte) (*netlink.AttributeDecoder, error) {
 	ad, err := netlink.NewAttributeDecoder(b)
@@ -52,14 +45,13 @@ const exthdrOpTCPOption = uint32(expr.ExthdrOpTcpopt)
 
 // marshalReset writes the kind and nothing else: any further attribute is refused (nft_exthdr_tcp_strip_init).
 func marshalReset(op resetTCPOption) ([]byte, error) {
-	ae := newEncoder()
-	ae.String(unix.NFTA_EXPR_NAME, "exthdr")
-	ae.Nested(unix.NFTA_EXPR_DATA, func(ae *netlink.AttributeEncoder) error {
-		ae.Uint8(unix.NFTA_EXTHDR_TYPE, op.kind)
-		ae.Uint32(unix.NFTA_EXTHDR_OP, exthdrOpTCPOption)
-		return nil
+	var e encoder
+	e.string(unix.NFTA_EXPR_NAME, "exthdr")
+	e.nested(unix.NFTA_EXPR_DATA, func() {
+		e.uint8(unix.NFTA_EXTHDR_TYPE, op.kind)
+		e.uint32(unix.NFTA_EXTHDR_OP, exthdrOpTCPOption)
 	})
-	return ae.Encode()
+	return e.data, e.err
 }
 
 // unmarshalOperations reads a list of expressions, as a rule holds it.

@@ -98,8 +98,8 @@ func (c *Conn) encodeProbes() ([]netlink.Message, map[int]Feature, error) {
 
 // addOwnedTable creates a table that belongs to the socket and outlives it.
 func (b *batch) addOwnedTable(name string) {
-	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, name)
-		ae.Uint32(unix.NFTA_TABLE_FLAGS, tableFlagOwner|tableFlagPersist)
+	b.encode(unix.NFT_MSG_NEWTABLE, netlink.Create, func(e *encoder) {
+		e.string(unix.NFTA_TABLE_NAME, name)
+		e.uint32(unix.NFTA_TABLE_FLAGS, tableFlagOwner|tableFlagPersist)
 	})
 }

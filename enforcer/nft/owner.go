@@ -61,24 +61,13 @@ type tableHead struct {
 }
 
 func (c *Conn) head(ctx context.Context) (tableHead, error) {
-	ae := newEncoder()
-	ae.String(unix.NFTA_TABLE_NAME, c.table)
-	attributes, err := ae.Encode()
-	if err != nil {
-		return tableHead{}, err
-	}
-	replies, err := c.socket.Ask(ctx, c.request(unix.NFT_MSG_GETTABLE, 0, attributes))
+	head := tableHead{exists: true}
+	err := c.ask(ctx, c.socket, unix.NFT_MSG_GETTABLE, 0, func(e *encoder) { e.string(unix.NFTA_TABLE_NAME, c.table) }, head.decode)
 	if errors.Is(err, unix.ENOENT) {
 		return tableHead{}, nil
 	}
 	if err != nil {
 		return tableHead{}, fmt.Errorf("read table %q: %w", c.table, err)
-	}
-	head := tableHead{exists: true}
-	for _, r := range replies {
-		if err := head.decode(payload(r)); err != nil {
-			return tableHead{}, fmt.Errorf("read table %q: %w", c.table, err)
-		}
 	}
 	return head, nil
 }

@@ -38,12 +38,8 @@ func (c *Conn) Prepare(want ruleset.Table) (*Prepared, error) {
 // Create makes the table in one transaction, on condition of the generation at which it was missing. Errors: ErrExists, ErrGeneration
 // and ErrRejected mean that nothing changed; ErrUnknownOutcome means read back.
 func (c *Conn) Create(ctx context.Context, p *Prepared, generation uint32) error {
-	begin, err := batchBegin(generation)
-	if err != nil {
-		return err
-	}
-	p.messages[0] = begin
-	err = c.flush(ctx, p.messages)
+	p.messages[0] = batchBegin(generation)
+	err := c.flush(ctx, p.messages)
 	if errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("%w: %w", ErrExists, err)
 	}

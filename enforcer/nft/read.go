@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ func (c *Conn) Read(ctx context.Context) (State, error) {
 		if err != nil {
 			return State{}, err
 		}
-		state, err := c.dump(ctx)
+		state, err := c.all(ctx)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINTR) {
 			return State{}, err
 		}
@@ -63,19 +64,17 @@ func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Chang
 		return c.Read(ctx)
 	}
 	d := tableDump{table: ruleset.Table{Sets: make([]ruleset.Set, 0, len(before.Table.Sets))}}
+	var raw rawSet
 	for _, s := range before.Table.Sets {
 		if !change.Touches(s.Name) {
 			d.table.Sets = append(d.table.Sets, s)
 			continue
 		}
-		raw, err := c.rawElementsOf(ctx, c.socket, s)
-		if err == nil {
-			s.Elements, err = elementsOf(s, raw)
-		}
-		if err != nil {
+		read := readSet{set: s}
+		if err := c.readElements(ctx, c.socket, &read, &raw); err != nil {
 			return c.Read(ctx) // somebody was faster, or something is there that a full dump describes better
 		}
-		d.table.Sets = append(d.table.Sets, s)
+		d.table.Sets = append(d.table.Sets, read.set)
 	}
 	after, err := c.Generation(ctx)
 	if err != nil || !c.owns && after != generation {
@@ -86,8 +85,8 @@ func (c *Conn) ReadAfter(ctx context.Context, before State, change ruleset.Chang
 	return state, nil
 }
 
-// dump reads everything once.
-func (c *Conn) dump(ctx context.Context) (State, error) {
+// all reads everything once.
+func (c *Conn) all(ctx context.Context) (State, error) {
 	exists, foreign, err := c.readTable(ctx)
 	if err != nil || !exists || foreign != nil {
 		return State{Exists: exists, Foreign: foreign}, err
@@ -123,45 +122,44 @@ func (c *Conn) readTable(ctx context.Context) (exists bool, foreignErr, err erro
 	return true, nil, nil
 }
 
-// dumpOf asks for all objects of a kind, narrowed by attributes.
-func (c *Conn) dumpOf(ctx context.Context, msg int, encode func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
-	ae := newEncoder()
-	encode(ae)
-	attributes, err := ae.Encode()
-	if err != nil {
-		return nil, err
+// dump asks for all objects of a kind, narrowed by attributes, and has their attributes decoded one by one. what they are is for
+// errors of the kernel; those of decode say it themselves.
+func (c *Conn) dump(ctx context.Context, socket *nlsocket.Socket, what string, msg int, narrow func(*encoder), decode func([]byte) error) error {
+	err := c.ask(ctx, socket, msg, netlink.Dump, narrow, decode)
+	if err != nil && !errors.Is(err, ErrForeign) {
+		return fmt.Errorf("read %s: %w", what, err)
 	}
-	return c.socket.Ask(ctx, c.request(msg, netlink.Dump, attributes))
+	return err
+}
+
+// ask is dump for a request with any flags.
+func (c *Conn) ask(ctx context.Context, socket *nlsocket.Socket, msg int, flags netlink.HeaderFlags, narrow func(*encoder), decode func([]byte) error) error {
+	var e encoder
+	if narrow(&e); e.err != nil {
+		return e.err
+	}
+	return socket.Each(ctx, c.request(msg, flags, e.data), func(m netlink.Message) error { return decode(payload(m)) })
 }
 
 func (c *Conn) readSets(ctx context.Context, d *tableDump) error {
-	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETSET, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, c.table)
+	var sets []readSet
+	err := c.dump(ctx, c.socket, "sets", unix.NFT_MSG_GETSET, func(e *encoder) { e.string(unix.NFTA_SET_TABLE, c.table) }, func(b []byte) error {
+		s, err := unmarshalSet(b)
+		sets = append(sets, s)
+		return err
 	})
-	if err != nil {
-		return fmt.Errorf("read sets: %w", err)
-	}
-	sets := make([]readSet, len(replies))
-	for i, r := range replies {
-		if sets[i], err = unmarshalSet(payload(r)); err != nil {
-			return err
-		}
-	}
-	elements, err := c.readAllElements(ctx, sets)
 	if err != nil {
 		return err
 	}
-	for i, s := range sets {
+	if err := c.readAllElements(ctx, sets); err != nil {
+		return err
+	}
+	for _, s := range sets {
 		if s.anonymous {
-			for _, r := range elements[i] {
-				d.anonymous[s.set.Name] = append(d.anonymous[s.set.Name], r.key)
-			}
-			continue
+			d.anonymous[s.set.Name] = s.values
+		} else {
+			d.table.Sets = append(d.table.Sets, s.set)
 		}
-		if s.set.Elements, err = elementsOf(s.set, elements[i]); err != nil {
-			return err
-		}
-		d.table.Sets = append(d.table.Sets, s.set)
 	}
 	return nil
 }
@@ -171,68 +169,65 @@ const manySets = 64
 
 // readAllElements reads the elements of sets, with two sockets where there are many: each set is a dump of its own, and most of its
 // time is the kernel's.
-func (c *Conn) readAllElements(ctx context.Context, sets []readSet) ([][]rawElement, error) {
-	out := make([][]rawElement, len(sets))
+func (c *Conn) readAllElements(ctx context.Context, sets []readSet) error {
 	read := func(socket *nlsocket.Socket, from, step int) (err error) {
+		var raw rawSet
 		for i := from; i < len(sets) && err == nil; i += step {
-			out[i], err = c.rawElementsOf(ctx, socket, sets[i].set)
+			err = c.readElements(ctx, socket, &sets[i], &raw)
 		}
 		return err
 	}
 	if len(sets) < manySets {
-		return out, read(c.socket, 0, 1)
+		return read(c.socket, 0, 1)
 	}
 	other := make(chan error, 1)
 	go func() { other <- read(c.second, 1, 2) }()
 	err := read(c.socket, 0, 2)
-	return out, errors.Join(err, <-other)
+	return errors.Join(err, <-other)
 }
 
-// rawElementsOf reads a set's elements, but not those that rules put there.
-func (c *Conn) rawElementsOf(ctx context.Context, socket *nlsocket.Socket, s ruleset.Set) ([]rawElement, error) {
-	if s.Dynamic {
-		return nil, nil
+// readElements reads a set's elements, but not those that rules put there.
+func (c *Conn) readElements(ctx context.Context, socket *nlsocket.Socket, s *readSet, raw *rawSet) (err error) {
+	if s.set.Dynamic {
+		return nil
 	}
-	ae := newEncoder()
-	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
-	ae.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	attributes, err := ae.Encode()
-	if err != nil {
-		return nil, err
+	if err := c.readRaw(ctx, socket, s.set.Name, raw); err != nil {
+		return err
 	}
-	replies, err := socket.Ask(ctx, c.request(unix.NFT_MSG_GETSETELEM, netlink.Dump, attributes))
-	if err != nil {
-		return nil, fmt.Errorf("read the elements of %q: %w", s.Name, err)
+	if !s.anonymous {
+		s.set.Elements, err = raw.elementsOf(s.set)
+		return err
 	}
-	var raw []rawElement
-	for _, r := range replies {
-		part, err := unmarshalElements(payload(r))
-		if err != nil {
-			return nil, fmt.Errorf("set %q: %w", s.Name, err)
+	for _, e := range raw.elements {
+		s.values = append(s.values, bytes.Clone(e.key))
+	}
+	return nil
+}
+
+// readRaw reads the elements of a set as the kernel keeps them.
+func (c *Conn) readRaw(ctx context.Context, socket *nlsocket.Socket, set string, raw *rawSet) error {
+	raw.reset()
+	narrow := func(e *encoder) {
+		e.string(unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
+		e.string(unix.NFTA_SET_ELEM_LIST_SET, set)
+	}
+	return c.dump(ctx, socket, fmt.Sprintf("the elements of %q", set), unix.NFT_MSG_GETSETELEM, narrow, func(b []byte) error {
+		if err := raw.take(b); err != nil {
+			return fmt.Errorf("set %q: %w", set, err)
 		}
-		raw = append(raw, part...)
-	}
-	return raw, nil
+		return nil
+	})
 }
 
 func (c *Conn) readChains(ctx context.Context, d *tableDump) error {
-	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETCHAIN, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, c.table)
-	})
-	if err != nil {
-		return fmt.Errorf("read chains: %w", err)
-	}
-	for _, r := range replies {
-		table, chain, err := unmarshalChain(payload(r))
+	return c.dump(ctx, c.socket, "chains", unix.NFT_MSG_GETCHAIN, func(e *encoder) { e.string(unix.NFTA_CHAIN_TABLE, c.table) }, func(b []byte) error {
+		table, chain, err := unmarshalChain(b)
 		if table != c.table {
-			continue // kernels that know no filter for this dump list all tables
-		}
-		if err != nil {
-			return err
+			return nil // kernels that know no filter for this dump list all tables
 		}
 		d.table.Chains = append(d.table.Chains, chain)
-	}
-	return nil
+		return err
+	})
 }
 
 func unmarshalChain(b []byte) (table string, c ruleset.Chain, err error) {
@@ -284,18 +279,12 @@ func decodeHook(ad *netlink.AttributeDecoder, c *ruleset.Chain) error {
 }
 
 func (c *Conn) readRules(ctx context.Context, d *tableDump) error {
-	replies, err := c.dumpOf(ctx, unix.NFT_MSG_GETRULE, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, c.table)
-	})
-	if err != nil {
-		return fmt.Errorf("read rules: %w", err)
-	}
 	index := make(map[string]int, len(d.table.Chains))
 	for i, chain := range d.table.Chains {
 		index[chain.Name] = i
 	}
-	for _, r := range replies {
-		chain, rule, err := unmarshalRule(payload(r), d.anonymous)
+	return c.dump(ctx, c.socket, "rules", unix.NFT_MSG_GETRULE, func(e *encoder) { e.string(unix.NFTA_RULE_TABLE, c.table) }, func(b []byte) error {
+		chain, rule, err := unmarshalRule(b, d.anonymous)
 		if err != nil {
 			return fmt.Errorf("chain %q: %w", chain, err)
 		}
@@ -304,8 +293,8 @@ func (c *Conn) readRules(ctx context.Context, d *tableDump) error {
 			return foreign("a rule in chain %q, which was not listed", chain)
 		}
 		d.table.Chains[i].Rules = append(d.table.Chains[i].Rules, rule)
-	}
-	return nil
+		return nil
+	})
 }
 
 // unmarshalRule reads one rule of a dump, with the values of the anonymous sets by name.

@@ -1,10 +1,8 @@
 package nft
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -90,50 +88,48 @@ func setFlags(s ruleset.Set) uint32 {
 }
 
 // encodeSet writes the attributes of NFT_MSG_NEWSET.
-func encodeSet(table string, s ruleset.Set, id uint32) ([]byte, error) {
+func encodeSet(e *encoder, table string, s ruleset.Set, id uint32) error {
 	if err := checkSet(s); err != nil {
-		return nil, err
+		return err
 	}
 	parts, err := keyParts(s.Key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, err := nftables.ConcatSetType(parts...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ae := newEncoder()
-	ae.String(unix.NFTA_SET_TABLE, table)
-	ae.String(unix.NFTA_SET_NAME, s.Name)
-	ae.Uint32(unix.NFTA_SET_ID, id)
-	ae.Uint32(unix.NFTA_SET_FLAGS, setFlags(s))
-	ae.Uint32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic())
-	ae.Uint32(unix.NFTA_SET_KEY_LEN, keyLen(parts))
+	e.string(unix.NFTA_SET_TABLE, table)
+	e.string(unix.NFTA_SET_NAME, s.Name)
+	e.uint32(unix.NFTA_SET_ID, id)
+	e.uint32(unix.NFTA_SET_FLAGS, setFlags(s))
+	e.uint32(unix.NFTA_SET_KEY_TYPE, key.GetNFTMagic())
+	e.uint32(unix.NFTA_SET_KEY_LEN, keyLen(parts))
 	if s.Verdicts {
-		ae.Uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
-		ae.Uint32(unix.NFTA_SET_DATA_LEN, 0)
+		e.uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
+		e.uint32(unix.NFTA_SET_DATA_LEN, 0)
 	}
 	if s.Data != ruleset.TypeInvalid {
 		value, ok := dataTypes[s.Data]
 		if !ok {
-			return nil, fmt.Errorf("unknown data type %d", s.Data)
+			return fmt.Errorf("unknown data type %d", s.Data)
 		}
-		ae.Uint32(unix.NFTA_SET_DATA_TYPE, value.GetNFTMagic())
-		ae.Uint32(unix.NFTA_SET_DATA_LEN, value.Bytes)
+		e.uint32(unix.NFTA_SET_DATA_TYPE, value.GetNFTMagic())
+		e.uint32(unix.NFTA_SET_DATA_LEN, value.Bytes)
 	}
 	if s.Timeout != 0 {
-		ae.Uint64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout/timeoutUnit))
+		e.uint64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout/timeoutUnit))
 	}
-	encodeDescription(ae, s.Size, parts)
-	ae.Bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, keyByteOrder(s.Key)))
+	encodeDescription(e, s.Size, parts)
+	e.bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, keyByteOrder(s.Key)))
 	if s.Counter {
-		ae.Nested(setAttrExpr, func(ae *netlink.AttributeEncoder) error {
-			ae.String(unix.NFTA_EXPR_NAME, "counter")
-			ae.Nested(unix.NFTA_EXPR_DATA, func(*netlink.AttributeEncoder) error { return nil })
-			return nil
+		e.nested(setAttrExpr, func() {
+			e.string(unix.NFTA_EXPR_NAME, "counter")
+			e.nested(unix.NFTA_EXPR_DATA, func() {})
 		})
 	}
-	return ae.Encode()
+	return nil
 }
 
 // keyLen is the length of a key in bytes; in a concatenation every part is padded to whole registers.
@@ -157,26 +153,23 @@ func keyByteOrder(key []ruleset.DataType) uint32 {
 }
 
 // encodeDescription tells the kernel a set's size and the parts of its key.
-func encodeDescription(ae *netlink.AttributeEncoder, size uint32, parts []nftables.SetDatatype) {
+func encodeDescription(e *encoder, size uint32, parts []nftables.SetDatatype) {
 	if size == 0 && len(parts) == 1 {
 		return
 	}
-	ae.Nested(unix.NFTA_SET_DESC, func(ae *netlink.AttributeEncoder) error {
+	e.nested(unix.NFTA_SET_DESC, func() {
 		if size != 0 {
-			ae.Uint32(unix.NFTA_SET_DESC_SIZE, size)
+			e.uint32(unix.NFTA_SET_DESC_SIZE, size)
 		}
 		if len(parts) > 1 {
-			ae.Nested(setDescConcat, func(ae *netlink.AttributeEncoder) error {
+			e.nested(setDescConcat, func() {
 				for _, p := range parts {
-					ae.Nested(unix.NFTA_LIST_ELEM, func(ae *netlink.AttributeEncoder) error {
-						ae.Uint32(setFieldLen, p.Bytes)
-						return nil
+					e.nested(unix.NFTA_LIST_ELEM, func() {
+						e.uint32(setFieldLen, p.Bytes)
 					})
 				}
-				return nil
 			})
 		}
-		return nil
 	})
 }
 
@@ -184,6 +177,7 @@ func encodeDescription(ae *netlink.AttributeEncoder, size uint32, parts []nftabl
 type readSet struct {
 	set       ruleset.Set
 	anonymous bool
+	values    [][]byte // of an anonymous set, once they are read
 	keyLen    uint32
 	keyType   uint32
 	dataType  uint32
@@ -294,77 +288,81 @@ func dataTypeOf(magic uint32) (ruleset.DataType, nftables.SetDatatype, bool) {
 	return ruleset.TypeInvalid, nftables.SetDatatype{}, false
 }
 
-// padKey pads every part of a key to whole registers.
-func padKey(types []ruleset.DataType, key ruleset.Key) ([]byte, error) {
-	parts, err := keyParts(types)
-	if err != nil {
-		return nil, err
+// keyShape is how the parts of a key stand in the kernel: in a concatenation, each is padded to whole registers.
+type keyShape struct {
+	parts  []nftables.SetDatatype
+	length int // of all parts
+	padded int
+}
+
+func shapeOf(types []ruleset.DataType) (k keyShape, err error) {
+	if k.parts, err = keyParts(types); err != nil {
+		return k, err
 	}
-	var want int
-	for _, p := range parts {
-		want += int(p.Bytes)
+	for _, p := range k.parts {
+		k.length += int(p.Bytes)
 	}
-	if len(key) != want {
-		return nil, fmt.Errorf("key of %d bytes where the set has %d", len(key), want)
+	k.padded = int(keyLen(k.parts))
+	return k, nil
+}
+
+// pad appends a key with its padding.
+func (k keyShape) pad(out []byte, key ruleset.Key) ([]byte, error) {
+	if len(key) != k.length {
+		return nil, fmt.Errorf("key of %d bytes where the set has %d", len(key), k.length)
 	}
-	if len(parts) == 1 {
-		return []byte(key), nil
+	if len(k.parts) == 1 {
+		return append(out, key...), nil
 	}
-	var out []byte
-	for _, p := range parts {
+	for _, p := range k.parts {
 		out = append(out, key[:p.Bytes]...)
+		out = append(out, zeroes[:registersFor(int(p.Bytes))*registerBytes-int(p.Bytes)]...)
 		key = key[p.Bytes:]
-		out = append(out, make([]byte, registersFor(int(p.Bytes))*registerBytes-int(p.Bytes))...)
 	}
 	return out, nil
 }
 
-// unpadKey is the inverse of padKey.
-func unpadKey(types []ruleset.DataType, padded []byte) (ruleset.Key, error) {
-	parts, err := keyParts(types)
-	if err != nil {
-		return "", foreign("%v", err)
+// zeroes are as many as padding takes.
+var zeroes [registerBytes]byte
+
+// unpad is the inverse of pad.
+func (k keyShape) unpad(out, padded []byte) ([]byte, error) {
+	if len(padded) != k.padded {
+		return nil, foreign("key of %d bytes", len(padded))
 	}
-	if uint32(len(padded)) != keyLen(parts) {
-		return "", foreign("key of %d bytes", len(padded))
+	if len(k.parts) == 1 {
+		return append(out, padded...), nil
 	}
-	if len(parts) == 1 {
-		return ruleset.Key(padded), nil
-	}
-	var out strings.Builder
-	for _, p := range parts {
+	for _, p := range k.parts {
 		width := registersFor(int(p.Bytes)) * registerBytes
 		if !isZero(padded[p.Bytes:width]) {
-			return "", foreign("key with padding that is not 0")
+			return nil, foreign("key with padding that is not 0")
 		}
-		out.Write(padded[:p.Bytes])
+		out = append(out, padded[:p.Bytes]...)
 		padded = padded[width:]
 	}
-	return ruleset.Key(out.String()), nil
+	return out, nil
 }
 
-// successor is the key after this one; ok is false after the last.
-func successor(key []byte) (next []byte, ok bool) {
-	next = bytes.Clone(key)
-	for i := len(next) - 1; i >= 0; i-- {
-		next[i]++
-		if next[i] != 0 {
-			return next, true
+// increment makes a key the one after it; ok is false after the last.
+func increment(key []byte) (ok bool) {
+	for i := len(key) - 1; i >= 0; i-- {
+		key[i]++
+		if key[i] != 0 {
+			return true
 		}
 	}
-	return nil, false
+	return false
 }
 
-// predecessor is the key before this one, which is not the first.
-func predecessor(key []byte) []byte {
-	prev := bytes.Clone(key)
-	for i := len(prev) - 1; i >= 0; i-- {
-		prev[i]--
-		if prev[i] != 0xff {
-			break
+// decrement makes a key the one before it, which is not the first.
+func decrement(key []byte) {
+	for i := len(key) - 1; i >= 0; i-- {
+		key[i]--
+		if key[i] != 0xff {
+			return
 		}
 	}
-	return prev
 }
 
 // printedType tells nft(8) how to print the values of an anonymous set.

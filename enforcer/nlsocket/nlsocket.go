@@ -7,6 +7,7 @@
 package nlsocket
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -104,20 +105,19 @@ func (s *Socket) Close() error { return os.NewSyscallError("close", unix.Close(s
 
 // Send sends messages in one datagram and returns them with the sequence numbers that they got, which are consecutive.
 func (s *Socket) Send(messages ...netlink.Message) ([]netlink.Message, error) {
-	var datagram []byte
+	size := 0
 	for i := range messages {
-		m := &messages[i]
+		messages[i].Header.Length = uint32(align(unix.NLMSG_HDRLEN + len(messages[i].Data)))
+		size += int(messages[i].Header.Length)
+	}
+	datagram := make([]byte, 0, size)
+	for i := range messages {
 		s.sequence++
 		if s.sequence == 0 {
 			s.sequence++ // 0 is the kernel's own
 		}
-		m.Header.Sequence = s.sequence
-		m.Header.Length = uint32(align(unix.NLMSG_HDRLEN + len(m.Data)))
-		b, err := m.MarshalBinary()
-		if err != nil {
-			return nil, fmt.Errorf("netlink message %d: %w", i, err)
-		}
-		datagram = append(datagram, b...)
+		messages[i].Header.Sequence = s.sequence
+		datagram = appendMessage(datagram, messages[i])
 	}
 	if need := len(datagram) + sendSlack; need > s.sendSize {
 		if err := s.resize(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, need); err != nil {
@@ -132,18 +132,39 @@ func (s *Socket) Send(messages ...netlink.Message) ([]netlink.Message, error) {
 	return messages, os.NewSyscallError("sendto", err)
 }
 
+// appendMessage appends a message, whose length is that of all of it.
+func appendMessage(b []byte, m netlink.Message) []byte {
+	end := len(b) + int(m.Header.Length)
+	b = binary.NativeEndian.AppendUint32(b, m.Header.Length)
+	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Type))
+	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Flags))
+	b = binary.NativeEndian.AppendUint32(b, m.Header.Sequence)
+	b = binary.NativeEndian.AppendUint32(b, m.Header.PID)
+	b = append(b, m.Data...)
+	return append(b, make([]byte, end-len(b))...)
+}
+
 func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
 // Receive waits for one datagram and returns its messages, as they are. It ends with the context's deadline at the
 // latest.
 func (s *Socket) Receive(ctx context.Context) ([]netlink.Message, error) {
+	datagram, err := s.receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(bytes.Clone(datagram))
+}
+
+// receive is Receive for a datagram that stands in the buffer, until the next one.
+func (s *Socket) receive(ctx context.Context) ([]byte, error) {
 	for {
 		n, _, flags, _, err := unix.Recvmsg(s.fd, s.buffer[:], nil, 0)
 		switch {
 		case err == nil && flags&unix.MSG_TRUNC != 0:
 			return nil, fmt.Errorf("a datagram of more than %d bytes: %w", receiveSize, errShort)
 		case err == nil:
-			return Parse(append([]byte(nil), s.buffer[:n]...))
+			return s.buffer[:n], nil
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
 			if err := s.wait(ctx); err != nil {
@@ -181,23 +202,32 @@ func (s *Socket) wait(ctx context.Context) error {
 func Parse(datagram []byte) ([]netlink.Message, error) {
 	var out []netlink.Message
 	for len(datagram) >= unix.NLMSG_HDRLEN {
-		length := int(binary.NativeEndian.Uint32(datagram))
-		if length < unix.NLMSG_HDRLEN || length > len(datagram) {
-			return nil, fmt.Errorf("%d bytes of netlink message in %d: %w", length, len(datagram), errShort)
+		m, rest, err := first(datagram)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, netlink.Message{
-			Header: netlink.Header{
-				Length:   uint32(length),
-				Type:     netlink.HeaderType(binary.NativeEndian.Uint16(datagram[4:])),
-				Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(datagram[6:])),
-				Sequence: binary.NativeEndian.Uint32(datagram[8:]),
-				PID:      binary.NativeEndian.Uint32(datagram[12:]),
-			},
-			Data: datagram[unix.NLMSG_HDRLEN:length:length],
-		})
-		datagram = datagram[min(align(length), len(datagram)):]
+		out, datagram = append(out, m), rest
 	}
 	return out, nil
+}
+
+// first takes the first message of a datagram that is long enough for one.
+func first(datagram []byte) (m netlink.Message, rest []byte, err error) {
+	length := int(binary.NativeEndian.Uint32(datagram))
+	if length < unix.NLMSG_HDRLEN || length > len(datagram) {
+		return m, nil, fmt.Errorf("%d bytes of netlink message in %d: %w", length, len(datagram), errShort)
+	}
+	m = netlink.Message{
+		Header: netlink.Header{
+			Length:   uint32(length),
+			Type:     netlink.HeaderType(binary.NativeEndian.Uint16(datagram[4:])),
+			Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(datagram[6:])),
+			Sequence: binary.NativeEndian.Uint32(datagram[8:]),
+			PID:      binary.NativeEndian.Uint32(datagram[12:]),
+		},
+		Data: datagram[unix.NLMSG_HDRLEN:length:length],
+	}
+	return m, datagram[min(align(length), len(datagram)):], nil
 }
 
 // errorLen is the length of struct nlmsgerr: an errno and the header of the request.
@@ -236,34 +266,55 @@ func explanation(attributes []byte) string {
 
 // Ask sends a request and returns its answers: all of a dump, nothing for a request that is only acknowledged. An error
 // of the kernel is an *Error. Answers to earlier requests are skipped.
-func (s *Socket) Ask(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	sent, err := s.Send(m)
+func (s *Socket) Ask(ctx context.Context, m netlink.Message) (answers []netlink.Message, err error) {
+	err = s.Each(ctx, m, func(a netlink.Message) error {
+		a.Data = bytes.Clone(a.Data)
+		answers = append(answers, a)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	var answers []netlink.Message
+	return answers, nil
+}
+
+// Each is Ask for answers that are looked at one by one: the data of each are there until take returns. With its first error
+// it is not called any more; what is left of the answers is received all the same, since until then the kernel would
+// refuse another dump.
+func (s *Socket) Each(ctx context.Context, m netlink.Message, take func(netlink.Message) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	sent, err := s.Send(m)
+	if err != nil {
+		return err
+	}
+	var taken error
 	for {
-		messages, err := s.Receive(ctx)
+		datagram, err := s.receive(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for _, a := range messages {
+		for len(datagram) >= unix.NLMSG_HDRLEN {
+			var a netlink.Message
+			if a, datagram, err = first(datagram); err != nil {
+				return err
+			}
 			if a.Header.Sequence != sent[0].Header.Sequence {
 				continue
 			}
 			if refused, isAnswer := Refusal(a); refused != nil {
-				return nil, refused
+				return refused
 			} else if isAnswer {
-				return answers, nil
+				return taken
 			}
-			answers = append(answers, a)
+			if taken == nil {
+				taken = take(a)
+			}
 			// Only a dump ends with a message of its own: ctnetlink sets NLM_F_MULTI on single answers as well
 			// (net/netfilter/nf_conntrack_netlink.c: ctnetlink_fill_info).
 			if a.Header.Flags&netlink.Multi == 0 || m.Header.Flags&netlink.Dump != netlink.Dump {
-				return answers, nil
+				return taken
 			}
 		}
 	}
