@@ -148,16 +148,18 @@ func (d *decoder) rules(o *object, db Database, p *Policy) []Rule {
 	}
 	if len(items) > MaxRules {
 		d.refuse(ErrTooManyRules, items[MaxRules].offset, items[MaxRules].path, fmt.Sprintf("rule %d of %s", MaxRules+1, db.name), "merge networks, or remove a rule")
+		items = items[:MaxRules]
 	}
-	var out []Rule
-	seen := map[Rule]string{}
+	if len(items) == 0 {
+		return nil
+	}
+	out := make([]Rule, 0, len(items))
 	for _, it := range items {
 		r := d.rule(it, p.ranges)
-		key := Rule{CIDR: r.CIDR, Range: r.Range}
-		if first, ok := seen[key]; ok {
-			d.fail(it.offset, it.path, "the same rule is there twice, first at "+first, "leave one of them out")
+		same := func(other Rule) bool { return other.CIDR == r.CIDR && other.Range == r.Range }
+		if first := slices.IndexFunc(out, same); first >= 0 { // they are few: a map takes longer
+			d.fail(it.offset, it.path, "the same rule is there twice, first at "+items[first].path, "leave one of them out")
 		}
-		seen[key] = it.path
 		out = append(out, r)
 	}
 	return out

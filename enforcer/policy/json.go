@@ -18,7 +18,7 @@ const (
 )
 
 // kind is the JSON type of a value.
-type kind int
+type kind uint8
 
 const (
 	kindNull kind = iota
@@ -36,10 +36,10 @@ func (k kind) String() string {
 // value is one JSON value with its place in the document.
 type value struct {
 	kind    kind
+	truth   bool
 	offset  int
 	end     int    // of the document, behind the value
 	text    string // of a string or number
-	truth   bool
 	members []member
 	items   []value
 }
@@ -120,6 +120,10 @@ type reader struct {
 	at   int
 	// trail leads to the value that is being read. A path is only put together where there is an error.
 	trail []step
+	// What is in objects and arrays that are being read, the innermost last. Each takes its own part when it ends, in a slice of
+	// the length that it has by then.
+	members []member
+	items   []value
 }
 
 // step is the name of a member, or the index of an item.
@@ -222,18 +226,19 @@ func (r *reader) string() (string, *Error) {
 const fewMembers = 16
 
 func (r *reader) object(offset, depth int) (value, *Error) {
-	v := value{kind: kindObject, offset: offset}
 	var seen map[string]bool
+	from := len(r.members)
 	for r.next() == '"' {
 		at := r.at
 		name, err := r.string()
 		if err != nil {
 			return value{}, err
 		}
-		if len(v.members) == fewMembers {
-			seen = namesOf(v.members)
+		before := r.members[from:]
+		if len(before) == fewMembers {
+			seen = namesOf(before)
 		}
-		if seen[name] || seen == nil && slices.ContainsFunc(v.members, func(m member) bool { return m.name == name }) {
+		if seen[name] || seen == nil && slices.ContainsFunc(before, func(m member) bool { return m.name == name }) {
 			r.enter(step{name: name})
 			return value{}, r.failHere(at, "the name occurs twice in one object", "leave one of them out")
 		}
@@ -246,11 +251,10 @@ func (r *reader) object(offset, depth int) (value, *Error) {
 		if err != nil {
 			return value{}, err
 		}
-		v.members = append(v.members, member{name: name, offset: at, value: child})
+		r.members = append(r.members, member{name: name, offset: at, value: child})
 	}
 	r.at++
-	v.end = r.at
-	return v, nil
+	return value{kind: kindObject, offset: offset, end: r.at, members: pop(&r.members, from)}, nil
 }
 
 func namesOf(members []member) map[string]bool {
@@ -262,19 +266,25 @@ func namesOf(members []member) map[string]bool {
 }
 
 func (r *reader) array(offset, depth int) (value, *Error) {
-	v := value{kind: kindArray, offset: offset}
+	from := len(r.items)
 	for first := r.next(); first != ']' && first != 0; first = r.next() {
-		r.enter(step{index: len(v.items), item: true})
+		r.enter(step{index: len(r.items) - from, item: true})
 		child, err := r.value(depth)
 		r.leave()
 		if err != nil {
 			return value{}, err
 		}
-		v.items = append(v.items, child)
+		r.items = append(r.items, child)
 	}
 	r.at++
-	v.end = r.at
-	return v, nil
+	return value{kind: kindArray, offset: offset, end: r.at, items: pop(&r.items, from)}, nil
+}
+
+// pop takes what is behind a place off a stack.
+func pop[T any](stack *[]T, from int) []T {
+	top := slices.Clone((*stack)[from:])
+	*stack = (*stack)[:from]
+	return top
 }
 
 func join(path, name string) string {

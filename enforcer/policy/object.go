@@ -12,7 +12,8 @@ import (
 // zero, so that callers look at err once, at the end.
 type decoder struct {
 	document
-	err *Error
+	err   *Error
+	spare []string // room for what the next object remembers
 }
 
 func (d *decoder) fail(offset int, path, reason, hint string) {
@@ -54,7 +55,9 @@ func (d *decoder) object(it item) *object {
 	if !d.is(it, kindObject) {
 		it.members = nil
 	}
-	return &object{d: d, item: it}
+	o := &object{d: d, item: it, known: d.spare}
+	d.spare = nil
+	return o
 }
 
 // get returns a member; false if it is absent.
@@ -83,13 +86,14 @@ func (o *object) need(name string, k kind) (item, bool) {
 	return it, o.d.is(it, k)
 }
 
-// close refuses members that nobody asked for.
+// close refuses members that nobody asked for. It is the end of the object.
 func (o *object) close() {
 	for _, m := range o.item.members {
 		if !slices.Contains(o.known, m.name) {
 			o.d.fail(m.offset, join(o.item.path, m.name), "unknown member", "known here: "+strings.Join(o.known, ", "))
 		}
 	}
+	o.d.spare = o.known[:0]
 }
 
 // list returns the items of an array; nil if it is absent and may be.
