@@ -17,7 +17,7 @@ func nextExpiry(p *policy.Policy, now time.Time) (next time.Time) {
 	}
 	for _, db := range p.Databases() {
 		sooner(db.OpenUntil())
-		for _, r := range db.Rules() {
+		for _, r := range db.EachRule() {
 			sooner(r.Expires)
 		}
 	}
@@ -30,7 +30,7 @@ func expired(p *policy.Policy, now time.Time) (words []string) {
 		if !db.Timed() {
 			continue // which is nearly every one, and this is done after each change
 		}
-		for i, r := range db.Rules() {
+		for i, r := range db.EachRule() {
 			if !r.InForce(now) {
 				words = append(words, fmt.Sprintf("not in force, because it has expired: %s, of database %s", intent.RuleName(i, r), db.Name()))
 			}

@@ -113,6 +113,7 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 // compiler holds what the skeleton depends on.
 type compiler struct {
 	*builder
+	cutting
 	mark      Mark
 	dedicated bool // the point is a gateway
 	zones     bool // the policy tells the interfaces' zones

@@ -189,7 +189,7 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 		return
 	}
 	c.forceOnNodes(db, e.Addr)
-	for _, r := range db.Rules() {
+	for _, r := range db.EachRule() {
 		if left, ok := c.lifetime(r); ok && r.Range != "" {
 			c.put(setUsers(f, r.Range), ruleset.Element{Key: endpointKey(e.Addr), Timeout: left})
 		}
@@ -354,10 +354,6 @@ func (c *compiler) fillCustom(db policy.Database) {
 		if !hasEndpoint(db, f) {
 			continue // nobody comes to it in this family
 		}
-		for _, p := range c.pieces(db, f) {
-			e := p.element()
-			e.Timeout = p.left
-			c.put(setCustom(f, db.Name()), e)
-		}
+		c.list(setCustom(f, db.Name()), elements(c.pieces(db, f)))
 	}
 }

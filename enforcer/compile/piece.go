@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/ruleset"
 )
 
 // forever is the lifetime of a rule that does not expire. The kernel refuses an element of its own lifetime inside of another
@@ -51,11 +52,10 @@ type piece struct {
 }
 
 // pieces cuts what a database's custom ranges of one family cover into disjoint intervals, in ascending order. Neighbours
-// differ in rules or lifetime.
+// differ in rules or lifetime. They are there until it is called again.
 func (c *compiler) pieces(db policy.Database, f family) []piece {
-	var covers []piece
-	var cuts []netip.Addr // where a piece may begin
-	for i, r := range db.Rules() {
+	covers, cuts, out := c.covers[:0], c.cuts[:0], c.out[:0]
+	for i, r := range db.EachRule() {
 		left, ok := c.lifetime(r)
 		if !ok || r.Range != "" || r.CIDR.Addr().Is4() != f.is4 {
 			continue
@@ -67,10 +67,14 @@ func (c *compiler) pieces(db policy.Database, f family) []piece {
 			cuts = append(cuts, behind)
 		}
 	}
+	c.covers, c.cuts = covers, cuts
+	slices.SortFunc(covers, func(a, b piece) int { return a.first.Compare(b.first) })
 	slices.SortFunc(cuts, netip.Addr.Compare)
 	cuts = slices.Compact(cuts)
-	var out []piece
 	for i, first := range cuts {
+		for len(covers) > 0 && covers[0].last.Less(first) {
+			covers = covers[1:]
+		}
 		p, ok := covered(first, covers)
 		if !ok {
 			continue
@@ -84,14 +88,44 @@ func (c *compiler) pieces(db policy.Database, f family) []piece {
 		}
 		out = append(out, p)
 	}
+	c.out = out
 	return out
 }
 
-// covered says what covers an address where a piece begins; not ok if nothing does. The piece reaches to the next cut, and
+// cutting is what pieces makes its result of, and the result. A thousand databases take the same room one after the other.
+type cutting struct {
+	covers []piece      // what each rule covers
+	cuts   []netip.Addr // where a piece may begin
+	out    []piece
+}
+
+// elements are the elements of a set for pieces, in their order. Their keys are parts of one string.
+func elements(pieces []piece) []ruleset.Element {
+	if len(pieces) == 0 {
+		return nil
+	}
+	length := pieces[0].first.BitLen() / 8
+	b := make([]byte, 0, 2*length*len(pieces))
+	for _, p := range pieces {
+		b = appendAddr(appendAddr(b, p.first), p.last)
+	}
+	keys := ruleset.Key(b)
+	out := make([]ruleset.Element, len(pieces))
+	for i, p := range pieces {
+		out[i] = ruleset.Element{Key: keys[:length], End: keys[length : 2*length], Timeout: p.left}
+		keys = keys[2*length:]
+	}
+	return out
+}
+
+// covered says which of some covers, by where they begin, covers an address where a piece begins; not ok if none does. The piece reaches to the next cut, and
 // where there is none to the last address of the family.
 func covered(first netip.Addr, covers []piece) (p piece, ok bool) {
 	for _, c := range covers {
-		if first.Less(c.first) || c.last.Less(first) {
+		if first.Less(c.first) {
+			break
+		}
+		if c.last.Less(first) {
 			continue
 		}
 		if !ok {

@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -70,12 +71,13 @@ func interfaceSet(name string) ruleset.Set {
 type builder struct {
 	order    []ruleset.Set
 	elements map[string]map[ruleset.Key]ruleset.Element
+	lists    map[string][]ruleset.Element // of sets that are filled at once
 	chains   []ruleset.Chain
 	chained  map[string]bool
 }
 
 func newBuilder() *builder {
-	return &builder{elements: map[string]map[ruleset.Key]ruleset.Element{}, chained: map[string]bool{}}
+	return &builder{elements: map[string]map[ruleset.Key]ruleset.Element{}, lists: map[string][]ruleset.Element{}, chained: map[string]bool{}}
 }
 
 // declare adds an empty set.
@@ -87,6 +89,14 @@ func (b *builder) declare(s ruleset.Set) {
 // put adds an element to a declared set; the same key twice is one element. An undeclared set is a mistake of this
 // package and panics at once, in every test.
 func (b *builder) put(set string, e ruleset.Element) { b.elements[set][e.Key] = e }
+
+// list gives a declared set all of its elements, sorted by key.
+func (b *builder) list(set string, elements []ruleset.Element) {
+	if b.elements[set] == nil {
+		panic("set " + set + " was not declared")
+	}
+	b.lists[set] = elements
+}
 
 // endpoint adds an address with a port to the twin set of its family.
 func (b *builder) endpoint(set string, a netip.AddrPort) {
@@ -106,23 +116,41 @@ func (b *builder) chain(c ruleset.Chain) {
 func (b *builder) table() ruleset.Table {
 	t := ruleset.Table{Family: ruleset.FamilyINET, Name: TableName, Chains: b.chains}
 	for _, s := range b.order {
-		for _, e := range b.elements[s.Name] {
-			s.Elements = append(s.Elements, e)
+		if s.Elements = b.lists[s.Name]; s.Elements == nil {
+			s.Elements = sorted(b.elements[s.Name])
 		}
-		slices.SortFunc(s.Elements, func(x, y ruleset.Element) int { return cmp.Compare(x.Key, y.Key) })
 		t.Sets = append(t.Sets, s)
 	}
 	return t
 }
 
-func addrKey(a netip.Addr) ruleset.Key { return ruleset.Key(a.AsSlice()) }
+// sorted returns elements by their keys; nil if there are none.
+func sorted(elements map[ruleset.Key]ruleset.Element) []ruleset.Element {
+	if len(elements) == 0 {
+		return nil
+	}
+	out := slices.AppendSeq(make([]ruleset.Element, 0, len(elements)), maps.Values(elements))
+	slices.SortFunc(out, func(x, y ruleset.Element) int { return cmp.Compare(x.Key, y.Key) })
+	return out
+}
 
-func portKey(p uint16) ruleset.Key { return ruleset.Key(binary.BigEndian.AppendUint16(nil, p)) }
+// maxKey is the longest key of addresses: two of IPv6 with a port.
+const maxKey = 16 + 16 + 2
 
-func endpointKey(a netip.AddrPort) ruleset.Key { return addrKey(a.Addr()) + portKey(a.Port()) }
+func appendAddr(b []byte, a netip.Addr) []byte {
+	b, _ = a.AppendBinary(b) // which cannot fail
+	return b
+}
+
+func addrKey(a netip.Addr) ruleset.Key { return ruleset.Key(appendAddr(make([]byte, 0, maxKey), a)) }
+
+func endpointKey(a netip.AddrPort) ruleset.Key {
+	return ruleset.Key(binary.BigEndian.AppendUint16(appendAddr(make([]byte, 0, maxKey), a.Addr()), a.Port()))
+}
 
 func pairKey(source netip.Addr, to netip.AddrPort) ruleset.Key {
-	return addrKey(source) + endpointKey(to)
+	both := appendAddr(appendAddr(make([]byte, 0, maxKey), source), to.Addr())
+	return ruleset.Key(binary.BigEndian.AppendUint16(both, to.Port()))
 }
 
 // ifnameSize is IFNAMSIZ (include/uapi/linux/if.h).

@@ -6,6 +6,7 @@
 package policy
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -242,6 +243,9 @@ func (d Database) InternetAccessible() bool { return d.internetAccessible }
 
 // Rules returns the firewall rules; always empty for a shared database (SPEC S-10), at most MaxRules.
 func (d Database) Rules() []Rule { return slices.Clone(d.rules) }
+
+// EachRule goes over Rules, by their index, without a copy of them all.
+func (d Database) EachRule() iter.Seq2[int, Rule] { return slices.All(d.rules) }
 
 // KeepUnknown reports whether Force TLS spares connections whose beginning the enforcer never saw (SPEC X-05). By
 // default it cuts them.

@@ -180,15 +180,22 @@ func elementsByKey(s Set) map[Key]Element {
 	return m
 }
 
-// elementsWhere returns the chosen elements, sorted by key: two changes with the same content are the same.
+// elementsWhere returns the chosen elements, sorted by key: two changes with the same content are the same. Where that is what the
+// set has, as when all of it is new, it is not copied.
 func elementsWhere(s Set, chosen func(Element) bool) []Element {
-	var out []Element
-	for _, e := range s.Elements {
-		if chosen(e) {
-			out = append(out, e)
+	byKey := func(a, b Element) int { return cmp.Compare(a.Key, b.Key) }
+	out := slices.Clip(s.Elements)
+	if slices.ContainsFunc(out, func(e Element) bool { return !chosen(e) }) {
+		out = nil
+		for _, e := range s.Elements {
+			if chosen(e) {
+				out = append(out, e)
+			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Element) int { return cmp.Compare(a.Key, b.Key) })
+	if !slices.IsSortedFunc(out, byKey) {
+		return slices.SortedFunc(slices.Values(out), byKey)
+	}
 	return out
 }
 
