@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-func (d *decoder) database(it item, p *Policy, c *claims) Database {
+func (d *decoder) database(it value, p *Policy, c *claims) Database {
 	o := d.object(it)
-	db := Database{name: o.name("name"), model: choice(o, "model", Shared, Dedicated), engine: Engine(o.name("engine"))}
+	db := Database{name: o.name("name"), model: choice(&o, "model", Shared, Dedicated), engine: Engine(o.name("engine"))}
 	if first, ok := c.names[db.name]; ok {
-		d.fail(it.offset, it.path, fmt.Sprintf("the database %s is there twice, first at %s", db.name, first), "one entry per database")
+		d.fail(it.offset, fmt.Sprintf("the database %s is there twice, first at %s", db.name, d.path(first)), "one entry per database")
 	}
-	c.names[db.name] = it.path
+	c.names[db.name] = it.offset
 	if db.model != p.model {
-		d.fail(it.offset, it.path, fmt.Sprintf("a %s database at a %s point", db.model, p.model), "a point carries databases of its own model")
+		d.fail(it.offset, fmt.Sprintf("a %s database at a %s point", db.model, p.model), "a point carries databases of its own model")
 	}
 	for _, e := range o.list("endpoints", true) {
 		db.endpoints = append(db.endpoints, d.endpoint(e, p, db, c))
@@ -27,20 +27,20 @@ func (d *decoder) database(it item, p *Policy, c *claims) Database {
 		db.clusterPorts = append(db.clusterPorts, d.clusterPort(e, db))
 	}
 	d.consistent(it, db)
-	db.rules = d.rules(o, db, p)
-	d.toggles(o, &db)
+	db.rules = d.rules(&o, db, p)
+	d.toggles(&o, &db)
 	o.close()
 	db.warnings = openRules(db, p.ranges)
 	return db
 }
 
-func (d *decoder) endpoint(it item, p *Policy, db Database, c *claims) Endpoint {
+func (d *decoder) endpoint(it value, p *Policy, db Database, c *claims) Endpoint {
 	o := d.object(it)
-	e := Endpoint{Kind: choice(o, "kind", PublicRW, PeeringRW), TLS: choice(o, "tls", TLSInBand, TLSEither, TLSOnly, TLSNone)}
+	e := Endpoint{Kind: choice(&o, "kind", PublicRW, PeeringRW), TLS: choice(&o, "tls", TLSInBand, TLSEither, TLSOnly, TLSNone)}
 	a := o.address("address")
 	e.Addr = netip.AddrPortFrom(a, o.port("port"))
-	if f := choice(o, "family", "ipv4", "ipv6"); (f == "ipv4") != a.Is4() {
-		d.fail(it.offset, it.path, fmt.Sprintf("%v is not an %s address", a, f), "the family is that of the address")
+	if f := choice(&o, "family", "ipv4", "ipv6"); (f == "ipv4") != a.Is4() {
+		d.fail(it.offset, fmt.Sprintf("%v is not an %s address", a, f), "the family is that of the address")
 	}
 	if n, ok := o.get("dnat"); ok {
 		no := d.object(n)
@@ -48,29 +48,29 @@ func (d *decoder) endpoint(it item, p *Policy, db Database, c *claims) Endpoint 
 		e.DNAT = netip.AddrPortFrom(to, no.port("port"))
 		no.close()
 		if to.Is4() != a.Is4() {
-			d.fail(n.offset, n.path, fmt.Sprintf("%v is translated to the other address family, %v", a, to), "")
+			d.fail(n.offset, fmt.Sprintf("%v is translated to the other address family, %v", a, to), "")
 		}
 		if db.model == Shared {
-			d.fail(n.offset, n.path, "destination NAT at a shared point", "the servers of a shared host have its addresses")
+			d.fail(n.offset, "destination NAT at a shared point", "the servers of a shared host have its addresses")
 		}
 	}
 	if db.model == Shared && e.Kind == PeeringRW {
-		d.fail(it.offset, it.path, "a peering endpoint of a shared database", "only dedicated databases can be peered")
+		d.fail(it.offset, "a peering endpoint of a shared database", "only dedicated databases can be peered")
 	}
 	if e.Kind == PeeringRW && !slices.ContainsFunc(p.interfaces, func(i Interface) bool { return i.Zone == ZonePeering }) {
 		// Without knowing where the peering arrives, the endpoint would be open to whoever a rule covers (SPEC D-14).
-		d.fail(it.offset, it.path, "a peering endpoint, and no interface has the zone peering", "say in interfaces where the peering arrives")
+		d.fail(it.offset, "a peering endpoint, and no interface has the zone peering", "say in interfaces where the peering arrives")
 	}
 	o.close()
 	c.take(it, claimKey{addr: e.Addr, endpoint: true}, claim{database: db.name, tls: e.TLS})
 	return e
 }
 
-func (d *decoder) node(it item, db Database, c *claims) Node {
+func (d *decoder) node(it value, db Database, c *claims) Node {
 	o := d.object(it)
 	n := Node{Name: o.name("name")}
 	if slices.ContainsFunc(db.nodes, func(other Node) bool { return other.Name == n.Name }) {
-		d.fail(it.offset, it.path, "the node "+n.Name+" is there twice", "one entry per node")
+		d.fail(it.offset, "the node "+n.Name+" is there twice", "one entry per node")
 	}
 	if here, ok := o.need("here", kindBool); ok {
 		n.Here = here.truth
@@ -78,13 +78,13 @@ func (d *decoder) node(it item, db Database, c *claims) Node {
 	for _, a := range o.list("addresses", true) {
 		address := d.address(a)
 		if slices.Contains(n.Addresses, address) {
-			d.fail(a.offset, a.path, fmt.Sprintf("%v is there twice", address), "leave one of them out")
+			d.fail(a.offset, fmt.Sprintf("%v is there twice", address), "leave one of them out")
 		}
 		n.Addresses = append(n.Addresses, address)
 	}
 	for _, p := range o.list("ports", true) {
 		po := d.object(p)
-		port := Port{Number: po.port("port"), TLS: choice(po, "tls", TLSInBand, TLSEither, TLSOnly, TLSNone)}
+		port := Port{Number: po.port("port"), TLS: choice(&po, "tls", TLSInBand, TLSEither, TLSOnly, TLSNone)}
 		po.close()
 		n.Ports = append(n.Ports, port)
 		// A node elsewhere is only a source of traffic; its ports are guarded where it stands.
@@ -96,12 +96,12 @@ func (d *decoder) node(it item, db Database, c *claims) Node {
 	}
 	o.close()
 	if len(n.Addresses) == 0 || len(n.Ports) == 0 {
-		d.fail(it.offset, it.path, "a node without address or port", "say where it listens")
+		d.fail(it.offset, "a node without address or port", "say where it listens")
 	}
 	return n
 }
 
-func (d *decoder) clusterPort(it item, db Database) ClusterPort {
+func (d *decoder) clusterPort(it value, db Database) ClusterPort {
 	o := d.object(it)
 	p := ClusterPort{Number: o.port("port")}
 	if shared, ok := o.need("shared", kindBool); ok {
@@ -109,29 +109,29 @@ func (d *decoder) clusterPort(it item, db Database) ClusterPort {
 	}
 	o.close()
 	if slices.ContainsFunc(db.clusterPorts, func(other ClusterPort) bool { return other.Number == p.Number }) {
-		d.fail(it.offset, it.path, fmt.Sprintf("port %d is there twice", p.Number), "leave one of them out")
+		d.fail(it.offset, fmt.Sprintf("port %d is there twice", p.Number), "leave one of them out")
 	}
 	listening := func(n Node) bool {
 		return slices.ContainsFunc(n.Ports, func(other Port) bool { return other.Number == p.Number })
 	}
 	if !slices.ContainsFunc(db.nodes, listening) {
-		d.fail(it.offset, it.path, fmt.Sprintf("no node listens on cluster port %d", p.Number), "list it among the nodes' ports")
+		d.fail(it.offset, fmt.Sprintf("no node listens on cluster port %d", p.Number), "list it among the nodes' ports")
 	}
 	return p
 }
 
 // consistent checks what needs the whole database. Ports of an unknown engine, or in-band ports of one that does not
 // negotiate, can be described, but no one can tell TLS from plaintext there: toggles looks after that.
-func (d *decoder) consistent(it item, db Database) {
+func (d *decoder) consistent(it value, db Database) {
 	if len(db.nodes) == 0 {
-		d.fail(it.offset, it.path, "a database without nodes", "name at least one")
+		d.fail(it.offset, "a database without nodes", "name at least one")
 	}
 	for _, e := range db.endpoints {
 		if !e.DNAT.IsValid() {
 			continue
 		}
 		if !slices.ContainsFunc(db.nodes, func(n Node) bool { return n.Here && n.listens(e.DNAT) }) {
-			d.fail(it.offset, it.path, fmt.Sprintf("%v is translated to %v, where no node of the database listens", e.Addr, e.DNAT), "name a node that is here, and one of its ports")
+			d.fail(it.offset, fmt.Sprintf("%v is translated to %v, where no node of the database listens", e.Addr, e.DNAT), "name a node that is here, and one of its ports")
 		}
 	}
 }
@@ -144,10 +144,10 @@ func (n Node) listens(a netip.AddrPort) bool {
 func (d *decoder) rules(o *object, db Database, p *Policy) []Rule {
 	items := o.list("firewall_rules", false)
 	if len(items) > 0 && db.model == Shared {
-		d.refuse(ErrRulesOnShared, items[0].offset, items[0].path, "firewall rule on "+db.name, "use internet_accessibility, or a dedicated database")
+		d.refuse(ErrRulesOnShared, items[0].offset, "firewall rule on "+db.name, "use internet_accessibility, or a dedicated database")
 	}
 	if len(items) > MaxRules {
-		d.refuse(ErrTooManyRules, items[MaxRules].offset, items[MaxRules].path, fmt.Sprintf("rule %d of %s", MaxRules+1, db.name), "merge networks, or remove a rule")
+		d.refuse(ErrTooManyRules, items[MaxRules].offset, fmt.Sprintf("rule %d of %s", MaxRules+1, db.name), "merge networks, or remove a rule")
 		items = items[:MaxRules]
 	}
 	if len(items) == 0 {
@@ -158,7 +158,7 @@ func (d *decoder) rules(o *object, db Database, p *Policy) []Rule {
 		r := d.rule(it, p.ranges)
 		same := func(other Rule) bool { return other.CIDR == r.CIDR && other.Range == r.Range }
 		if first := slices.IndexFunc(out, same); first >= 0 { // they are few: a map takes longer
-			d.fail(it.offset, it.path, "the same rule is there twice, first at "+items[first].path, "leave one of them out")
+			d.fail(it.offset, "the same rule is there twice, first at "+d.path(items[first].offset), "leave one of them out")
 		}
 		out = append(out, r)
 	}
@@ -168,10 +168,10 @@ func (d *decoder) rules(o *object, db Database, p *Policy) []Rule {
 // maxLabel bounds a rule's label, in bytes.
 const maxLabel = 256
 
-func (d *decoder) rule(it item, ranges []ManagedRange) Rule {
+func (d *decoder) rule(it value, ranges []ManagedRange) Rule {
 	o := d.object(it)
 	var r Rule
-	switch choice(o, "type", "custom_range", "managed_range") {
+	switch choice(&o, "type", "custom_range", "managed_range") {
 	case "custom_range":
 		if cidr, ok := o.need("cidr", kindString); ok {
 			r.CIDR = d.network(cidr)
@@ -179,19 +179,19 @@ func (d *decoder) rule(it item, ranges []ManagedRange) Rule {
 	case "managed_range":
 		r.Range = o.name("name")
 		if !slices.ContainsFunc(ranges, func(m ManagedRange) bool { return m.Name == r.Range }) {
-			d.fail(it.offset, it.path, "unknown managed range "+r.Range, "name one out of managed_ranges")
+			d.fail(it.offset, "unknown managed range "+r.Range, "name one out of managed_ranges")
 		}
 	}
 	if label, ok := o.get("label"); ok && d.is(label, kindString) {
 		r.Label = label.text
 		if len(r.Label) > maxLabel {
-			d.fail(label.offset, label.path, fmt.Sprintf("%d bytes of label", len(r.Label)), fmt.Sprintf("at most %d", maxLabel))
+			d.fail(label.offset, fmt.Sprintf("%d bytes of label", len(r.Label)), fmt.Sprintf("at most %d", maxLabel))
 		}
 	}
 	if expires, ok := o.get("expires"); ok && d.is(expires, kindString) {
 		t, err := time.Parse(time.RFC3339, expires.text)
 		if err != nil || t.IsZero() {
-			d.fail(expires.offset, expires.path, fmt.Sprintf("%q is not a time", expires.text), "a time of RFC 3339, for example 2027-01-31T18:00:00Z")
+			d.fail(expires.offset, fmt.Sprintf("%q is not a time", expires.text), "a time of RFC 3339, for example 2027-01-31T18:00:00Z")
 		}
 		r.Expires = t
 	}
@@ -210,19 +210,19 @@ func (d *decoder) toggles(o *object, db *Database) {
 	if _, ok := o.get("unknown_connections"); ok {
 		db.keepUnknown = choice(o, "unknown_connections", "cut", "keep") == "keep"
 	}
-	at := func(name string) (int, string) {
+	at := func(name string) int {
 		if it, ok := o.get(name); ok {
-			return it.offset, it.path
+			return it.offset
 		}
-		return o.item.offset, o.item.path
+		return o.item.offset
 	}
 	if db.internetAccessible {
-		offset, path := at("internet_accessibility")
+		offset := at("internet_accessibility")
 		switch {
 		case db.model == Dedicated:
-			d.refuse(ErrAccessibilityOnDedicated, offset, path, db.name, "add the firewall rules 0.0.0.0/0 and ::/0 instead")
+			d.refuse(ErrAccessibilityOnDedicated, offset, db.name, "add the firewall rules 0.0.0.0/0 and ::/0 instead")
 		case !db.forceTLS:
-			d.refuse(ErrAccessibilityNeedsForceTLS, offset, path, db.name, "set force_tls to true, or internet_accessibility to false")
+			d.refuse(ErrAccessibilityNeedsForceTLS, offset, db.name, "set force_tls to true, or internet_accessibility to false")
 		}
 	}
 	// Between nodes TLS is always required (SPEC C-03), whatever the toggle says.
@@ -232,10 +232,10 @@ func (d *decoder) toggles(o *object, db *Database) {
 }
 
 // negotiation refuses to enforce TLS where nobody can tell it from plaintext (SPEC X-08).
-func (d *decoder) negotiation(o *object, db Database, at func(string) (int, string)) {
+func (d *decoder) negotiation(o *object, db Database, at func(string) int) {
 	hint := fmt.Sprintf("known engines are %q; others need force_tls false and no cluster_ports", KnownEngines())
-	if offset, path := at("engine"); !slices.Contains(KnownEngines(), db.engine) {
-		d.refuse(ErrNegotiationUnknown, offset, path, fmt.Sprintf("Force TLS for %s, engine %q", db.name, db.engine), hint)
+	if !slices.Contains(KnownEngines(), db.engine) {
+		d.refuse(ErrNegotiationUnknown, at("engine"), fmt.Sprintf("Force TLS for %s, engine %q", db.name, db.engine), hint)
 	}
 	if db.engine.Speaks(PostgreSQL) || db.engine.Speaks(MySQL) {
 		return
@@ -245,7 +245,7 @@ func (d *decoder) negotiation(o *object, db Database, at func(string) (int, stri
 		inBand = inBand || slices.ContainsFunc(n.Ports, func(p Port) bool { return p.TLS == TLSInBand })
 	}
 	if inBand {
-		d.refuse(ErrNegotiationUnknown, o.item.offset, o.item.path,
+		d.refuse(ErrNegotiationUnknown, o.item.offset,
 			fmt.Sprintf("an in-band port of %s, engine %q", db.name, db.engine), "only postgresql, mysql and mariadb negotiate TLS in-band")
 	}
 }

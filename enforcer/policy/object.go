@@ -12,34 +12,59 @@ import (
 // zero, so that callers look at err once, at the end.
 type decoder struct {
 	document
+	root  value
 	err   *Error
 	spare []string // room for what the next object remembers
 }
 
-func (d *decoder) fail(offset int, path, reason, hint string) {
+func (d *decoder) fail(offset int, reason, hint string) {
 	if d.err == nil {
-		d.err = d.document.fail(offset, path, reason, hint)
+		d.err = d.document.fail(offset, d.path(offset), reason, hint)
 	}
 }
 
+// path leads to the value that begins at an offset, or whose name does; empty after the first error. To look for it where there is
+// one is cheaper than to write down those of all values.
+func (d *decoder) path(offset int) string {
+	if d.err != nil {
+		return ""
+	}
+	return d.root.path("", offset)
+}
+
+// path is the way from a value on, whose own path is given, down to what is at an offset in it.
+func (v value) path(own string, offset int) string {
+	if v.offset == offset {
+		return own
+	}
+	for _, m := range v.members {
+		if m.offset <= offset && offset < m.value.end {
+			if own = join(own, m.name); m.offset == offset {
+				return own
+			}
+			return m.value.path(own, offset)
+		}
+	}
+	for i, child := range v.items {
+		if child.offset <= offset && offset < child.end {
+			return child.path(index(own, i), offset)
+		}
+	}
+	return own
+}
+
 // refuse records that a rule of network exposure forbids the document.
-func (d *decoder) refuse(rule error, offset int, path, reason, hint string) {
+func (d *decoder) refuse(rule error, offset int, reason, hint string) {
 	if d.err == nil {
-		d.err = d.document.fail(offset, path, fmt.Sprintf("%s: %v", reason, rule), hint)
+		d.fail(offset, fmt.Sprintf("%s: %v", reason, rule), hint)
 		d.err.Rule = rule
 	}
 }
 
-// item is a value with its path.
-type item struct {
-	value
-	path string
-}
-
 // is checks the value's type.
-func (d *decoder) is(it item, k kind) bool {
+func (d *decoder) is(it value, k kind) bool {
 	if d.err == nil && it.kind != k {
-		d.fail(it.offset, it.path, fmt.Sprintf("%v where %v belongs", it.kind, k), "")
+		d.fail(it.offset, fmt.Sprintf("%v where %v belongs", it.kind, k), "")
 	}
 	return d.err == nil
 }
@@ -47,41 +72,41 @@ func (d *decoder) is(it item, k kind) bool {
 // object gives access to an object's members by name and remembers which were asked for.
 type object struct {
 	d     *decoder
-	item  item
+	item  value
 	known []string
 }
 
-func (d *decoder) object(it item) *object {
+func (d *decoder) object(it value) object {
 	if !d.is(it, kindObject) {
 		it.members = nil
 	}
-	o := &object{d: d, item: it, known: d.spare}
+	o := object{d: d, item: it, known: d.spare}
 	d.spare = nil
 	return o
 }
 
 // get returns a member; false if it is absent.
-func (o *object) get(name string) (item, bool) {
+func (o *object) get(name string) (value, bool) {
 	if !slices.Contains(o.known, name) {
 		o.known = append(o.known, name)
 	}
 	if o.d.err != nil {
-		return item{}, false
+		return value{}, false
 	}
 	for _, m := range o.item.members {
 		if m.name == name {
-			return item{value: m.value, path: join(o.item.path, name)}, true
+			return m.value, true
 		}
 	}
-	return item{}, false
+	return value{}, false
 }
 
 // need returns a member that must be there.
-func (o *object) need(name string, k kind) (item, bool) {
+func (o *object) need(name string, k kind) (value, bool) {
 	it, ok := o.get(name)
 	if !ok {
-		o.d.fail(o.item.offset, o.item.path, fmt.Sprintf("the member %q is missing", name), "")
-		return item{}, false
+		o.d.fail(o.item.offset, fmt.Sprintf("the member %q is missing", name), "")
+		return value{}, false
 	}
 	return it, o.d.is(it, k)
 }
@@ -90,14 +115,14 @@ func (o *object) need(name string, k kind) (item, bool) {
 func (o *object) close() {
 	for _, m := range o.item.members {
 		if !slices.Contains(o.known, m.name) {
-			o.d.fail(m.offset, join(o.item.path, m.name), "unknown member", "known here: "+strings.Join(o.known, ", "))
+			o.d.fail(m.offset, "unknown member", "known here: "+strings.Join(o.known, ", "))
 		}
 	}
 	o.d.spare = o.known[:0]
 }
 
 // list returns the items of an array; nil if it is absent and may be.
-func (o *object) list(name string, required bool) []item {
+func (o *object) list(name string, required bool) []value {
 	it, ok := o.get(name)
 	if !ok {
 		if required {
@@ -108,15 +133,11 @@ func (o *object) list(name string, required bool) []item {
 	return o.d.items(it)
 }
 
-func (d *decoder) items(it item) []item {
+func (d *decoder) items(it value) []value {
 	if !d.is(it, kindArray) {
 		return nil
 	}
-	out := make([]item, len(it.items))
-	for i, v := range it.items {
-		out[i] = item{value: v, path: index(it.path, i)}
-	}
-	return out
+	return it.items
 }
 
 // boolean returns a toggle; absent is nil.
@@ -145,13 +166,13 @@ func (o *object) name(member string) string {
 	return it.text
 }
 
-func (d *decoder) checkName(it item) {
+func (d *decoder) checkName(it value) {
 	valid := it.text != "" && len(it.text) <= maxName && isAlphanumeric(it.text[0])
 	for i := range len(it.text) {
 		valid = valid && (isAlphanumeric(it.text[i]) || strings.IndexByte("-_.", it.text[i]) >= 0)
 	}
 	if !valid {
-		d.fail(it.offset, it.path, fmt.Sprintf("%q is not a name", it.text),
+		d.fail(it.offset, fmt.Sprintf("%q is not a name", it.text),
 			fmt.Sprintf("1 to %d letters, digits, '-', '_' and '.', beginning with a letter or digit", maxName))
 	}
 }
@@ -164,7 +185,7 @@ func isAlphanumeric(c byte) bool {
 func choice[T ~string](o *object, name string, words ...T) T {
 	it, ok := o.need(name, kindString)
 	if ok && !slices.Contains(words, T(it.text)) {
-		o.d.fail(it.offset, it.path, fmt.Sprintf("unknown word %q", it.text), fmt.Sprintf("one of %q", words))
+		o.d.fail(it.offset, fmt.Sprintf("unknown word %q", it.text), fmt.Sprintf("one of %q", words))
 		return ""
 	}
 	return T(it.text)
@@ -178,7 +199,7 @@ func (o *object) port(name string) uint16 {
 	}
 	n, err := strconv.ParseUint(it.text, 10, 16)
 	if err != nil || n == 0 {
-		o.d.fail(it.offset, it.path, it.text+" is not a port", "a whole number from 1 to 65535")
+		o.d.fail(it.offset, it.text+" is not a port", "a whole number from 1 to 65535")
 	}
 	return uint16(n)
 }
@@ -192,52 +213,52 @@ func (o *object) address(name string) netip.Addr {
 	return o.d.address(it)
 }
 
-func (d *decoder) address(it item) netip.Addr {
+func (d *decoder) address(it value) netip.Addr {
 	if !d.is(it, kindString) {
 		return netip.Addr{}
 	}
 	a, err := netip.ParseAddr(it.text)
 	switch {
 	case err != nil:
-		d.fail(it.offset, it.path, fmt.Sprintf("%q is not an IP address", it.text), "")
+		d.fail(it.offset, fmt.Sprintf("%q is not an IP address", it.text), "")
 	case a.Zone() != "":
-		d.fail(it.offset, it.path, "an IPv6 zone has no meaning here", "write the address alone")
+		d.fail(it.offset, "an IPv6 zone has no meaning here", "write the address alone")
 	case a.Is4In6():
-		d.fail(it.offset, it.path, "an IPv4-mapped IPv6 address never occurs in a packet", "write "+a.Unmap().String())
+		d.fail(it.offset, "an IPv4-mapped IPv6 address never occurs in a packet", "write "+a.Unmap().String())
 	case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback():
-		d.fail(it.offset, it.path, it.text+" is not the address of one host on a network", "")
+		d.fail(it.offset, it.text+" is not the address of one host on a network", "")
 	}
 	return a
 }
 
 // networks returns an array of networks, none of them twice.
-func (d *decoder) networks(it item) []netip.Prefix {
+func (d *decoder) networks(it value) []netip.Prefix {
 	var out []netip.Prefix
-	seen := map[netip.Prefix]string{}
+	seen := map[netip.Prefix]int{}
 	for _, n := range d.items(it) {
 		p := d.network(n)
 		if first, ok := seen[p]; ok {
-			d.fail(n.offset, n.path, fmt.Sprintf("%v is there twice, first at %s", p, first), "leave one of them out")
+			d.fail(n.offset, fmt.Sprintf("%v is there twice, first at %s", p, d.path(first)), "leave one of them out")
 		}
-		seen[p] = n.path
+		seen[p] = n.offset
 		out = append(out, p)
 	}
 	return out
 }
 
 // network returns a network in CIDR notation; its host bits must be clear (SPEC X-11).
-func (d *decoder) network(it item) netip.Prefix {
+func (d *decoder) network(it value) netip.Prefix {
 	if !d.is(it, kindString) {
 		return netip.Prefix{}
 	}
 	p, err := netip.ParsePrefix(it.text)
 	switch {
 	case err != nil:
-		d.fail(it.offset, it.path, fmt.Sprintf("%q is not a network in CIDR notation", it.text), "address/length, for example 198.51.100.0/24")
+		d.fail(it.offset, fmt.Sprintf("%q is not a network in CIDR notation", it.text), "address/length, for example 198.51.100.0/24")
 	case p.Addr().Is4In6():
-		d.fail(it.offset, it.path, "an IPv4-mapped IPv6 network never occurs in a packet", "write it as IPv4")
+		d.fail(it.offset, "an IPv4-mapped IPv6 network never occurs in a packet", "write it as IPv4")
 	case p != p.Masked():
-		d.fail(it.offset, it.path, fmt.Sprintf("%v has host bits set", p), fmt.Sprintf("write %v, or %v/%d for the one address", p.Masked(), p.Addr(), p.Addr().BitLen()))
+		d.fail(it.offset, fmt.Sprintf("%v has host bits set", p), fmt.Sprintf("write %v, or %v/%d for the one address", p.Masked(), p.Addr(), p.Addr().BitLen()))
 	}
 	return p
 }

@@ -26,32 +26,32 @@ func parse(doc document) (*Policy, value, error) {
 	if failed != nil {
 		return nil, value{}, failed
 	}
-	d := &decoder{document: doc}
-	p := d.policy(item{value: root})
+	d := &decoder{document: doc, root: root}
+	p := d.policy(root)
 	if d.err != nil {
 		return nil, value{}, d.err
 	}
 	return p, root, nil
 }
 
-func (d *decoder) policy(root item) *Policy {
+func (d *decoder) policy(root value) *Policy {
 	o := d.object(root)
 	if v, ok := o.need("version", kindNumber); ok && v.text != version {
-		d.fail(v.offset, v.path, "version "+v.text+" is not known", "write "+version)
+		d.fail(v.offset, "version "+v.text+" is not known", "write "+version)
 	}
 	p := &Policy{}
 	if point, ok := o.need("point", kindObject); ok {
 		po := d.object(point)
 		p.point = po.name("name")
-		p.model = choice(po, "model", Shared, Dedicated)
+		p.model = choice(&po, "model", Shared, Dedicated)
 		po.close()
 	}
-	p.interfaces = d.interfaces(o)
-	p.region = d.region(o, p.model)
+	p.interfaces = d.interfaces(&o)
+	p.region = d.region(&o, p.model)
 	if ranges, ok := o.get("managed_ranges"); ok {
 		p.ranges = d.ranges(ranges)
 	}
-	c := &claims{d: d, names: map[string]string{}, keys: map[claimKey]claim{}}
+	c := &claims{d: d, names: map[string]int{}, keys: map[claimKey]claim{}}
 	for _, it := range o.list("databases", true) {
 		p.databases = append(p.databases, d.database(it, p, c))
 	}
@@ -69,19 +69,19 @@ func (d *decoder) interfaces(o *object) []Interface {
 	seen := map[string]bool{}
 	for _, entry := range d.items(it) {
 		io := d.object(entry)
-		i := Interface{Name: io.text("name"), Zone: choice(io, "zone", ZoneInternet, ZoneRegional, ZonePeering, ZoneCluster)}
+		i := Interface{Name: io.text("name"), Zone: choice(&io, "zone", ZoneInternet, ZoneRegional, ZonePeering, ZoneCluster)}
 		io.close()
 		if !validInterface(i.Name) {
-			d.fail(entry.offset, entry.path, fmt.Sprintf("%q is not the name of an interface other than loopback", i.Name), "1 to 15 printable characters without '/', '\"' and '*'")
+			d.fail(entry.offset, fmt.Sprintf("%q is not the name of an interface other than loopback", i.Name), "1 to 15 printable characters without '/', '\"' and '*'")
 		}
 		if seen[i.Name] {
-			d.fail(entry.offset, entry.path, "the interface "+i.Name+" is there twice", "an interface has one zone")
+			d.fail(entry.offset, "the interface "+i.Name+" is there twice", "an interface has one zone")
 		}
 		seen[i.Name] = true
 		out = append(out, i)
 	}
 	if len(out) == 0 {
-		d.fail(it.offset, it.path, "no interface", "name the interfaces, or leave the member out if their zones are not known")
+		d.fail(it.offset, "no interface", "name the interfaces, or leave the member out if their zones are not known")
 	}
 	return out
 }
@@ -118,15 +118,14 @@ func (d *decoder) region(o *object, m Model) Region {
 	return r
 }
 
-func (d *decoder) ranges(it item) []ManagedRange {
+func (d *decoder) ranges(it value) []ManagedRange {
 	if !d.is(it, kindObject) {
 		return nil
 	}
 	var out []ManagedRange
 	for _, m := range it.members {
-		path := join(it.path, m.name)
-		d.checkName(item{value: value{offset: m.offset, text: m.name}, path: path})
-		out = append(out, ManagedRange{Name: m.name, Networks: d.networks(item{value: m.value, path: path})})
+		d.checkName(value{offset: m.offset, text: m.name})
+		out = append(out, ManagedRange{Name: m.name, Networks: d.networks(m.value)})
 	}
 	slices.SortFunc(out, func(a, b ManagedRange) int { return cmp.Compare(a.Name, b.Name) })
 	return out
@@ -135,7 +134,7 @@ func (d *decoder) ranges(it item) []ManagedRange {
 // claims remembers who has which name, and which address and port, at this point.
 type claims struct {
 	d     *decoder
-	names map[string]string // of databases: where it was first used
+	names map[string]int // of databases: where it was first used
 	keys  map[claimKey]claim
 }
 
@@ -149,23 +148,23 @@ type claimKey struct {
 type claim struct {
 	database string
 	tls      TLS
-	path     string
+	offset   int // of what claims it
 }
 
 // take claims an address and port: once as an endpoint, once as a node's port, both for one database and both saying
 // the same of it.
-func (c *claims) take(it item, key claimKey, mine claim) {
-	mine.path = it.path
+func (c *claims) take(it value, key claimKey, mine claim) {
+	mine.offset = it.offset
 	if first, taken := c.keys[key]; taken {
-		c.d.fail(it.offset, it.path, fmt.Sprintf("%v is there twice, first at %s (database %s)", key.addr, first.path, first.database), "give each its own address or port")
+		c.d.fail(it.offset, fmt.Sprintf("%v is there twice, first at %s (database %s)", key.addr, c.d.path(first.offset), first.database), "give each its own address or port")
 	}
 	c.keys[key] = mine
 	other, taken := c.keys[claimKey{addr: key.addr, endpoint: !key.endpoint}]
 	switch {
 	case taken && other.database != mine.database:
-		c.d.fail(it.offset, it.path, fmt.Sprintf("%v belongs to database %s, by %s", key.addr, other.database, other.path), "give each its own address or port")
+		c.d.fail(it.offset, fmt.Sprintf("%v belongs to database %s, by %s", key.addr, other.database, c.d.path(other.offset)), "give each its own address or port")
 	case taken && other.tls != mine.tls:
-		c.d.fail(it.offset, it.path, fmt.Sprintf("%v speaks tls %q here and %q at %s", key.addr, mine.tls, other.tls, other.path), "one port speaks one way")
+		c.d.fail(it.offset, fmt.Sprintf("%v speaks tls %q here and %q at %s", key.addr, mine.tls, other.tls, c.d.path(other.offset)), "one port speaks one way")
 	}
 }
 

@@ -174,7 +174,7 @@ func (p *patcher) database(i int) bool {
 	d := &decoder{document: doc}
 	was := p.old.policy.databases[i]
 	rest := *p.old.policy // the database is decoded as if it were the only one: what the others claim does not change
-	db := d.database(item{value: v}, &rest, &claims{d: d, names: map[string]string{}, keys: map[claimKey]claim{}})
+	db := d.database(v, &rest, &claims{d: d, names: map[string]int{}, keys: map[claimKey]claim{}})
 	if d.err != nil || !sameClaims(was, db) {
 		return false
 	}
