@@ -289,33 +289,48 @@ func (s *Socket) Each(ctx context.Context, m netlink.Message, take func(netlink.
 	if err != nil {
 		return err
 	}
-	var taken error
-	for {
+	a := answers{to: sent[0].Header, take: take}
+	for !a.complete {
 		datagram, err := s.receive(ctx)
+		if err == nil {
+			err = a.read(datagram)
+		}
 		if err != nil {
 			return err
 		}
-		for len(datagram) >= unix.NLMSG_HDRLEN {
-			var a netlink.Message
-			if a, datagram, err = first(datagram); err != nil {
-				return err
-			}
-			if a.Header.Sequence != sent[0].Header.Sequence {
-				continue
-			}
-			if refused, isAnswer := Refusal(a); refused != nil {
-				return refused
-			} else if isAnswer {
-				return taken
-			}
-			if taken == nil {
-				taken = take(a)
-			}
-			// Only a dump ends with a message of its own: ctnetlink sets NLM_F_MULTI on single answers as well
-			// (net/netfilter/nf_conntrack_netlink.c: ctnetlink_fill_info).
-			if a.Header.Flags&netlink.Multi == 0 || m.Header.Flags&netlink.Dump != netlink.Dump {
-				return taken
-			}
-		}
 	}
+	return a.taken
+}
+
+// answers are those to one request, as they come in.
+type answers struct {
+	to       netlink.Header
+	take     func(netlink.Message) error
+	taken    error // the first of take
+	complete bool
+}
+
+// read takes the answers in one datagram, up to the last one. The error is the kernel's, or that of a datagram that is none.
+func (a *answers) read(datagram []byte) error {
+	for !a.complete && len(datagram) >= unix.NLMSG_HDRLEN {
+		m, rest, err := first(datagram)
+		if err != nil {
+			return err
+		}
+		datagram = rest
+		if m.Header.Sequence != a.to.Sequence {
+			continue
+		}
+		refused, isAnswer := Refusal(m)
+		if refused != nil {
+			return refused
+		}
+		if !isAnswer && a.taken == nil {
+			a.taken = a.take(m)
+		}
+		// Only a dump ends with a message of its own: ctnetlink sets NLM_F_MULTI on single answers as well
+		// (net/netfilter/nf_conntrack_netlink.c: ctnetlink_fill_info).
+		a.complete = isAnswer || m.Header.Flags&netlink.Multi == 0 || a.to.Flags&netlink.Dump != netlink.Dump
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package nlsocket
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"testing"
 	"time"
 
@@ -59,6 +60,39 @@ func TestAnswersToEarlierRequestsAreSkipped(t *testing.T) {
 	_, err = s.Ask(t.Context(), linkRequest(unix.RTM_SETLINK, netlink.Acknowledge, 1))
 	require.NoError(t, err)
 }
+
+// TestWhatIsLeftOfADumpIsReceived: the kernel refuses another dump while one is not over.
+func TestWhatIsLeftOfADumpIsReceived(t *testing.T) {
+	s := open(t)
+	const many = 1000 // of which each takes some 80 bytes: the dump has several datagrams
+	for i := range uint16(many) {
+		_, err := s.Ask(t.Context(), addressRequest(i))
+		require.NoError(t, err)
+	}
+	dump := addressRequest(0)
+	dump.Header = netlink.Header{Type: unix.RTM_GETADDR, Flags: netlink.Request | netlink.Dump}
+	taken := 0
+	for range 2 {
+		err := s.Each(t.Context(), dump, func(m netlink.Message) error {
+			taken++
+			require.Equal(t, netlink.HeaderType(unix.RTM_NEWADDR), m.Header.Type)
+			return errTaken
+		})
+		require.ErrorIs(t, err, errTaken)
+	}
+	require.Equal(t, 2, taken, "only the first of each")
+	all, err := s.Ask(t.Context(), dump)
+	require.NoError(t, err)
+	require.Equal(t, many+1, len(all), "and the interface's own")
+}
+
+// addressRequest adds an address to the loopback interface: struct ifaddrmsg with the attribute IFA_LOCAL.
+func addressRequest(i uint16) netlink.Message {
+	data := []byte{unix.AF_INET, 32, 0, 0, 1, 0, 0, 0, 8, 0, unix.IFA_LOCAL, 0, 127, 1, byte(i >> 8), byte(i)}
+	return netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWADDR, Flags: netlink.Request | netlink.Create | netlink.Acknowledge}, Data: data}
+}
+
+var errTaken = errors.New("taken")
 
 func TestWaitingEnds(t *testing.T) {
 	s := open(t)
