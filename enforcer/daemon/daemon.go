@@ -101,6 +101,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.begin(ctx); err != nil {
 		return err
 	}
+	if err := d.watchKernel(ctx); err != nil {
+		return err
+	}
 	d.keeper.flush() // whoever is told that this daemon is ready may rely on both copies
 	if o.Ready != nil {
 		o.Ready()
@@ -144,7 +147,8 @@ func (d *daemon) keeping() (stop func()) {
 	}
 }
 
-// open opens everything that the daemon holds. The watches come first, so that nothing is missed.
+// open opens everything that the daemon holds but for the watch on the kernel. The watch on the files comes first, so that nothing
+// is missed.
 func (d *daemon) open(ctx context.Context) (err error) {
 	if d.source, err = newSource(d.Policy, d.Await); err != nil {
 		return fmt.Errorf("policy: %w", err)
@@ -165,9 +169,6 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.socket, err = listen(ctx, d.Socket); err != nil {
 		return err
 	}
-	if d.kernel, err = nft.Watch(); err != nil {
-		return err
-	}
 	d.reopenGlass()
 	options := d.Enforcer
 	options.Name, options.Openings = d.Policy, openings(d.glass)
@@ -178,6 +179,24 @@ func (d *daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	return d.openWatched(ctx)
+}
+
+// watchKernel begins to hear of others' commits, and mends what they have done before that. As soon as anybody on the machine hears of
+// commits, the kernel writes a message about each element, which would make the first installation a fifth slower.
+func (d *daemon) watchKernel(ctx context.Context) (err error) {
+	if d.kernel, err = nft.Watch(); err != nil {
+		return err
+	}
+	return d.lookAtTables(ctx)
+}
+
+// lookAtTables mends what was done to the tables without word of it.
+func (d *daemon) lookAtTables(ctx context.Context) error {
+	untouched, err := d.session.Untouched(ctx)
+	if err == nil && !untouched {
+		d.mend(ctx, nft.Event{})
+	}
+	return err
 }
 
 // own makes the tables the daemon's, where the kernel can.
@@ -326,11 +345,8 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 		d.stage = final
 		wait.Reset(settle)
 	}
-	untouched, err := d.session.Untouched(ctx)
-	if err != nil {
+	if err := d.lookAtTables(ctx); err != nil {
 		d.Log.Error("could not look after the tables", "error", err)
-	} else if !untouched {
-		d.mend(ctx, nft.Event{})
 	}
 }
 
