@@ -28,6 +28,9 @@ const (
 	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
 	// retransmission of a SYN (1 s), so that one lost packet does not end a probe.
 	defaultPatience = 5 * time.Second
+	// lossyPatience is the same where packets do get lost: beyond a SYN's fourth repetition, after 15 s or less (RFC 6298 section 5.5). With one
+	// packet in fifty lost, four in a row and their answers come to one connection in some hundred thousand.
+	lossyPatience = 20 * time.Second
 	// refence: how long after a fence that failed, which may have taken no time at all, the next one is sent.
 	refence = 10 * time.Millisecond
 	// idle: a probe that has not been concluded by then waits for something, and needs no processor meanwhile.
@@ -61,6 +64,7 @@ type Prober struct {
 	patience time.Duration
 	waits    time.Duration // JudgeByPatience; 0: by fence
 	readers  sync.WaitGroup
+	unwatch  func() // ends the watching of the wires
 
 	mu      sync.Mutex
 	watched []*watch
@@ -75,6 +79,10 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 		reg: registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
+	if lab.Lossy() {
+		p.patience = lossyPatience
+	}
+	p.unwatch = lab.WatchLosses(p.lose)
 	p.canaries = canaries(p.world)
 	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
 		p.taken[e.Addr.Port()] = true
@@ -151,10 +159,18 @@ func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
 	}
 }
 
+// lose notes that a wire dropped a packet of a probe.
+func (p *Prober) lose(packet capture.Packet) {
+	if t := p.reg.of(packet.Flow.Src, packet.Flow.Dst); t != nil {
+		t.lost(packet)
+	}
+}
+
 // Close ends all watched connections and the taps. Its error says if a tap lost packets, which makes what was concluded from
 // it worthless.
 func (p *Prober) Close() error {
 	p.Settle()
+	p.unwatch()
 	taps := slices.Collect(maps.Values(p.tapOf))
 	errs := make([]error, len(taps))
 	var g errgroup.Group
@@ -174,7 +190,7 @@ func (p *Prober) Err() error {
 			return fmt.Errorf("the lab lost sight of packets: %w", err)
 		}
 	}
-	return nil
+	return p.lab.WiresErr()
 }
 
 // port returns a source port that is the caller's until release. The journal knows nothing of it.

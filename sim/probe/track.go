@@ -72,6 +72,17 @@ func (t *track) fenced(mark int, err error) {
 	t.wake()
 }
 
+// lost takes one packet that a wire of the lab has dropped.
+func (t *track) lost(p capture.Packet) {
+	t.mu.Lock()
+	t.evidence.Lost++
+	if p.Flow.Dst.Port() == t.port && p.Flags.Has(capture.SYN|capture.ACK) {
+		t.evidence.AnswersLost++
+	}
+	t.mu.Unlock()
+	t.wake()
+}
+
 // see takes one packet that the tap of the enforcement point's namespace showed. The tap is one queue, so what a fence shows
 // comes after whatever was on the way before it.
 func (t *track) see(p capture.Packet) {
