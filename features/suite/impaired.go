@@ -1,8 +1,8 @@
 package suite
 
 import (
+	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -21,8 +21,15 @@ type ImpairmentReport struct {
 	NotJudged []string `json:"not_judged,omitempty"`
 }
 
-// uncounted is what cannot be judged of an enforcer where the wires lose packets themselves.
-const uncounted = "how many retransmissions a handshake takes is not judged: the lab's own wires lose packets"
+// notJudged begins the note of a scenario of which something cannot be judged under the lab's impairment.
+const notJudged = "not judged: "
+
+// uncounted is what cannot be judged of handshakes where the wires lose packets themselves.
+const uncounted = notJudged + "how many retransmissions a handshake takes: the lab's own wires lose packets"
+
+// errLossy is why no evasions are played there.
+var errLossy = errors.New("evasions: their clients send each packet once, and the lab's own wires lose packets; what " +
+	"ordinary clients say is judged")
 
 // noteWires puts the impairment into the report.
 func (r *Report) noteWires(w Wires) {
@@ -31,8 +38,10 @@ func (r *Report) noteWires(w Wires) {
 	}
 	r.Impairment = &ImpairmentReport{What: w.What, Carried: w.Carried, Lost: w.Lost}
 	for _, s := range r.Scenarios {
-		if slices.Contains(s.Notes, uncounted) {
-			r.Impairment.NotJudged = append(r.Impairment.NotJudged, fmt.Sprintf("%s (%s): %s", s.Name, strings.Join(s.Statements, ", "), uncounted))
+		for _, n := range s.Notes {
+			if what, ok := strings.CutPrefix(n, notJudged); ok {
+				r.Impairment.NotJudged = append(r.Impairment.NotJudged, fmt.Sprintf("%s (%s): %s", s.Name, strings.Join(s.Statements, ", "), what))
+			}
 		}
 	}
 }

@@ -11,6 +11,9 @@ import (
 )
 
 func (l *simulated) Evade(ctx context.Context, from topology.Vantage, to topology.Endpoint, names []string) ([]Evasion, error) {
+	if l.lab.Lossy() {
+		return nil, errLossy
+	}
 	var chosen []evade.Attempt
 	d, _ := l.lab.World().Database(to.Database)
 	fitting := evade.For(to, d.Model)

@@ -38,7 +38,18 @@ type lane struct {
 type passage struct {
 	frame frame
 	due   time.Time
+	tries int // in vain
 }
+
+// errFull is the answer to a frame for which the kernel has no room at the moment: a processor queues a thousand
+// (net.core.netdev_max_backlog).
+var errFull = unix.ENOBUFS
+
+// A frame that the kernel has no room for is sent again after fullFor, so many times. One that it never took, as when the link is cut, is lost.
+const (
+	fullFor   = 200 * time.Microsecond
+	fullTimes = 250
+)
 
 // alarm is a clock that rings once.
 type alarm interface {
@@ -56,23 +67,25 @@ func (l *lane) take(f frame) {
 	fate := l.schedule.next()
 	switch {
 	case fate.lost:
-		l.counts.Lost++
-		l.lost(f)
+		l.drop(f)
 	case fate.after > 0:
 		l.line(f, fate.after)
-	case l.schedule.impairment.Delay == 0 && len(l.under) > 0: // a delay was taken back a moment ago: no overtaking
+	case l.schedule.impairment.Delay == 0 && len(l.under) > 0: // a delay was taken back, or the kernel was full, a moment ago: no overtaking
 		l.line(f, 0)
 	default:
 		if len(l.under) > 0 {
 			l.counts.Hurried++
 		}
-		l.deliver(f)
+		if !l.deliver(f) {
+			l.under = append([]passage{{append(frame(nil), f...), l.now().Add(fullFor), 1}}, l.under...)
+			l.fail(l.wake.set(fullFor))
+		}
 	}
 }
 
 // line puts a frame behind those that are under way. The lock is held.
 func (l *lane) line(f frame, after time.Duration) {
-	p := passage{append(frame(nil), f...), l.now().Add(after)}
+	p := passage{frame: append(frame(nil), f...), due: l.now().Add(after)}
 	if n := len(l.under); n > 0 && p.due.Before(l.under[n-1].due) {
 		p.due = l.under[n-1].due
 	}
@@ -92,11 +105,25 @@ func (l *lane) release() (next time.Duration) {
 			l.fail(l.wake.set(left))
 			return left
 		}
-		l.deliver(l.under[n].frame)
+		if p := &l.under[n]; !l.deliver(p.frame) {
+			if p.tries++; p.tries <= fullTimes {
+				p.due = l.now().Add(fullFor)
+				l.under = l.under[n:]
+				l.fail(l.wake.set(fullFor))
+				return fullFor
+			}
+			l.drop(p.frame)
+		}
 		l.under[n].frame = nil
 	}
 	l.under = nil
 	return 0
+}
+
+// drop loses a frame. The lock is held.
+func (l *lane) drop(f frame) {
+	l.counts.Lost++
+	l.lost(f)
 }
 
 // flush sends on everything that is under way.
@@ -104,15 +131,22 @@ func (l *lane) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range l.under {
-		l.deliver(p.frame)
+		if !l.deliver(p.frame) {
+			l.drop(p.frame)
+		}
 	}
 	l.under = nil
 }
 
-// deliver sends a frame on. The lock is held.
-func (l *lane) deliver(f frame) {
+// deliver sends a frame on, and returns false if the kernel has no room for it. The lock is held.
+func (l *lane) deliver(f frame) bool {
+	err := l.send(f)
+	if errors.Is(err, errFull) {
+		return false
+	}
 	l.counts.Carried++
-	l.fail(l.send(f))
+	l.fail(err)
+	return true
 }
 
 func (l *lane) fail(err error) {

@@ -126,6 +126,43 @@ func TestALaneLosesAndHurries(t *testing.T) {
 	require.Equal(t, Counts{Carried: 2, Hurried: 1}, counts)
 }
 
+func TestALaneWaitsForRoom(t *testing.T) {
+	l, c, sent := newLane(Impairment{})
+	send, full := l.send, 3
+	l.send = func(f frame) error {
+		if full--; full >= 0 {
+			return errFull
+		}
+		return send(f)
+	}
+	l.take(frame("a"))
+	l.take(frame("b"))
+	require.Empty(t, *sent)
+	for range 2 {
+		require.Equal(t, fullFor, c.set)
+		c.at = c.at.Add(fullFor)
+		require.Equal(t, fullFor, l.release())
+		require.Empty(t, *sent)
+	}
+	c.at = c.at.Add(fullFor)
+	require.Zero(t, l.release())
+	require.Equal(t, []string{"a", "b"}, *sent, "in order")
+
+	var lost []string
+	l.lost = func(f frame) { lost = append(lost, string(f)) }
+	full = 1 << 20
+	l.take(frame("c"))
+	for range fullTimes {
+		require.Empty(t, lost)
+		c.at = c.at.Add(fullFor)
+		l.release()
+	}
+	require.Equal(t, []string{"c"}, lost, "there never was any")
+	counts, err := l.state()
+	require.NoError(t, err)
+	require.Equal(t, Counts{Carried: 2, Lost: 1}, counts)
+}
+
 func TestALaneRemembersItsFirstError(t *testing.T) {
 	l, _, _ := newLane(Impairment{})
 	first := errors.New("first")

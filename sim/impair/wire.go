@@ -283,20 +283,27 @@ var ErrLost = errors.New("the wire lost packets against its will")
 // Err returns an error once the wire did not do what it should: nothing is to be concluded from what is missing since.
 func (w *Wire) Err() error {
 	w.mu.Lock()
-	err := w.failed
 	closed := w.closed
 	w.mu.Unlock()
+	var err error
 	for _, l := range []*lane{w.in, w.out} {
 		_, failed := l.state()
 		err = errors.Join(err, failed)
 	}
 	if !closed {
-		w.fail(drops(w.far))
+		w.fail(errors.Join(drops(w.far), w.spilt()))
 	}
+	err = errors.Join(err, w.failure())
 	if err != nil {
 		return fmt.Errorf("wire at %s: %w", w.end.Name, err)
 	}
 	return nil
+}
+
+func (w *Wire) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed
 }
 
 // drops returns ErrLost if the kernel had no room for packets since it was asked last.

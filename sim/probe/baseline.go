@@ -89,12 +89,11 @@ func (p *Prober) reach(ctx context.Context, v topology.Vantage, to topology.Endp
 		return err
 	}
 	defer p.done(t)
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	events, stop := p.lab.Journal().Subscribe(t.port)
 	defer stop()
 	p.reg.add(t)
-	defer p.reg.remove(t)
 	began := time.Now()
 	conn, err := d.dial(ctx)
 	took := time.Since(began)
@@ -110,7 +109,7 @@ func (p *Prober) reach(ctx context.Context, v topology.Vantage, to topology.Endp
 		select {
 		case <-events:
 		case <-ctx.Done():
-			return fmt.Errorf("%s to %s at %s: connected, but that database did not accept it", v.Name, to.Database, to.Addr)
+			return fmt.Errorf("%s to %s at %s: connected, but that database did not accept it (%+v)", v.Name, to.Database, to.Addr, p.look(t))
 		}
 	}
 	return nil

@@ -17,6 +17,9 @@ type Evidence struct {
 	// On the wires of a lab that loses packets: how many of the connection's packets they dropped, and how many of those were answers to its SYN.
 	Lost        int `json:"lost,omitempty"`
 	AnswersLost int `json:"answers_lost,omitempty"`
+	// Headless: of what the client said, only later bytes came to the entrance, and not the first, which its TCP will repeat. An enforcer that
+	// looks at first bytes may hold the others back.
+	Headless bool `json:"headless,omitempty"`
 	// Between the enforcement point and the database.
 	SYNLeft     bool `json:"syn_left"`     // the SYN, or the database's answer to it, was seen
 	PayloadLeft int  `json:"payload_left"` // bytes of client data seen, or acknowledged by the database's host
@@ -117,7 +120,7 @@ func halfway(e Evidence, givenUp bool) conclusion {
 		return conclusion{Leaked, ByNobody, reason, true}
 	case e.heard():
 		return conclusion{Inconclusive, ByNobody, "the conversation goes on", false}
-	case e.Connected && e.PayloadEntered > 0 && e.Fenced:
+	case e.Connected && e.PayloadEntered > 0 && !e.Headless && e.Fenced:
 		return conclusion{TLSRefused, ByEnforcer, "the client's bytes arrived at the enforcement point, and none of them left", true}
 	case e.unanswered() && e.Fenced:
 		return conclusion{Leaked, ByNobody, "the SYN reached the database, but no answer came back", true}

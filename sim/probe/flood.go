@@ -82,7 +82,7 @@ func (p *Prober) Flood(ctx context.Context, spec FloodSpec) (Flooded, error) {
 	defer stop()
 	defer p.lab.WatchLosses(f.lose)()
 	out := Flooded{Began: time.Now()}
-	if err := f.run(ctx, p.patience); err != nil {
+	if err := f.run(ctx, p.patience()); err != nil {
 		return Flooded{}, err
 	}
 	if err := <-p.fences.pass(ctx, route{from: spec.From, point: spec.To.Point, is4: true}); err != nil {

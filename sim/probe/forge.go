@@ -78,7 +78,7 @@ func (p *Prober) forgeOnce(ctx context.Context, spec ForgeSpec) (_ Forged, whole
 	defer p.release(f.ports...)
 	defer f.stop()
 	defer func() { _ = f.sender.close() }() // nothing can be lost with it
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	if err := f.send(); err != nil {
 		return Forged{}, false, err

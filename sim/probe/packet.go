@@ -72,7 +72,7 @@ func (p *Prober) Send(ctx context.Context, spec PacketSpec) (PacketObservation, 
 		return PacketObservation{}, err
 	}
 	defer s.close()
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	if err := s.send(ctx); err != nil {
 		return PacketObservation{}, fmt.Errorf("send %s: %w", spec, err)

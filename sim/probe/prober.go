@@ -61,10 +61,11 @@ type Prober struct {
 	taken    map[uint16]bool // ports on which servers listen: a stream's packet from one would pass for a server's
 	nextMark atomic.Uint64
 	said     annals
-	patience time.Duration
-	waits    time.Duration // JudgeByPatience; 0: by fence
-	readers  sync.WaitGroup
-	unwatch  func() // ends the watching of the wires
+	// least is how long a probe waits for evidence at least; see patience.
+	least   time.Duration
+	waits   time.Duration // JudgeByPatience; 0: by fence
+	readers sync.WaitGroup
+	unwatch func() // ends the watching of the wires
 
 	mu      sync.Mutex
 	watched []*watch
@@ -73,15 +74,12 @@ type Prober struct {
 // New opens the taps of every enforcement point of the lab. Close releases them.
 func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	p := &Prober{
-		lab: lab, world: lab.World(), patience: defaultPatience,
+		lab: lab, world: lab.World(), least: defaultPatience,
 		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
 		tapOf: map[string]*capture.Tap{}, taken: map[uint16]bool{},
 		reg: registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
-	if lab.Lossy() {
-		p.patience = lossyPatience
-	}
 	p.unwatch = lab.WatchLosses(p.lose)
 	p.canaries = canaries(p.world)
 	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
@@ -157,6 +155,14 @@ func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
 			t.see(packet)
 		}
 	}
+}
+
+// patience is how long a probe waits for evidence.
+func (p *Prober) patience() time.Duration {
+	if p.lab.Lossy() {
+		return max(p.least, lossyPatience)
+	}
+	return p.least
 }
 
 // lose notes that a wire dropped a packet of a probe.

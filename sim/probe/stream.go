@@ -348,7 +348,7 @@ func (s *Stream) Stop(ctx context.Context) ([]Shot, error) {
 
 // fence sends one SYN from each sender to the canary of each point, and waits for the answers.
 func (s *Stream) fence(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.p.patience)
+	ctx, cancel := context.WithTimeout(ctx, s.p.patience())
 	defer cancel()
 	for i, sender := range s.sends {
 		if sender == nil {

@@ -64,7 +64,6 @@ func (s *Stream) say(i int) (*Shot, error) {
 	defer s.p.done(t)
 	if s.p.lab.Lossy() {
 		s.p.reg.add(t)
-		defer s.p.reg.remove(t)
 	}
 	shot := &Shot{Spec: i, Began: time.Now()}
 	conn, err := d.dial(ctx)
