@@ -19,6 +19,7 @@ import (
 	"drawbridge/sim/ability"
 	"drawbridge/sim/capture"
 	"drawbridge/sim/fabric"
+	"drawbridge/sim/impair"
 	"drawbridge/sim/nat"
 	"drawbridge/sim/netns"
 	"drawbridge/sim/ports"
@@ -31,6 +32,8 @@ import (
 type Options struct {
 	// AllowForged switches the fabric's filter against forged sources off everywhere. It can be switched for each node later.
 	AllowForged bool
+	// Impairment holds for all of the lab's Approaches from the beginning; Impair changes it for each link later.
+	Impairment impair.Impairment
 }
 
 // ErrUnknown is returned for a node, database or region that the lab does not have.
@@ -43,6 +46,8 @@ type Lab struct {
 	nodes map[string]*netns.Handle // fixed once the lab is up
 	nat   map[string]*nat.Table    // fixed once the lab is up
 	ports ports.Pools
+
+	impaired impaired
 
 	mu       sync.Mutex
 	primary  map[string]string // node by database
@@ -65,7 +70,11 @@ func Up(ctx context.Context, w *topology.World, opts Options) (*Lab, error) {
 	for _, d := range w.Databases() {
 		l.primary[d.Name] = d.Nodes[0].Name
 	}
-	if err := l.build(ctx); err != nil {
+	err := l.build(ctx)
+	if err == nil && !opts.Impairment.None() {
+		err = l.ImpairApproaches(ctx, opts.Impairment)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("build world %s: %w", w.Name(), err), l.Close())
 	}
 	return l, nil
@@ -84,7 +93,7 @@ func (l *Lab) Close() error {
 	for _, t := range l.nat {
 		g.Go(t.Close) // the kernel waits for all processors to be done with each table; it can do so for all tables at once
 	}
-	errs := []error{l.services.close(), g.Wait()}
+	errs := []error{l.services.close(), l.impaired.close(), g.Wait()}
 	for _, h := range l.nodes {
 		errs = append(errs, h.Close())
 	}

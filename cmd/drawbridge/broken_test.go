@@ -13,6 +13,7 @@ import (
 	"drawbridge/features/driver"
 	"drawbridge/features/oracle"
 	"drawbridge/features/suite"
+	"drawbridge/sim/impair"
 	"drawbridge/sim/netns/netnstest"
 	"drawbridge/topology"
 
@@ -52,7 +53,7 @@ func (f *fragile) Connect(ctx context.Context, attempts []oracle.Connection) ([]
 func inLab(t *testing.T, program string, args ...string) (*lab, suite.Config) {
 	t.Helper()
 	netnstest.Require(t)
-	l, err := up(t.Context(), topology.Default(), embeddedServers, t.TempDir())
+	l, err := up(t.Context(), topology.Default(), embeddedServers, t.TempDir(), impair.Impairment{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	enforcer, err := driver.New(program, args, t.TempDir(), func(point string) (driver.Starter, error) {

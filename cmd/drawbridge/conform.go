@@ -49,6 +49,7 @@ type conformOptions struct {
 	lattice     bool
 	seed        uint64
 	patience    time.Duration
+	impaired    impairmentFlags
 }
 
 var (
@@ -74,6 +75,8 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --lattice --profile core
   drawbridge conform --lattice --seed 42
   drawbridge conform --patience 2s --tags @D-09
+  drawbridge conform --delay 20ms
+  drawbridge conform --loss 2% --seed 42
   drawbridge conform --list --tags '@extended && ~@X-02'
   drawbridge conform --driver ./mine --deviations known.yaml
   drawbridge conform --mutants
@@ -81,11 +84,11 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --schema=report > report.schema.json`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant"), apart(c, "driver", "resident"), apart(c, "mutant", "resident"), mutantsApart(c)); err != nil {
+			if err := cmp.Or(apart(c, "list", "schema"), apart(c, "format", "json"), apart(c, "driver", "mutant"), apart(c, "driver", "resident"), apart(c, "mutant", "resident"), apart(c, "patience", "loss"), mutantsApart(c)); err != nil {
 				return err
 			}
-			if c.Flags().Changed("seed") && !o.lattice {
-				return misusef("conform: --seed", "is for --lattice")
+			if c.Flags().Changed("seed") && !o.lattice && o.impaired.loss == 0 {
+				return misusef("conform: --seed", "is for --lattice and --loss")
 			}
 			if o.all && !o.mutants {
 				return misusef("conform: --all-scenarios", "is for --mutants")
@@ -106,7 +109,8 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.StringVar(&o.report, "report", "report", "`directory` for report.html, report.json, junit.xml and cucumber.json; empty for none")
 	f.StringVar(&o.world, "world", "", "topology `file` (default: the embedded world)")
 	f.BoolVar(&o.lattice, "lattice", false, "after the scenarios, bring every combination of settings into force and try every connection there is")
-	f.Uint64Var(&o.seed, "seed", 0, "with --lattice: repeat the run that this `number` was printed for (default: a new one)")
+	f.Uint64Var(&o.seed, "seed", 0, "with --lattice or --loss: repeat the run that this `number` was printed for (default: a new one)")
+	o.impaired.add(c, "every link to an enforcement point")
 	f.DurationVar(&o.patience, "patience", 0, "judge denials by waiting for this `time`, from both ends alone, and not by what the lab sees at the enforcement point: 2s")
 	f.BoolVar(&o.list, "list", false, "list the scenarios that would run, and run none")
 	f.StringVar(&o.schema, "schema", "", "print the JSON Schema of the `policy` that enforcers get (the default), or with =report that of report.json")
@@ -127,7 +131,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 // mutantsApart: how mutants are judged is for --mutants to say.
 func mutantsApart(c *cobra.Command) error {
 	var all []error
-	for _, other := range []string{"driver", "mutant", "tags", "profile", "world", "servers", "lattice", "patience", "list", "json", "format", "deviations"} {
+	for _, other := range []string{"driver", "mutant", "tags", "profile", "world", "servers", "lattice", "patience", "delay", "loss", "list", "json", "format", "deviations"} {
 		all = append(all, apart(c, "mutants", other))
 	}
 	return cmp.Or(all...)
@@ -193,6 +197,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	}
 	if o.patience != 0 && o.patience <= probe.LeastPatience {
 		return misusef("conform: --patience", "%s: must be more than %s, when a client that was denied tries again", o.patience, probe.LeastPatience)
+	}
+	if _, err := o.impaired.checkConform(o.seed); err != nil {
+		return err
 	}
 	if o.mutant != "" {
 		if _, err := mutant.Find(o.mutant); err != nil {

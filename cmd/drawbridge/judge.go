@@ -20,6 +20,7 @@ import (
 	"drawbridge/features/page"
 	"drawbridge/features/suite"
 	"drawbridge/sim"
+	"drawbridge/sim/impair"
 	"drawbridge/sim/probe"
 	"drawbridge/topology"
 
@@ -35,7 +36,11 @@ func (p *program) judge(ctx context.Context, world *topology.World, o conformOpt
 	if err != nil {
 		return unable("lab", err)
 	}
-	l, err := up(ctx, world, o.servers, dir)
+	bad, err := o.impaired.checkConform(o.seed)
+	if err != nil {
+		return err
+	}
+	l, err := up(ctx, world, o.servers, dir, bad)
 	if err != nil {
 		return unable("lab", err)
 	}
@@ -88,6 +93,7 @@ func (p *program) runSuite(ctx context.Context, l *lab, o conformOptions, dir st
 		Features: features.Files, Expected: features.Expected, Profiles: o.profiles, Tags: o.tags,
 		Servers: programs(l.Lab), Format: o.format, Output: output, NoColors: !p.colour(p.std.out), ReportDir: o.report, Lanes: lanes,
 		Rehearsed: o.mutant != "", // whoever judges wrong enforcers has judged the right one by the same features
+		Wires:     l.wires,
 		Lattice:   o.lattice, Seed: o.seed, Sequences: sequences, Patience: o.patience, Mutants: score,
 	})
 	line.close()
@@ -119,6 +125,7 @@ func commandOf(o conformOptions) string {
 	flag("mutant", o.mutant)
 	flag("world", o.world)
 	flag("deviations", o.known)
+	words = append(words, o.impaired.words(o.seed)...)
 	if o.servers != "" && o.servers != embeddedServers {
 		flag("servers", string(o.servers))
 	}
@@ -223,11 +230,12 @@ func withoutPath(environment []string) []string {
 type lab struct {
 	*sim.Lab
 	prober *probe.Prober
+	bad    impair.Impairment // of all its approaches
 }
 
 // up builds a lab inside a cell, with the cell's scratch directory for its servers' data.
-func up(ctx context.Context, world *topology.World, servers serverKind, scratch string) (*lab, error) {
-	l, err := sim.Up(ctx, world, sim.Options{})
+func up(ctx context.Context, world *topology.World, servers serverKind, scratch string, i impair.Impairment) (*lab, error) {
+	l, err := sim.Up(ctx, world, sim.Options{Impairment: i})
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +246,7 @@ func up(ctx context.Context, world *topology.World, servers serverKind, scratch 
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return &lab{l, prober}, nil
+	return &lab{l, prober, i}, nil
 }
 
 // Close takes the lab down. Its error may say that it lost sight of packets.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 
+	"drawbridge/sim"
+	"drawbridge/sim/impair"
 	"drawbridge/sim/nat"
 	"drawbridge/topology"
 
@@ -16,10 +18,11 @@ import (
 
 // breakOrder asks for something to break, or to be mended. One of the first three is set.
 type breakOrder struct {
-	Link   string `json:"link,omitempty"`
-	Server string `json:"server,omitempty"` // a database, or one of its nodes
-	Forge  string `json:"forge,omitempty"`  // a node
-	Mend   bool   `json:"mend,omitempty"`
+	Link   string             `json:"link,omitempty"`
+	Impair *impair.Impairment `json:"impair,omitempty"` // of the link; nil: it is cut
+	Server string             `json:"server,omitempty"` // a database, or one of its nodes
+	Forge  string             `json:"forge,omitempty"`  // a node
+	Mend   bool               `json:"mend,omitempty"`
 }
 
 func (p *program) simBreakCommand(name *string) *cobra.Command {
@@ -28,25 +31,46 @@ func (p *program) simBreakCommand(name *string) *cobra.Command {
 		Short: "Break something in a running lab, and mend it",
 		Example: `  drawbridge sim break link office:internet
   drawbridge sim break link office:internet --mend
+  drawbridge sim break link office:internet --delay 20ms --loss 2%
   drawbridge sim break server pg-dedicated-1
   drawbridge sim break forge stranger`,
 	}, p.simBreakLinkCommand(name), p.simBreakServerCommand(name), p.simBreakForgeCommand(name))
 }
 
 func (p *program) simBreakLinkCommand(name *string) *cobra.Command {
+	const verb = "sim break link"
 	var o breakOrder
+	var bad impairmentFlags
+	var seed uint64
 	c := &cobra.Command{
 		Use:   "link LINK",
-		Short: "Take a link down, as if its cable were pulled",
-		Long:  "LINK is NODE:INTERFACE, or NODE:NODE for the link between two.",
+		Short: "Take a link down, as if its cable were pulled, or have it lose and delay packets",
+		Long: `LINK is NODE:INTERFACE, or NODE:NODE for the link between two.
+
+With --delay, --loss or --reorder the link stays up and does that to packets in both directions, instead of what it did to them before. --mend
+makes it an ordinary link again, whatever was wrong with it.`,
 		Example: `  drawbridge sim break link office:internet
+  drawbridge sim break link office:internet --delay 20ms --loss 2% --reorder 1% --seed 42
   drawbridge sim break link shared-a:reg0 --mend`,
 		Args: exactly("LINK"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Link = args[0]
-			return breakIt(c.Context(), "sim break link", *name, o)
+			if bad.given(c) {
+				i, err := bad.impairment(seed)
+				if err != nil {
+					return misuse(verb, err)
+				}
+				if o.Mend {
+					return misusef(verb, "--mend and an impairment exclude each other")
+				}
+				o.Impair = &i
+			}
+			return breakIt(c.Context(), verb, *name, o)
 		},
 	}
+	bad.add(c, "the link")
+	bad.addReorder(c)
+	c.Flags().Uint64Var(&seed, "seed", 1, "the `number` that decides which packets --loss and --reorder meet")
 	mendFlag(c, &o)
 	return c
 }
@@ -105,10 +129,7 @@ func (h *holder) disturb(ctx context.Context, o breakOrder) (answer, error) {
 		if err != nil {
 			return answer{}, misuse("", err)
 		}
-		if o.Mend {
-			return answer{}, h.lab.MendLink(ctx, link.Node, link.Interface)
-		}
-		return answer{}, h.lab.CutLink(link.Node, link.Interface)
+		return answer{}, h.disturbLink(ctx, link, o)
 	case o.Server != "":
 		return answer{}, h.disturbServer(ctx, o)
 	}
@@ -120,6 +141,16 @@ func (h *holder) disturb(ctx context.Context, o breakOrder) (answer, error) {
 		return answer{}, misusef("", "%s: nobody looks at its sources", o.Forge)
 	}
 	return answer{}, err
+}
+
+func (h *holder) disturbLink(ctx context.Context, link sim.Link, o breakOrder) error {
+	switch {
+	case o.Impair != nil:
+		return h.lab.Impair(link.Node, link.Interface, *o.Impair)
+	case o.Mend:
+		return errors.Join(h.lab.MendLink(ctx, link.Node, link.Interface), h.lab.Impair(link.Node, link.Interface, impair.Impairment{}))
+	}
+	return h.lab.CutLink(link.Node, link.Interface)
 }
 
 func (h *holder) disturbServer(ctx context.Context, o breakOrder) error {

@@ -12,6 +12,7 @@ import (
 
 	"drawbridge/cmd/drawbridge/internal/control"
 	"drawbridge/sim/cell"
+	"drawbridge/sim/impair"
 	"drawbridge/topology"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,7 @@ func (p *program) simUpCommand(name *string) *cobra.Command {
 WORLD is a topology file (docs/TOPOLOGY.md, drawbridge topology new); without it, it is the world that conform judges in.`,
 		Example: `  drawbridge sim up
   drawbridge sim up --lab second my-world.yaml
+  drawbridge sim up --delay 20ms --loss 2% --reorder 1% --seed 42
   drawbridge sim up --detach && drawbridge sim matrix && drawbridge sim down`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 && c.Flags().Changed("world") {
@@ -48,6 +50,9 @@ WORLD is a topology file (docs/TOPOLOGY.md, drawbridge topology new); without it
 	f.BoolVar(&o.background, backgroundFlag, false, "be the process in the background")
 	_ = f.MarkHidden(backgroundFlag) // it was added a line before
 	serversFlag(c, &o.servers)
+	o.impaired.add(c, "every link to an enforcement point")
+	o.impaired.addReorder(c)
+	f.Uint64Var(&o.seed, "seed", 1, "with --loss or --reorder: the `number` that decides which packets it meets")
 	return c
 }
 
@@ -55,6 +60,8 @@ WORLD is a topology file (docs/TOPOLOGY.md, drawbridge topology new); without it
 type upOptions struct {
 	world      string // file; empty: the embedded one
 	servers    serverKind
+	impaired   impairmentFlags
+	seed       uint64
 	detach     bool
 	background bool
 }
@@ -71,8 +78,12 @@ func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 	if err := checkServers(verb, o.servers); err != nil {
 		return err
 	}
+	bad, err := o.impaired.impairment(o.seed)
+	if err != nil {
+		return misuse(verb, err)
+	}
 	if cell.Inside() {
-		return p.keepUp(ctx, name, world, o.servers)
+		return p.keepUp(ctx, name, world, o.servers, bad)
 	}
 	if o.detach {
 		return p.detach(ctx)
@@ -106,7 +117,7 @@ func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 }
 
 // keepUp holds the lab, inside the cell.
-func (p *program) keepUp(ctx context.Context, name string, world *topology.World, servers serverKind) error {
+func (p *program) keepUp(ctx context.Context, name string, world *topology.World, servers serverKind, bad impair.Impairment) error {
 	const verb = "sim up"
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
@@ -118,7 +129,7 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
 	}
-	l, err := up(ctx, world, servers, scratch)
+	l, err := up(ctx, world, servers, scratch, bad)
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
 	}

@@ -313,17 +313,45 @@ func brokenAndMended(t *testing.T, lab detached) {
 	require.NotRegexp(t, `3306/tcp +open`, nmap())
 	require.Equal(t, result{}, lab.sim("break", "link", "internet:shared-a", "--mend"))
 	require.Regexp(t, `3306/tcp +open`, nmap())
+	impairedAndMended(t, lab)
 	for _, mend := range [][]string{nil, {"--mend"}} {
 		require.Equal(t, result{}, lab.sim("break", append([]string{"forge", "stranger"}, mend...)...))
 	}
 	for args, want := range map[string]string{
 		"link office": `office: a LINK is NODE:INTERFACE or NODE:NODE`, "link office:shared-a": `office has no link "shared-a"; there are eth0 (to internet)`,
 		"server office": `"office" is neither a database of world default nor one of its nodes`, "forge nobody": `"nobody": no such node`,
+		"link office:eth0 --loss 101%": `must be a share between 0% and 100%`, "link office:eth0 --reorder 1%": `reordering without a delay`,
+		"link office:eth0 --delay 20ms --mend": `exclude each other`,
 	} {
 		got := lab.sim("break", strings.Fields(args)...)
 		require.Equal(t, exitUsage, got.code, args)
 		require.Contains(t, got.err, want, args)
 	}
+}
+
+// impairedAndMended has a link take its time and lose everything while connections are made.
+func impairedAndMended(t *testing.T, lab detached) {
+	probed := func() (took time.Duration, verdict string) {
+		var all []seen
+		got := lab.sim("probe", "office", "my-shared", "--tls", "--json")
+		require.NoError(t, json.Unmarshal([]byte(got.out), &all), got.err)
+		for _, s := range all {
+			took, verdict = max(took, time.Duration(s.Millis*float64(time.Millisecond))), s.Verdict
+		}
+		return took, verdict
+	}
+	const delay = 100 * time.Millisecond
+	require.Equal(t, result{}, lab.sim("break", "link", "office:internet", "--delay", delay.String(), "--seed", "3"))
+	took, verdict := probed()
+	require.GreaterOrEqual(t, took, 4*delay, "a handshake and a query at least")
+	require.Equal(t, "served", verdict)
+	require.Equal(t, result{}, lab.sim("break", "link", "internet:office", "--loss", "100%"), "instead of the delay")
+	_, verdict = probed()
+	require.Equal(t, "inconclusive", verdict)
+	require.Equal(t, result{}, lab.sim("break", "link", "office:internet", "--mend"))
+	took, verdict = probed()
+	require.Equal(t, "served", verdict)
+	require.Less(t, took, 4*delay)
 }
 
 func TestOnlyWhatFaresOtherwiseHasChanged(t *testing.T) {

@@ -80,7 +80,8 @@ type Report struct {
 	Implementation Implementation    `json:"implementation"`
 	Profiles       []string          `json:"profiles"` // judged
 	Tags           string            `json:"tags,omitempty"`
-	Patience       string            `json:"patience,omitempty"` // denials were judged by waiting that long, and not by fence
+	Patience       string            `json:"patience,omitempty"`   // denials were judged by waiting that long, and not by fence
+	Impairment     *ImpairmentReport `json:"impairment,omitempty"` // of the lab's links; absent: they were in order
 	Started        time.Time         `json:"started"`
 	Seconds        float64           `json:"seconds"`
 	Counts         Counts            `json:"counts"`
@@ -355,6 +356,9 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	r.writeServers(&b)
 	if r.Patience != "" {
 		fmt.Fprintf(&b, "denials were judged by patience (%s), not by fence\n", r.Patience)
+	}
+	if r.Impairment != nil {
+		b.WriteString(r.Impairment.String())
 	}
 	fmt.Fprintf(&b, "denials: %d, concluded after a median of %.2f ms, 99th percentile %.1f ms\n", r.Denials.Count, r.Denials.P50, r.Denials.P99)
 	if r.Windows != nil {

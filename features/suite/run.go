@@ -50,6 +50,8 @@ type Config struct {
 	Sequences int
 	// Patience is how long the Lab waits before it calls a connection denied, for the report; 0: it does not wait.
 	Patience time.Duration
+	// Wires tells, at the end, what impaired the lab's links; nil: nothing did.
+	Wires func() Wires
 	// Mutants is what the suite did with wrong enforcers a moment ago, for the report; nil: nobody looked.
 	Mutants *mutant.Score
 	// Rehearsed leaves out the rehearsal: whoever sets it has rehearsed the same features in the same world before.
@@ -105,6 +107,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r.report.Apply = percentiles(r.conductor.durations)
 	r.report.Denials = percentiles(r.denials())
 	r.report.measureWindows()
+	if cfg.Wires != nil {
+		r.report.noteWires(cfg.Wires())
+	}
 	if wrong := r.report.excuse(cfg.Deviations, cfg.Now()); err == nil || isFinding(err) {
 		err = errors.Join(err, wrong)
 	}

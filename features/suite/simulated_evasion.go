@@ -11,6 +11,9 @@ import (
 )
 
 func (l *simulated) Evade(ctx context.Context, from topology.Vantage, to topology.Endpoint, names []string) ([]Evasion, error) {
+	if l.lab.Lossy() {
+		return nil, errLossy
+	}
 	var chosen []evade.Attempt
 	d, _ := l.lab.World().Database(to.Database)
 	fitting := evade.For(to, d.Model)
@@ -85,7 +88,7 @@ func (l *simulated) Endure(ctx context.Context, from topology.Vantage, to []topo
 	}
 	out := make([]Endured, len(all))
 	for i, r := range all {
-		out[i] = Endured{What: r.Case.String(), Served: r.Served, Costly: r.Happened && r.Case.Accident != trouble.Repeated,
+		out[i] = Endured{Uncounted: l.lab.Lossy(), What: r.Case.String(), Served: r.Served, Costly: r.Happened && r.Case.Accident != trouble.Repeated,
 			Retransmissions: r.Retransmissions, Detail: r.Error, Took: r.Took}
 	}
 	return out, nil

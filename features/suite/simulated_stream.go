@@ -24,7 +24,7 @@ func (s stream) Stop(ctx context.Context) ([]Shot, error) {
 	shots, err := s.Stream.Stop(ctx)
 	out := make([]Shot, len(shots))
 	for i, x := range shots {
-		out[i] = Shot{Trial: x.Spec, Began: x.Began, Ended: x.Ended, Passed: x.Passed, Served: x.Served}
+		out[i] = Shot{Trial: x.Spec, Began: x.Began, Ended: x.Ended, Passed: x.Passed, Served: x.Served, Lost: x.Lost}
 	}
 	return out, err
 }

@@ -23,6 +23,8 @@ type Shot struct {
 	Trial          int // its place among the trials
 	Began, Ended   time.Time
 	Passed, Served bool
+	// Lost: the lab's own wires dropped some of its packets: that it was not served need be nobody's decision.
+	Lost bool
 }
 
 // Stream tries connections all the time, until it is stopped.

@@ -18,10 +18,11 @@ type judgement struct {
 	halves  []error    // changes that were killed and left a half
 }
 
-// fared says how a try fared; a denied client that says something may get as far as its connection.
+// fared says how a try fared; a denied client that says something may get as far as its connection. What of its packets the lab's wires dropped
+// may have kept it from being served, and never let it pass.
 func (s Shot) fared(v oracle.Verdict) bool {
 	if v.Class == oracle.Served {
-		return s.Served
+		return s.Served || s.Lost
 	}
 	return !s.Passed
 }

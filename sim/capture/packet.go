@@ -83,7 +83,7 @@ func (p Packet) Echo(reply bool) bool {
 	return false
 }
 
-// errNotIP is returned by decode for frames that carry no complete IP header (ARP, for instance).
+// errNotIP is returned by Decode for frames that carry no complete IP header (ARP, for instance).
 var errNotIP = errors.New("no IP packet")
 
 const (
@@ -92,9 +92,9 @@ const (
 	etherTypeIPv6  = 0x86dd
 )
 
-// decode fills in all of a packet but where and when it was seen. It keeps raw. What is behind a header that does not
+// Decode fills in all of a packet but where and when it was seen. It keeps raw. What is behind a header that does not
 // fit stays zero: the addresses of a broken packet are still worth seeing.
-func decode(raw []byte) (Packet, error) {
+func Decode(raw []byte) (Packet, error) {
 	if len(raw) < ethernetHeader {
 		return Packet{}, errNotIP
 	}

@@ -78,7 +78,7 @@ func TestDecode(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := decode(tt.frame)
+			got, err := Decode(tt.frame)
 			require.NoError(t, err)
 			tt.want.Raw, tt.want.Length = tt.frame, len(tt.frame)
 			require.Equal(t, string(tt.want.Payload), string(got.Payload))
@@ -95,7 +95,7 @@ func TestDecodeRefusesWhatIsNoIP(t *testing.T) {
 		"cut short": frameOf(t, ethernet4, ip4(layers.IPProtocolTCP))[:30],
 		"version 5": append(make([]byte, 12), append([]byte{8, 0, 0x50}, make([]byte, 60)...)...),
 	} {
-		_, err := decode(b)
+		_, err := Decode(b)
 		require.ErrorIs(t, err, errNotIP, name)
 	}
 }
@@ -112,7 +112,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(frameOf(f, ethernet6, ip6(layers.IPProtocolUDP), &layers.UDP{SrcPort: 1, DstPort: 2}, gopacket.Payload("x")))
 	f.Add(frameOf(f, ethernet4, ip4(layers.IPProtocolICMPv4), &layers.ICMPv4{TypeCode: 3 << 8}, gopacket.Payload("x")))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := decode(b)
+		p, err := Decode(b)
 		if err != nil {
 			return
 		}

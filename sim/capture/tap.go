@@ -125,7 +125,7 @@ func (t *Tap) deliver(f frame, iface string) {
 	if iface == "lo" || len(t.ifaces) > 0 && !slices.Contains(t.ifaces, iface) {
 		return
 	}
-	p, err := decode(f.raw)
+	p, err := Decode(f.raw)
 	if err != nil {
 		return // ARP and the like
 	}

@@ -14,6 +14,12 @@ type Evidence struct {
 	SYNEntered     bool `json:"syn_entered"`
 	SYNs           int  `json:"syns"`            // how often it came: the client's own repetitions included
 	PayloadEntered int  `json:"payload_entered"` // bytes of client data, repetitions counted again
+	// On the wires of a lab that loses packets: how many of the connection's packets they dropped, and how many of those were answers to its SYN.
+	Lost        int `json:"lost,omitempty"`
+	AnswersLost int `json:"answers_lost,omitempty"`
+	// Headless: of what the client said, only later bytes came to the entrance, and not the first, which its TCP will repeat. An enforcer that
+	// looks at first bytes may hold the others back.
+	Headless bool `json:"headless,omitempty"`
 	// Between the enforcement point and the database.
 	SYNLeft     bool `json:"syn_left"`     // the SYN, or the database's answer to it, was seen
 	PayloadLeft int  `json:"payload_left"` // bytes of client data seen, or acknowledged by the database's host
@@ -38,9 +44,10 @@ func (e Evidence) reached() bool {
 
 // unanswered reports whether a SYN got past the enforcement point, and the client's TCP then sent it again (RFC 6298 section 2.1, after a
 // second) or gave up. A fence alone cannot tell that: an answer comes from another namespace, and on a machine that is busy it may wait for its
-// processor while a fence on another one overtakes it.
+// processor while a fence on another one overtakes it. For every answer that a wire dropped, the client's TCP repeats its SYN once, and that
+// says nothing of the enforcement point.
 func (e Evidence) unanswered() bool {
-	return e.reached() && !e.Connected && (e.SYNs > 1 || e.ClientError != "")
+	return e.reached() && !e.Connected && (e.SYNs > 1+e.AnswersLost || e.ClientError != "")
 }
 
 // heard reports whether the client's own bytes got past the enforcement point.
@@ -113,7 +120,7 @@ func halfway(e Evidence, givenUp bool) conclusion {
 		return conclusion{Leaked, ByNobody, reason, true}
 	case e.heard():
 		return conclusion{Inconclusive, ByNobody, "the conversation goes on", false}
-	case e.Connected && e.PayloadEntered > 0 && e.Fenced:
+	case e.Connected && e.PayloadEntered > 0 && !e.Headless && e.Fenced:
 		return conclusion{TLSRefused, ByEnforcer, "the client's bytes arrived at the enforcement point, and none of them left", true}
 	case e.unanswered() && e.Fenced:
 		return conclusion{Leaked, ByNobody, "the SYN reached the database, but no answer came back", true}

@@ -107,7 +107,7 @@ func (p *Prober) fence(ctx context.Context, r route) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFence, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	p.reg.add(t)
 	defer p.done(t)

@@ -28,7 +28,7 @@ type FloodSpec struct {
 
 // Flooded is what became of a flood. The zero value never began.
 type Flooded struct {
-	Sent int
+	Sent int // what the lab's wires dropped is left out
 	// Passed is how many of its packets were seen to leave the enforcement point towards the database, or to be answered by it.
 	Passed int
 	// Tracked is how many of its attempts were left in the point's connection tracking at the end.
@@ -80,14 +80,15 @@ func (p *Prober) Flood(ctx context.Context, spec FloodSpec) (Flooded, error) {
 	defer p.giveBack(f)
 	_, stop := p.tapOf[spec.To.Point].Subscribe(func(c capture.Packet) bool { f.see(c); return false })
 	defer stop()
+	defer p.lab.WatchLosses(f.lose)()
 	out := Flooded{Began: time.Now()}
-	if err := f.run(ctx, p.patience); err != nil {
+	if err := f.run(ctx, p.patience()); err != nil {
 		return Flooded{}, err
 	}
 	if err := <-p.fences.pass(ctx, route{from: spec.From, point: spec.To.Point, is4: true}); err != nil {
 		return Flooded{}, err
 	}
-	out.Ended, out.Sent, out.Passed = time.Now(), spec.SYNs, int(f.passed.Load())
+	out.Ended, out.Sent, out.Passed = time.Now(), spec.SYNs-int(f.lost.Load()), int(f.passed.Load())
 	out.Tracked, err = f.tracked(gate)
 	return out, err
 }
@@ -114,6 +115,22 @@ type flood struct {
 	width           int
 	more            chan struct{} // room for one token: some have arrived
 	entered, passed atomic.Int64
+	lost            atomic.Int64 // on the lab's wires
+}
+
+// lose takes a packet that a wire dropped.
+func (f *flood) lose(c capture.Packet) {
+	if f.ours(c.Flow.Src) && c.Flags.Has(capture.SYN) {
+		f.lost.Add(1)
+		f.wake()
+	}
+}
+
+func (f *flood) wake() {
+	select {
+	case f.more <- struct{}{}:
+	default: // a token is there already
+	}
 }
 
 // see takes a packet of the enforcement point's tap.
@@ -127,28 +144,26 @@ func (f *flood) see(c capture.Packet) {
 	default:
 		return
 	}
-	select {
-	case f.more <- struct{}{}:
-	default: // a token is there already
-	}
+	f.wake()
 }
 
 func (f *flood) ours(a netip.AddrPort) bool {
 	return a.Port() >= f.first && int(a.Port()) < int(f.first)+f.width && f.spec.Sources.Contains(a.Addr())
 }
 
-// run sends everything, never too far ahead of what has arrived. No packet of a flood may get lost on the way; patience bounds the wait for one.
+// run sends everything, never too far ahead of what has arrived. But for what a wire says that it dropped, no packet of a flood may get lost on
+// the way; patience bounds the wait for one.
 func (f *flood) run(ctx context.Context, patience time.Duration) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for sent := 0; ; {
-		for ; sent < f.spec.SYNs && int64(sent)-f.entered.Load() < floodAhead; sent++ {
+		for ; sent < f.spec.SYNs && int64(sent)-f.entered.Load()-f.lost.Load() < floodAhead; sent++ {
 			source, port := f.source(sent)
 			if err := f.sender.write(source, &layers.TCP{SrcPort: layers.TCPPort(port), Seq: uint32(sent)<<4 | floodMark, SYN: true}, f.spec.To.Addr); err != nil {
 				return err
 			}
 		}
-		if f.entered.Load() >= int64(f.spec.SYNs) {
+		if f.entered.Load()+f.lost.Load() >= int64(f.spec.SYNs) {
 			return nil
 		}
 		timer.Reset(patience)

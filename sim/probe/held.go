@@ -14,6 +14,9 @@ import (
 const (
 	// tellWithin: how long a held connection's client may wait for an answer or for the word that there is none.
 	tellWithin = 2 * time.Second
+	// lossyTimes is how many times as long that is where packets get lost: room for three repetitions of the query, after 0.2, 0.4 and 0.8 s and
+	// more where the round trip is long (RFC 6298 section 5.5), and of the word that it is in vain.
+	lossyTimes = 4
 	// closeWithin: how long the database's half of a cut connection may take to end.
 	closeWithin = 2 * time.Second
 )
@@ -59,7 +62,11 @@ func (h *Held) Query(ctx context.Context) Exchange {
 	marker := h.p.mark()
 	before, _ := h.track.snapshot()
 	began := time.Now()
-	queryCtx, cancel := context.WithTimeout(ctx, tellWithin)
+	within := tellWithin
+	if h.p.lab.Lossy() {
+		within *= lossyTimes
+	}
+	queryCtx, cancel := context.WithTimeout(ctx, within)
 	err := h.session.Query(queryCtx, marker)
 	cancel()
 	x := Exchange{Took: time.Since(began)}

@@ -59,7 +59,7 @@ func (w *watch) repeats() bool {
 // outlast follows one dropped connection until its SYN came a second time, or its first bytes did, and a fence after that got
 // through.
 func (p *Prober) outlast(ctx context.Context, w *watch) (*Late, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	t := w.track
 	for {

@@ -72,7 +72,7 @@ func (p *Prober) Send(ctx context.Context, spec PacketSpec) (PacketObservation, 
 		return PacketObservation{}, err
 	}
 	defer s.close()
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	if err := s.send(ctx); err != nil {
 		return PacketObservation{}, fmt.Errorf("send %s: %w", spec, err)
@@ -107,6 +107,10 @@ func (p *Prober) follow(ctx context.Context, s *shot) (Delivery, string) {
 			}
 		case err := <-fence:
 			return s.afterFence(err)
+		case <-s.lost:
+			if err := s.send(ctx); err != nil {
+				return DeliveryInconclusive, "a wire dropped it, and it could not be sent again: " + err.Error()
+			}
 		case <-ctx.Done():
 			return DeliveryInconclusive, "it never arrived at the gateway, or no fence got through after it"
 		}
@@ -140,7 +144,19 @@ type shot struct {
 	packets  <-chan capture.Packet
 	received <-chan struct{}
 	send     func(context.Context) error
+	lost     chan struct{} // room for one token: a wire dropped it, and nobody repeats it
 	closers  []func()
+}
+
+// lose takes a packet that a wire dropped. A TCP repeats its own.
+func (s *shot) lose(p capture.Packet) {
+	if s.spec.Proto == flow.TCP || !s.belongs(p) || p.Echo(true) {
+		return
+	}
+	select {
+	case s.lost <- struct{}{}:
+	default: // a token is there already
+	}
 }
 
 func (s *shot) close() {
@@ -173,14 +189,14 @@ func (p *Prober) shot(ctx context.Context, spec PacketSpec) (_ *shot, err error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", spec, err)
 	}
-	s := &shot{spec: spec, local: netip.AddrPortFrom(source, port), closers: []func(){func() { p.release(port) }}}
+	s := &shot{spec: spec, local: netip.AddrPortFrom(source, port), lost: make(chan struct{}, 1), closers: []func(){func() { p.release(port) }}}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
 	packets, stop := p.tapOf[spec.Point].Subscribe(s.belongs)
-	s.packets, s.closers = packets, append(s.closers, stop)
+	s.packets, s.closers = packets, append(s.closers, stop, p.lab.WatchLosses(s.lose))
 	if err := s.arm(ctx, from, at); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen at %s for %s", spec.Point, spec), err)
 	}

@@ -17,7 +17,7 @@ func (p *Prober) JudgeByPatience(d time.Duration) error {
 		return fmt.Errorf("%w: patience of %s: must be more than %s", ErrSpec, d, LeastPatience)
 	}
 	p.waits = d
-	p.patience = max(p.patience, 2*d)
+	p.least = max(p.least, 2*d)
 	return nil
 }
 

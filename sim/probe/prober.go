@@ -28,6 +28,9 @@ const (
 	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
 	// retransmission of a SYN (1 s), so that one lost packet does not end a probe.
 	defaultPatience = 5 * time.Second
+	// lossyPatience is the same where packets do get lost: beyond a SYN's fourth repetition, after 15 s or less (RFC 6298 section 5.5). With one
+	// packet in fifty lost, four in a row and their answers come to one connection in some hundred thousand.
+	lossyPatience = 20 * time.Second
 	// refence: how long after a fence that failed, which may have taken no time at all, the next one is sent.
 	refence = 10 * time.Millisecond
 	// idle: a probe that has not been concluded by then waits for something, and needs no processor meanwhile.
@@ -58,9 +61,11 @@ type Prober struct {
 	taken    map[uint16]bool // ports on which servers listen: a stream's packet from one would pass for a server's
 	nextMark atomic.Uint64
 	said     annals
-	patience time.Duration
-	waits    time.Duration // JudgeByPatience; 0: by fence
-	readers  sync.WaitGroup
+	// least is how long a probe waits for evidence at least; see patience.
+	least   time.Duration
+	waits   time.Duration // JudgeByPatience; 0: by fence
+	readers sync.WaitGroup
+	unwatch func() // ends the watching of the wires
 
 	mu      sync.Mutex
 	watched []*watch
@@ -69,12 +74,13 @@ type Prober struct {
 // New opens the taps of every enforcement point of the lab. Close releases them.
 func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	p := &Prober{
-		lab: lab, world: lab.World(), patience: defaultPatience,
+		lab: lab, world: lab.World(), least: defaultPatience,
 		points: map[string]*watchpoint{}, vantages: map[string]topology.Vantage{},
 		tapOf: map[string]*capture.Tap{}, taken: map[uint16]bool{},
 		reg: registry{tracks: map[uint16]*track{}},
 	}
 	p.fences.run = p.fence
+	p.unwatch = lab.WatchLosses(p.lose)
 	p.canaries = canaries(p.world)
 	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
 		p.taken[e.Addr.Port()] = true
@@ -151,10 +157,26 @@ func (p *Prober) sort(w *watchpoint, packets <-chan capture.Packet) {
 	}
 }
 
+// patience is how long a probe waits for evidence.
+func (p *Prober) patience() time.Duration {
+	if p.lab.Lossy() {
+		return max(p.least, lossyPatience)
+	}
+	return p.least
+}
+
+// lose notes that a wire dropped a packet of a probe.
+func (p *Prober) lose(packet capture.Packet) {
+	if t := p.reg.of(packet.Flow.Src, packet.Flow.Dst); t != nil {
+		t.lost(packet)
+	}
+}
+
 // Close ends all watched connections and the taps. Its error says if a tap lost packets, which makes what was concluded from
 // it worthless.
 func (p *Prober) Close() error {
 	p.Settle()
+	p.unwatch()
 	taps := slices.Collect(maps.Values(p.tapOf))
 	errs := make([]error, len(taps))
 	var g errgroup.Group
@@ -174,7 +196,7 @@ func (p *Prober) Err() error {
 			return fmt.Errorf("the lab lost sight of packets: %w", err)
 		}
 	}
-	return nil
+	return p.lab.WiresErr()
 }
 
 // port returns a source port that is the caller's until release. The journal knows nothing of it.

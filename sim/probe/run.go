@@ -147,7 +147,7 @@ func (p *Prober) gateOf(o Observation) (gate, bool) {
 
 // await follows a track until its verdict is final, or patience or the context ends.
 func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclusion {
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	journal, stop := p.lab.Journal().Subscribe(t.port)
 	defer stop()

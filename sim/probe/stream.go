@@ -74,11 +74,13 @@ type StreamSpec struct {
 // Shot is what became of one try. The zero value got nowhere.
 type Shot struct {
 	Spec int // its place among the specs
-	// Began and Ended are the client's own clock; for a SYN that nobody answered, Ended is the end of the Stream's patience with
-	// it, which is at most one round.
+	// Began and Ended are the client's own clock for what it says. For a SYN, Began is when it was seen at the enforcement point, or when it was
+	// sent if it was not; if nobody answered it, Ended is the end of the Stream's patience with it, which is at most one round.
 	Began, Ended time.Time
 	// Passed: some of it was seen to get past the enforcement point. Served: it was answered as an allowed client is.
 	Passed, Served bool
+	// Lost: the lab's wires dropped some of its packets, so that nobody need have denied it if it was not served.
+	Lost bool
 }
 
 // Stream tries the same connections, one round after the other, until it is stopped.
@@ -98,16 +100,21 @@ type Stream struct {
 
 	seen chan struct{} // room for one token: an answer came
 
-	mu     sync.Mutex
-	shots  []*Shot
-	bySeq  map[uint32]*Shot // SYNs
-	fences map[uint32]chan struct{}
+	mu      sync.Mutex
+	shots   []*Shot
+	bySeq   map[uint32]*Shot // SYNs
+	fences  map[uint32]synFence
+	unwatch func() // ends the watching of the wires
 }
+
+// synFence is a fence under way: through is closed once it has come through, lost has a token once a wire has dropped it.
+type synFence struct{ through, lost chan struct{} }
 
 // Stream starts trying connections, over IPv4, every one of them more than once in a millisecond if the machine can. It returns
 // once some have been tried.
 func (p *Prober) Stream(ctx context.Context, specs []StreamSpec) (_ *Stream, err error) {
-	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]chan struct{}{}, seen: make(chan struct{}, 1)}
+	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]synFence{}, seen: make(chan struct{}, 1)}
+	s.unwatch = p.lab.WatchLosses(s.lose)
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -161,7 +168,7 @@ func (s *Stream) prepare(spec StreamSpec) error {
 	return s.watch(spec.To.Point)
 }
 
-// watch looks at what leaves a point, once. It looks while the prober's tap sorts its packets: when an answer to a fence has been
+// watch looks at what enters a point and what leaves it, once. It looks while the prober's tap sorts its packets: when an answer to a fence has been
 // seen, so has everything before it.
 func (s *Stream) watch(point string) error {
 	tap, ok := s.p.tapOf[point]
@@ -172,7 +179,7 @@ func (s *Stream) watch(point string) error {
 		return nil
 	}
 	_, s.taps[point] = tap.Subscribe(func(c capture.Packet) bool {
-		if c.Outgoing && c.Flow.Proto == flow.TCP && c.Flags.Has(capture.SYN) {
+		if c.Flow.Proto == flow.TCP && c.Flags.Has(capture.SYN) {
 			s.see(c)
 		}
 		return false
@@ -180,9 +187,15 @@ func (s *Stream) watch(point string) error {
 	return nil
 }
 
-// see notes what left an enforcement point: the SYN, towards the database, or the database's answer.
+// see notes when a SYN entered an enforcement point, and what left it: the SYN, towards the database, or the database's answer.
 func (s *Stream) see(c capture.Packet) {
 	answer := c.Flags.Has(capture.ACK)
+	if !c.Outgoing {
+		if !answer {
+			s.entered(c)
+		}
+		return
+	}
 	seq := c.Seq
 	if answer {
 		seq = c.Ack - 1
@@ -190,7 +203,7 @@ func (s *Stream) see(c capture.Packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f, ok := s.fences[seq]; ok && answer {
-		close(f)
+		close(f.through)
 		delete(s.fences, seq)
 	}
 	shot := s.bySeq[seq]
@@ -202,6 +215,33 @@ func (s *Stream) see(c capture.Packet) {
 		shot.Served, shot.Ended = true, c.At
 		select {
 		case s.seen <- struct{}{}:
+		default: // a token is there already
+		}
+	}
+}
+
+// entered: what is in force from now on is what the SYN meets, however long it was on its way.
+func (s *Stream) entered(c capture.Packet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shot := s.bySeq[c.Seq]; shot != nil && !shot.Passed {
+		shot.Began, shot.Ended = c.At, c.At.Add(pace)
+	}
+}
+
+// lose takes back a SYN that never came to an enforcement point: it was no try. A fence is sent again.
+func (s *Stream) lose(c capture.Packet) {
+	if c.Flow.Proto != flow.TCP || !c.Flags.Has(capture.SYN) || c.Flags.Has(capture.ACK) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shot := s.bySeq[c.Seq]; shot != nil {
+		shot.Lost = true
+	}
+	if f, ok := s.fences[c.Seq]; ok {
+		select {
+		case f.lost <- struct{}{}:
 		default: // a token is there already
 		}
 	}
@@ -258,14 +298,17 @@ func (s *Stream) send(sender *synSender, to netip.AddrPort, note func(seq uint32
 	return sender.send(s.p.stream.next(streamWay{sender.source, to}, s.p.taken), seq, to)
 }
 
-// Rounds returns after some more rounds.
+// underway is how many rounds are on their way at any time.
+func (s *Stream) underway() int64 { return int64(s.p.lab.Delay() / pace) }
+
+// Rounds returns after some more rounds have come to the enforcement points.
 func (s *Stream) Rounds(ctx context.Context, more int64) error {
 	timer, err := newTimer(pace)
 	if err != nil {
 		return err
 	}
 	defer timer.close()
-	return s.until(ctx, timer, s.rounds.Load()+more)
+	return s.until(ctx, timer, s.rounds.Load()+more+s.underway())
 }
 
 func (s *Stream) until(ctx context.Context, timer *timer, end int64) error {
@@ -285,7 +328,7 @@ func (s *Stream) Stop(ctx context.Context) ([]Shot, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	defer timer.close()
-	end := s.rounds.Load() + tailRounds
+	end := s.rounds.Load() + tailRounds + s.underway()
 	s.stop.Store(end)
 	if err := errors.Join(s.until(ctx, timer, end), s.fence(ctx), s.settle(ctx)); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -294,16 +337,18 @@ func (s *Stream) Stop(ctx context.Context) ([]Shot, error) {
 	if err := errors.Join(s.close(), s.err()); err != nil {
 		return nil, err
 	}
-	out := make([]Shot, len(s.shots))
-	for i, shot := range s.shots {
-		out[i] = *shot
+	var out []Shot
+	for _, shot := range s.shots {
+		if s.specs[shot.Spec].Says || !shot.Lost {
+			out = append(out, *shot)
+		}
 	}
 	return out, nil
 }
 
 // fence sends one SYN from each sender to the canary of each point, and waits for the answers.
 func (s *Stream) fence(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.p.patience)
+	ctx, cancel := context.WithTimeout(ctx, s.p.patience())
 	defer cancel()
 	for i, sender := range s.sends {
 		if sender == nil {
@@ -313,17 +358,28 @@ func (s *Stream) fence(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("%w: point %s has no canary", ErrSpec, s.specs[i].To.Point)
 		}
-		through := make(chan struct{})
-		if err := s.send(sender, to.Addr, func(seq uint32) { s.fences[seq] = through }); err != nil {
-			return err
-		}
-		select {
-		case <-through:
-		case <-ctx.Done():
-			return fmt.Errorf("the fence after the last SYN from %s did not reach the canary at %s: %w", s.specs[i].From, s.specs[i].To.Point, ctx.Err())
+		if err := s.fenceBy(ctx, sender, to.Addr); err != nil {
+			return fmt.Errorf("the fence after the last SYN from %s did not reach the canary at %s: %w", s.specs[i].From, s.specs[i].To.Point, err)
 		}
 	}
 	return nil
+}
+
+// fenceBy sends a fence, and again when a wire has dropped it.
+func (s *Stream) fenceBy(ctx context.Context, sender *synSender, to netip.AddrPort) error {
+	f := synFence{make(chan struct{}), make(chan struct{}, 1)}
+	for {
+		if err := s.send(sender, to, func(seq uint32) { s.fences[seq] = f }); err != nil {
+			return err
+		}
+		select {
+		case <-f.through:
+			return nil
+		case <-f.lost:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // settle waits for the answers to SYNs that have passed: behind a gateway another node answers the fence, and may be quicker.
@@ -361,6 +417,7 @@ func (s *Stream) unanswered() (left time.Duration) {
 // close ends everything. What a tap lost makes the absence of answers worthless.
 func (s *Stream) close() error {
 	s.cancel()
+	s.unwatch()
 	var errs []error
 	for point, stop := range s.taps {
 		stop()

@@ -20,6 +20,9 @@ import (
 // sayLimit is how long a conversation of a stream may take: it is denied then. An enforcer that drops says nothing.
 const sayLimit = time.Second
 
+// sayWays is how often a conversation goes from one end to the other.
+const sayWays = 6
+
 // startup is PostgreSQL's StartupMessage (PostgreSQL documentation, section 54.7): a client without TLS begins with it.
 var startup = func() []byte {
 	const text = "user\x00drawbridge\x00database\x00drawbridge\x00\x00"
@@ -52,13 +55,16 @@ func (s *Stream) converse(i int) {
 
 // say makes one connection. The shot is nil if the stream ended in the middle of it.
 func (s *Stream) say(i int) (*Shot, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, sayLimit)
+	ctx, cancel := context.WithTimeout(s.ctx, sayLimit+sayWays*s.p.lab.Delay())
 	defer cancel()
 	t, d, err := s.p.prepare(s.specs[i].Spec)
 	if err != nil {
 		return nil, err
 	}
 	defer s.p.done(t)
+	if s.p.lab.Lossy() {
+		s.p.reg.add(t)
+	}
 	shot := &Shot{Spec: i, Began: time.Now()}
 	conn, err := d.dial(ctx)
 	if err == nil {
@@ -74,6 +80,8 @@ func (s *Stream) say(i int) (*Shot, error) {
 	}
 	shot.Ended, shot.Served = time.Now(), err == nil
 	shot.Passed = shot.Served || s.p.lab.Journal().Received(t.port) > 0
+	e, _ := t.snapshot()
+	shot.Lost = e.Lost > 0
 	if s.ctx.Err() != nil {
 		return nil, nil
 	}

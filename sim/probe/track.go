@@ -25,7 +25,8 @@ type track struct {
 	evidence Evidence
 	isn      uint32 // the client's initial sequence number, from its SYN at the entrance
 	haveISN  bool
-	progress int // counts what was seen, on the wire and at the client; a fence counts only if nothing came meanwhile
+	begun    bool // the segment with the client's first byte was seen at the entrance
+	progress int  // counts what was seen, on the wire and at the client; a fence counts only if nothing came meanwhile
 
 	// changed has room for one token: something was seen since the last look.
 	changed chan struct{}
@@ -72,6 +73,17 @@ func (t *track) fenced(mark int, err error) {
 	t.wake()
 }
 
+// lost takes one packet that a wire of the lab has dropped.
+func (t *track) lost(p capture.Packet) {
+	t.mu.Lock()
+	t.evidence.Lost++
+	if p.Flow.Dst.Port() == t.port && p.Flags.Has(capture.SYN|capture.ACK) {
+		t.evidence.AnswersLost++
+	}
+	t.mu.Unlock()
+	t.wake()
+}
+
 // see takes one packet that the tap of the enforcement point's namespace showed. The tap is one queue, so what a fence shows
 // comes after whatever was on the way before it.
 func (t *track) see(p capture.Packet) {
@@ -107,6 +119,13 @@ func (t *track) entered(p capture.Packet) {
 		t.evidence.Connected = true // only a client that got the SYN-ACK goes on like this
 	}
 	t.evidence.PayloadEntered += len(p.Payload)
+	switch {
+	case len(p.Payload) == 0 || !t.haveISN:
+	case p.Seq == t.isn+1:
+		t.begun, t.evidence.Headless = true, false
+	case !t.begun:
+		t.evidence.Headless = true
+	}
 }
 
 // left: a gateway forwarded it.
