@@ -170,7 +170,7 @@ func (p *program) runSample(ctx context.Context, l *lab, o sampleOptions, dir st
 	c.World, c.Lab, c.Enforcer, c.Kernel, c.Command = l.World(), suite.Simulated(l.Lab, l.prober), enforcer, kernel(), o.command()
 	if o.who.driver == "" && o.who.mutant == "" {
 		enforcer.Env = append(enforcer.Env, longLived...)
-		c.Verify = verifier(l.Lab, enforcer)
+		c.Verify = verifier(l.Lab, enforcer, enforcer.Limit)
 	}
 	var line *progress
 	if p.onTerminal(p.std.err) {
@@ -186,8 +186,8 @@ func (p *program) runSample(ctx context.Context, l *lab, o sampleOptions, dir st
 // heap is beyond any limit that was meant for a few.
 var longLived = []string{"GOGC=200", "GOMEMLIMIT=off"}
 
-// verifier has the reference enforcer prove that a policy is in force.
-func verifier(l *sim.Lab, reference *driver.Exec) func(context.Context, driver.Document) error {
+// verifier has the reference enforcer prove that a policy is in force, in a limited time.
+func verifier(l *sim.Lab, reference *driver.Exec, limit time.Duration) func(context.Context, driver.Document) error {
 	return func(ctx context.Context, doc driver.Document) error {
 		text, err := doc.Encode()
 		if err != nil {
@@ -197,13 +197,17 @@ func verifier(l *sim.Lab, reference *driver.Exec) func(context.Context, driver.D
 		if !ok {
 			return fmt.Errorf("%s: %w", doc.Point.Name, sim.ErrUnknown)
 		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		var said bytes.Buffer
 		cmd := exec.CommandContext(ctx, reference.Path, "enforce", "verify")
 		cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = reference.Env, bytes.NewReader(text), &said, &said
 		if err := node.Start(cmd); err != nil {
 			return err
 		}
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); ctx.Err() != nil {
+			return fmt.Errorf("enforce verify: not through within %s: %w", limit, ctx.Err())
+		} else if err != nil {
 			return fmt.Errorf("enforce verify: %w: %s", err, strings.TrimSpace(said.String()))
 		}
 		return nil

@@ -250,7 +250,7 @@ func upAs(ctx context.Context, world *topology.World, opts sim.Options, servers 
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return &lab{l, prober, i}, nil
+	return &lab{l, prober, opts.Impairment}, nil
 }
 
 // Close takes the lab down. Its error may say that it lost sight of packets.
