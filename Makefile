@@ -18,11 +18,12 @@ WITH_TOOLS := .ci/tools --
 REPORT ?= report
 CONFORM_FLAGS ?=
 BENCH_FLAGS ?=
+SCALE_FLAGS ?=
 # Go's benchmarks of what is pure, and of the enforcer's whole way in a namespace; those of the lab are in `drawbridge bench lab`.
 BENCHED := ./enforcer/... ./sim/client
 BENCH_TIME ?= 200ms
 
-.PHONY: help build operator deb conform conform-real test mutants patience race lint changes bench bench-tls readme clean
+.PHONY: help build operator deb conform conform-real test mutants patience race lint changes scale bench bench-tls readme clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +81,11 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 changes: build ## change a policy 10,000 times under probes; some minutes
 	DRAWBRIDGE_TEST_CHANGES=10000 DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -count=1 -run "^TestChangesUnderProbes" -v ./cmd/drawbridge
 
+scale: build ## judge the reference enforcer with 1,000 databases on a host, and 1,000 and 10,000 behind a gateway; many minutes, writes report-scale/
+	./bin/drawbridge conform sample --dedicated 0 --shared 1000 --report '$(REPORT)-scale/host-1000' $(SCALE_FLAGS)
+	./bin/drawbridge conform sample --dedicated 1000 --shared 0 --report '$(REPORT)-scale/gateway-1000' $(SCALE_FLAGS)
+	./bin/drawbridge conform sample --dedicated 10000 --shared 0 --report '$(REPORT)-scale/gateway-10000' $(SCALE_FLAGS)
+
 bench: build ## compare with nft, iptables, ipset, ip and mininet, then Go's benchmarks; some minutes, writes report/bench/
 	code=0; \
 	.ci/tools --bench -- ./bin/drawbridge bench all --report '$(REPORT)/bench' $(BENCH_FLAGS) || code=$$?; \
@@ -94,4 +100,4 @@ readme: ## copy what the last `make conform` said into README.md
 	$(GO) run ./cmd/readme -report '$(REPORT)' -readme README.md
 
 clean: ## delete what the other targets made in this directory
-	rm -rf bin build '$(REPORT)' '$(REPORT)-real'
+	rm -rf bin build '$(REPORT)' '$(REPORT)-real' '$(REPORT)-scale'

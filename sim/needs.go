@@ -16,14 +16,22 @@ const (
 )
 
 // Needs returns what a lab of the world takes at most, its embedded servers and a prober included.
-func Needs(w *topology.World) ability.Needs {
+func Needs(w *topology.World) ability.Needs { return needs(w, Options{}) }
+
+func needs(w *topology.World, opts Options) ability.Needs {
 	plan := fabric.New(w)
 	n := ability.Needs{Namespaces: len(plan.Nodes), Descriptors: forItself + perNode*len(plan.Nodes) + perPoint*len(w.Points())}
+	sockets := map[serverKey]bool{}
 	for _, d := range w.Databases() {
-		n.Descriptors += perAddress * len(d.Addresses)
+		if !opts.WithoutStray {
+			n.Descriptors += perAddress * len(d.Addresses)
+		}
 		for _, node := range d.Nodes {
-			n.Descriptors += perListener * len(d.Listeners(node))
+			for _, l := range d.Listeners(node) {
+				sockets[serverKey{node.Listener(), l.Port}] = true
+			}
 		}
 	}
+	n.Descriptors += perListener * len(sockets)
 	return n
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"drawbridge/sim/netns"
 	"drawbridge/sim/realserver"
 	"drawbridge/sim/stray"
+	"drawbridge/sim/switchboard"
 	"drawbridge/topology"
 
 	"golang.org/x/sync/errgroup"
@@ -37,8 +39,9 @@ type services struct {
 	keys      keyLog
 	mu        sync.Mutex
 	servers   map[serverKey]*endpoint.Server
-	real      map[string]*realserver.Server // by the database's node
-	stray     map[string]*stray.Listeners   // by gateway
+	real      map[string]*realserver.Server    // by the database's node
+	stray     map[string]*stray.Listeners      // by gateway
+	boards    map[serverKey]*switchboard.Board // by machine and port
 }
 
 // serverKey tells servers apart: a node has one per port.
@@ -94,6 +97,9 @@ func (l *Lab) startServers(ctx context.Context, installed *realserver.Installati
 		}
 	}
 	for _, gw := range l.world.Gateways() {
+		if l.opts.WithoutStray {
+			break
+		}
 		g.Go(func() error { return s.startStray(ctx, l.nodes[gw.Name], gw.Name, l.world) })
 	}
 	if err := g.Wait(); err != nil {
@@ -111,7 +117,7 @@ func newServices(world string) (*services, error) {
 	return &services{
 		authority: a, journal: endpoint.NewJournal(),
 		servers: make(map[serverKey]*endpoint.Server), real: make(map[string]*realserver.Server),
-		stray: make(map[string]*stray.Listeners),
+		stray: make(map[string]*stray.Listeners), boards: make(map[serverKey]*switchboard.Board),
 	}, nil
 }
 
@@ -130,11 +136,10 @@ func (s *services) startCluster(ctx context.Context, nodes map[string]*netns.Han
 func (s *services) startNode(
 	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, follow *realserver.Primary,
 ) error {
-	cert, err := s.authority.Issue(namesOf(d, n), addressesOf(d, n))
+	cert, config, err := s.certify(d, n)
 	if err != nil {
 		return err
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, KeyLogWriter: &s.keys}
 	real := s.installed != nil && !d.Canary && realserver.Plays(d.Engine)
 	if real {
 		if err := s.startReal(ctx, h, d, n, cert, follow); err != nil {
@@ -148,7 +153,7 @@ func (s *services) startNode(
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		listener, err := h.Listen(ctx, netip.AddrPortFrom(netip.IPv6Unspecified(), port.Port))
+		listener, err := s.listen(ctx, h, n, port.Port)
 		if err != nil {
 			return fmt.Errorf("database %s, node %s: %w", d.Name, n.Name, err)
 		}
@@ -166,9 +171,52 @@ func (s *services) startNode(
 	return nil
 }
 
+// certify issues a node's certificate. Where nodes share a machine there are thousands of them, of which few are ever talked to: theirs is
+// issued with the first handshake, and the one that is returned is empty.
+func (s *services) certify(d topology.Database, n topology.Node) (tls.Certificate, *tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, KeyLogWriter: &s.keys}
+	issue := func() (tls.Certificate, error) { return s.authority.Issue(namesOf(d, n), addressesOf(d, n)) }
+	if n.Machine != "" {
+		once := sync.OnceValues(issue)
+		config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			cert, err := once()
+			return &cert, err
+		}
+		return tls.Certificate{}, config, nil
+	}
+	cert, err := issue()
+	config.Certificates = []tls.Certificate{cert}
+	return cert, config, err
+}
+
+// listen opens a port of a node: at every address of its namespace, or where it shares a machine, at its own.
+func (s *services) listen(ctx context.Context, h *netns.Handle, n topology.Node, port uint16) (net.Listener, error) {
+	everywhere := netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+	if n.Machine == "" {
+		return h.Listen(ctx, everywhere)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := serverKey{n.Machine, port}
+	if s.boards[at] == nil {
+		socket, err := h.Listen(ctx, everywhere)
+		if err != nil {
+			return nil, err
+		}
+		s.boards[at] = switchboard.New(socket)
+	}
+	return s.boards[at].Listen(n.Addresses...)
+}
+
+// errMachine: a real server listens at all addresses of its namespace.
+var errMachine = errors.New("a real server cannot share a machine")
+
 func (s *services) startReal(
 	ctx context.Context, h *netns.Handle, d topology.Database, n topology.Node, cert tls.Certificate, follow *realserver.Primary,
 ) error {
+	if n.Machine != "" {
+		return fmt.Errorf("node %s on %s: %w", n.Name, n.Machine, errMachine)
+	}
 	server, err := s.installed.Start(ctx, realserver.Config{
 		Engine: d.Engine, Node: h, Port: n.Port, PlainPort: n.PlainPort, Certificate: cert,
 		Database: d.Name, Name: n.Name, Journal: s.journal, Standby: follow,
@@ -262,6 +310,9 @@ func (s *services) close() error {
 		wg.Go(func() { errs[i] = c.Close() })
 	}
 	wg.Wait()
+	for _, b := range s.boards { // whose end would be an error to the servers
+		errs = append(errs, b.Close())
+	}
 	return errors.Join(errs...)
 }
 

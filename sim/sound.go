@@ -88,8 +88,12 @@ func routesIn(path string, fields []int) (all []string, err error) {
 func (was Inventory) Missing(now Inventory) []string {
 	var out []string
 	for node, all := range was {
+		there := make(map[string]bool, len(now[node]))
+		for _, entry := range now[node] {
+			there[entry] = true
+		}
 		for _, entry := range all {
-			if !slices.Contains(now[node], entry) {
+			if !there[entry] {
 				out = append(out, fmt.Sprintf("%s: no longer there: %s", node, entry))
 			}
 		}

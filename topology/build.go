@@ -12,13 +12,14 @@ type builder struct {
 	*claims
 	w                               World
 	regions, peers, hosts, gateways map[string]int
-	peered                          map[string]place // by name of the peer network or of the gateway
+	peered                          map[string]place  // by name of the peer network or of the gateway
+	machines                        map[string]string // gateway by machine
 	plans                           []func()
 }
 
 // build returns nil if it found anything wrong; what that is is then in p.
 func build(p *problems, d document) *World {
-	b := &builder{claims: newClaims(p), w: World{name: d.name.v}, peered: map[string]place{}}
+	b := &builder{claims: newClaims(p), w: World{name: d.name.v}, peered: map[string]place{}, machines: map[string]string{}}
 	b.addRegions(d.regions)
 	b.addInternet(d.internet)
 	b.addPeers(d.peers)
@@ -36,6 +37,10 @@ func build(p *problems, d document) *World {
 	b.addCanaries(d.gateways)
 	if len(p.list) > 0 {
 		return nil
+	}
+	b.w.byName = make(map[string]int, len(b.w.databases))
+	for i, d := range b.w.databases {
+		b.w.byName[d.Name] = i
 	}
 	return &b.w
 }

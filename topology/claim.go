@@ -19,12 +19,19 @@ type claims struct {
 	// fabric are the Internet-routable and peering addresses: each is routed by itself and lies outside every network.
 	fabric []val[netip.Addr]
 	next   map[netip.Prefix]netip.Addr // where to look for the next free address
+	ported map[portSearch]int          // where to look for the next free port
+}
+
+// portSearch is where a free port is looked for: from a port upwards.
+type portSearch struct {
+	owner string
+	start uint16
 }
 
 func newClaims(p *problems) *claims {
 	return &claims{
 		problems: p, names: map[string]place{}, addresses: map[netip.Addr]place{},
-		ports: map[string]map[uint16]place{}, next: map[netip.Prefix]netip.Addr{},
+		ports: map[string]map[uint16]place{}, next: map[netip.Prefix]netip.Addr{}, ported: map[portSearch]int{},
 	}
 }
 
@@ -113,8 +120,10 @@ func (c *claims) port(owner string, p val[uint16]) {
 
 // freePort claims the lowest free port from start upwards.
 func (c *claims) freePort(owner string, start uint16, at place) uint16 {
-	for p := int(start); p <= 65535; p++ {
+	search := portSearch{owner, start}
+	for p := max(int(start), c.ported[search]); p <= 65535; p++ {
 		if _, taken := c.ports[owner][uint16(p)]; !taken {
+			c.ported[search] = p + 1 // nothing that is claimed is given back
 			c.port(owner, val[uint16]{at, uint16(p)})
 			return uint16(p)
 		}

@@ -94,7 +94,7 @@ func (b *builder) addShared(d *Database, raw rawDatabase) {
 	b.absent(Shared, raw.gateway.place, raw.addresses.place, raw.port.place, raw.plainPort.place, raw.peering.place)
 	for i, item := range raw.nodes.items {
 		n := &d.Nodes[i]
-		b.absent(Shared, item.v.addresses.place)
+		b.absent(Shared, item.v.addresses.place, item.v.machine.place)
 		if !b.present(Shared, item.place, "host", item.v.host.place) {
 			continue
 		}
@@ -186,9 +186,28 @@ func (b *builder) addDedicatedNode(d *Database, n *Node, item val[rawNode], vpc 
 			b.within(item.v.addresses, vpc)
 		}
 	}
+	b.addMachine(d, n, item.v.machine)
 	n.Addresses = item.v.addresses.values()
 	b.plans = append(b.plans, func() { n.Addresses = b.fill(item.place, n.Addresses, vpc) })
 	b.addNodePorts(d, n, n.Name, item, func() (uint16, uint16) { return d.Port, d.PlainPort })
+}
+
+// addMachine puts a node on a machine with others. What the nodes of one database say to each other must pass the gateway, and so
+// must they stand apart.
+func (b *builder) addMachine(d *Database, n *Node, machine val[string]) {
+	if !machine.set() {
+		return
+	}
+	switch gateway, known := b.machines[machine.v]; {
+	case !known:
+		b.name(machine)
+		b.machines[machine.v] = d.Gateway
+	case gateway != d.Gateway:
+		b.add(machine.place, "name another one", "the machine %s is behind gateway %s", machine.v, gateway)
+	case slices.ContainsFunc(d.Nodes, func(other Node) bool { return other.Machine == machine.v }):
+		b.add(machine.place, "name another one", "another node of %s is on the machine %s", d.Name, machine.v)
+	}
+	n.Machine = machine.v
 }
 
 func (b *builder) addPeering(d *Database, raw val[rawPeering]) {

@@ -59,7 +59,7 @@ type (
 		peering                      val[rawPeering]
 	}
 	rawNode struct {
-		name, host           val[string]
+		name, host, machine  val[string]
 		addresses, published vals[netip.Addr]
 		port, plainPort      val[uint16]
 	}
@@ -173,10 +173,11 @@ func readDatabase(r reader, n *yaml.Node, at place) (rawDatabase, bool) {
 }
 
 func readNode(r reader, n *yaml.Node, at place) (rawNode, bool) {
-	f := r.mapping(n, at, nil, optional{"name", "host", "addresses", "published", "port", "plain_port"})
+	f := r.mapping(n, at, nil, optional{"name", "host", "machine", "addresses", "published", "port", "plain_port"})
 	return rawNode{
 		name:      read(f, "name", readName),
 		host:      read(f, "host", readName),
+		machine:   read(f, "machine", readName),
 		addresses: readAll(f, "addresses", readAddr),
 		published: readAll(f, "published", readAddr),
 		port:      read(f, "port", readPort),

@@ -32,12 +32,11 @@ func (w *World) Gateway(name string) (Gateway, bool) {
 
 // Database returns the database of that name, canaries included.
 func (w *World) Database(name string) (Database, bool) {
-	return find(w.databases, Database.clone, func(d Database) bool { return d.Name == name })
-}
-
-// Point returns the enforcement point of that name.
-func (w *World) Point(name string) (Point, bool) {
-	return find(w.Points(), func(p Point) Point { return p }, func(p Point) bool { return p.Name == name })
+	i, ok := w.byName[name]
+	if !ok {
+		return Database{}, false
+	}
+	return w.databases[i].clone(), true
 }
 
 // Vantage returns the vantage of that name.

@@ -97,6 +97,17 @@ var refusals = []struct {
 	{"peer network without peering", "peers:\n", "peers:\n  - §name: lost\n    networks: [172.17.0.0/24]\n    hosts: [{name: a}, {name: b}]\n", "peers[0]", "no database is peered with lost"},
 	{"gateway peered twice", "    nodes: [{}]\n  - name: search", "    nodes: [{}]\n    peering: §{network: corp, addresses: [172.31.0.6]}\n  - name: search",
 		"databases[5].peering", "is peered already by databases[4].peering"},
+	{"machine of a node's name", "    nodes: [{}]\n  - name: search", "    nodes: [{machine: §pg-dedicated-1}]\n  - name: search",
+		"databases[5].nodes[0].machine", "the name pg-dedicated-1 is taken by databases[4].nodes[0]"},
+	{"machine behind two gateways", "    nodes: [{}]\n  - name: search-dedicated\n    model: dedicated\n    engine: opensearch\n    gateway: gw-secnum\n    addresses: [203.0.113.161]\n" +
+		"    port: 9200\n    plain_port: 9201\n    nodes: [{}]",
+		"    nodes: [{machine: rack}]\n  - name: search-dedicated\n    model: dedicated\n    engine: opensearch\n    gateway: gw-secnum\n    addresses: [203.0.113.161]\n" +
+			"    port: 9200\n    plain_port: 9201\n    nodes: [{machine: §rack}]",
+		"databases[6].nodes[0].machine", "the machine rack is behind gateway gw-fr1"},
+	{"two nodes of a database on a machine", "    nodes: [{}, {}, {}]", "    nodes: [{machine: rack}, {machine: §rack}, {}]",
+		"databases[4].nodes[1].machine", "another node of pg-dedicated is on the machine rack"},
+	{"machine of a shared node", "      - host: shared-a\n  - name: redis", "      - host: shared-a\n        machine: §rack\n  - name: redis",
+		"databases[1].nodes[0].machine", "is not for a shared database"},
 	// Fields of the other model
 	{"gateway of a shared database", "    engine: mysql\n", "    engine: mysql\n    gateway: §gw-fr1\n", "databases[1].gateway", "is not for a shared database"},
 	{"address of a shared database", "    engine: mysql\n", "    engine: mysql\n    addresses: §[203.0.113.200]\n", "databases[1].addresses", "is not for a shared"},

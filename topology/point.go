@@ -23,7 +23,7 @@ const (
 	PeeringInterface  = "peer0"
 )
 
-// VPCInterface names a gateway's interface towards the i-th node behind it, counted from 0.
+// VPCInterface names a gateway's interface towards the i-th machine behind it, counted from 0.
 func VPCInterface(i int) string { return fmt.Sprintf("vpc%d", i) }
 
 // Interface is one network interface of an enforcement point and the zone of what arrives there.
@@ -46,37 +46,71 @@ type Point struct {
 func (w *World) Points() []Point {
 	var points []Point
 	for _, h := range w.hosts {
-		points = append(points, Point{
-			Name: h.Name, Model: Shared, Region: h.Region,
-			Interfaces: []Interface{{InternetInterface, ZoneInternet}, {RegionalInterface, ZoneRegional}},
-			Databases:  w.databasesAt(func(d Database) bool { return d.onHost(h.Name) }),
-		})
+		points = append(points, w.hostPoint(h))
 	}
 	for _, g := range w.gateways {
-		points = append(points, Point{
-			Name: g.Name, Model: Dedicated, Region: g.Region,
-			Interfaces: w.gatewayInterfaces(g.Name),
-			Databases:  w.databasesAt(func(d Database) bool { return d.Gateway == g.Name }),
-		})
+		points = append(points, w.gatewayPoint(g))
 	}
 	return points
 }
 
-// NodesBehind returns the nodes behind a gateway in the order of its VPC interfaces: databases in document order, the
-// canary last, and the nodes of each in their order.
-func (w *World) NodesBehind(gateway string) []Node {
-	var nodes []Node
+// Point returns the enforcement point of that name.
+func (w *World) Point(name string) (Point, bool) {
+	if h, ok := w.Host(name); ok {
+		return w.hostPoint(h), true
+	}
+	if g, ok := w.Gateway(name); ok {
+		return w.gatewayPoint(g), true
+	}
+	return Point{}, false
+}
+
+func (w *World) hostPoint(h SharedHost) Point {
+	return Point{
+		Name: h.Name, Model: Shared, Region: h.Region,
+		Interfaces: []Interface{{InternetInterface, ZoneInternet}, {RegionalInterface, ZoneRegional}},
+		Databases:  w.databasesAt(func(d Database) bool { return d.onHost(h.Name) }),
+	}
+}
+
+func (w *World) gatewayPoint(g Gateway) Point {
+	return Point{
+		Name: g.Name, Model: Dedicated, Region: g.Region,
+		Interfaces: w.gatewayInterfaces(g.Name),
+		Databases:  w.databasesAt(func(d Database) bool { return d.Gateway == g.Name }),
+	}
+}
+
+// Machine is what stands behind a gateway at one of its VPC interfaces: one node, or several that name the same machine.
+type Machine struct {
+	Name  string // of the node of the fabric
+	Nodes []Node
+}
+
+// MachinesBehind returns the machines behind a gateway in the order of its VPC interfaces: that in which their nodes come, databases in
+// document order, the canary last, and the nodes of each in their order.
+func (w *World) MachinesBehind(gateway string) []Machine {
+	var machines []Machine
+	at := map[string]int{}
 	for _, d := range w.databases {
-		if d.Gateway == gateway {
-			nodes = append(nodes, cloneAll(d.Nodes, Node.clone)...)
+		if d.Gateway != gateway {
+			continue
+		}
+		for _, n := range d.Nodes {
+			i, known := at[n.Listener()]
+			if !known {
+				i = len(machines)
+				at[n.Listener()], machines = i, append(machines, Machine{Name: n.Listener()})
+			}
+			machines[i].Nodes = append(machines[i].Nodes, n.clone())
 		}
 	}
-	return nodes
+	return machines
 }
 
 func (w *World) gatewayInterfaces(gateway string) []Interface {
 	ifaces := []Interface{{InternetInterface, ZoneInternet}}
-	for i := range w.NodesBehind(gateway) {
+	for i := range w.MachinesBehind(gateway) {
 		ifaces = append(ifaces, Interface{VPCInterface(i), ZoneCluster})
 	}
 	peered := func(d Database) bool { return d.Gateway == gateway && d.Peering != nil }

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -21,7 +22,7 @@ type Vantage struct {
 	// Name is unique: an Internet host's or a node's name, <region>/<app>, or <peer network>/<host>.
 	Name string
 	Kind VantageKind
-	// Namespace names the node of the fabric in which the probe runs: the shared host of a shared node, otherwise Name.
+	// Namespace names the node of the fabric in which the probe runs: the host or machine that carries a node, otherwise Name.
 	Namespace string
 	Region    string         // of an app or node; empty otherwise
 	Addresses []netip.Addr   // its primary addresses, at most one of each family, IPv4 first
@@ -71,10 +72,5 @@ func (a App) vantage(owner string, kind VantageKind, region string) Vantage {
 	return Vantage{Name: name, Kind: kind, Namespace: name, Region: region, Addresses: slices.Clone(a.Addresses)}
 }
 
-// Listener names the node of the fabric in which the database node's server listens: its shared host, or itself.
-func (n Node) Listener() string {
-	if n.Host != "" {
-		return n.Host
-	}
-	return n.Name
-}
+// Listener names the node of the fabric in which the database node's server listens: its shared host, its machine, or itself.
+func (n Node) Listener() string { return cmp.Or(n.Host, n.Machine, n.Name) }

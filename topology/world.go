@@ -72,6 +72,7 @@ type World struct {
 	hosts     []SharedHost
 	gateways  []Gateway
 	databases []Database
+	byName    map[string]int // databases by name
 }
 
 // Region is one region's private network, its apps, and the addresses its traffic leaves from.
@@ -150,6 +151,9 @@ type Node struct {
 	Name string
 	// Host is the SharedHost that carries the node (shared only; empty for dedicated).
 	Host string
+	// Machine is the machine that carries the node and others, of other databases behind the same gateway (dedicated only;
+	// empty for a node that is a machine of its own).
+	Machine string
 	// Addresses are the node's own: the host's for shared, addresses of the VPC behind the gateway for dedicated.
 	Addresses []netip.Addr
 	// Published are the addresses, out of the host's, at which a shared node's endpoint exists. The server listens

@@ -137,10 +137,10 @@ func TestPlanningIsDeterministicAndKeepsWhatIsGiven(t *testing.T) {
 	require.Equal(t, Default(), Default())
 	w, err := Load("testdata/dedicated.yaml")
 	require.NoError(t, err)
-	nodes := w.NodesBehind("gw")
-	require.Equal(t, []string{"orders-1", "canary-gw-1"}, []string{nodes[0].Name, nodes[1].Name})
-	require.Equal(t, netip.MustParseAddr("10.64.1.2"), nodes[0].Addresses[0])
-	require.Equal(t, netip.MustParseAddr("10.64.1.3"), nodes[1].Addresses[0])
+	machines := w.MachinesBehind("gw")
+	require.Equal(t, []string{"orders-1", "canary-gw-1"}, []string{machines[0].Name, machines[1].Name})
+	require.Equal(t, netip.MustParseAddr("10.64.1.2"), machines[0].Nodes[0].Addresses[0])
+	require.Equal(t, netip.MustParseAddr("10.64.1.3"), machines[1].Nodes[0].Addresses[0])
 	desk, _ := Default().Vantage("corp/desk")
 	require.Equal(t, []netip.Addr{netip.MustParseAddr("172.16.0.10")}, desk.Addresses)
 }
@@ -169,7 +169,7 @@ func TestAccessorsGiveCopies(t *testing.T) {
 	w.Hosts()[0].Addresses[0] = none
 	w.Gateways()[0].Networks[0] = netip.Prefix{}
 	w.Gateways()[0].Canary[0] = none
-	w.NodesBehind("gw-fr1")[0].Addresses[0] = none
+	w.MachinesBehind("gw-fr1")[0].Nodes[0].Addresses[0] = none
 	for _, d := range w.Databases() {
 		d.Nodes[0].Addresses[0] = none
 		for _, n := range d.Nodes {

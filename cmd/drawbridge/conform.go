@@ -80,6 +80,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
   drawbridge conform --list --tags '@extended && ~@X-02'
   drawbridge conform --driver ./mine --deviations known.yaml
   drawbridge conform --mutants
+  drawbridge conform sample --dedicated 10000
   drawbridge conform --schema > policy.schema.json
   drawbridge conform --schema=report > report.schema.json`,
 		Args: exactly(),
@@ -125,6 +126,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	serversFlag(c, &o.servers)
 	complete(c, "profile", profiles)
 	complete(c, "format", formats)
+	c.AddCommand(p.conformSampleCommand())
 	return c
 }
 

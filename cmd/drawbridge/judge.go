@@ -235,7 +235,11 @@ type lab struct {
 
 // up builds a lab inside a cell, with the cell's scratch directory for its servers' data.
 func up(ctx context.Context, world *topology.World, servers serverKind, scratch string, i impair.Impairment) (*lab, error) {
-	l, err := sim.Up(ctx, world, sim.Options{Impairment: i})
+	return upAs(ctx, world, sim.Options{Impairment: i}, servers, scratch)
+}
+
+func upAs(ctx context.Context, world *topology.World, opts sim.Options, servers serverKind, scratch string) (*lab, error) {
+	l, err := sim.Up(ctx, world, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +250,7 @@ func up(ctx context.Context, world *topology.World, servers serverKind, scratch 
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return &lab{l, prober, i}, nil
+	return &lab{l, prober, opts.Impairment}, nil
 }
 
 // Close takes the lab down. Its error may say that it lost sight of packets.

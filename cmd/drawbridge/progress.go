@@ -30,6 +30,7 @@ type progress struct {
 
 	mu   sync.Mutex
 	last suite.Progress
+	said string // instead of it
 }
 
 // showProgress starts to show it.
@@ -62,12 +63,28 @@ func (s *progress) update(p suite.Progress) {
 	s.draw()
 }
 
+// phase is for suite.SampleConfig.Progress.
+func (s *progress) phase(p suite.SampleProgress) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.said = p.Phase
+	if p.All > 0 {
+		s.said += fmt.Sprintf(", %d of %d", p.Done, p.All)
+	}
+	s.mu.Unlock()
+	s.draw()
+}
+
 func (s *progress) draw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	elapsed := s.now().Sub(s.began).Truncate(time.Second)
 	text := fmt.Sprintf("%d of %d scenarios, %d failed, %s", s.last.Done, s.last.Selected, s.last.Failed, elapsed)
 	switch {
+	case s.said != "":
+		text = fmt.Sprintf("%s, %s", s.said, elapsed)
 	case s.last.Selected == 0:
 		text = fmt.Sprintf("the lab, and the enforcer's defaults, %s", elapsed)
 	case s.last.Done == s.last.Selected:

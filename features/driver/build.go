@@ -50,8 +50,8 @@ func database(p *platform.State, pt topology.Point, d topology.Database) (Databa
 		ForceTLS: toggle(set.ForceTLS), InternetAccessibility: toggle(set.InternetAccessibility),
 		UnknownConnections: string(set.Unknown),
 	}
-	for _, e := range p.World().Endpoints() {
-		if e.Database != d.Name || e.Point != pt.Name {
+	for _, e := range d.Endpoints() {
+		if e.Point != pt.Name {
 			continue
 		}
 		published, err := endpoint(p, d, e)

@@ -17,6 +17,8 @@ import (
 const (
 	// CallLimit is the time a driver has for one call (docs/DRIVERS.md, section 2).
 	CallLimit = 30 * time.Second
+	// PerDatabase is what it has for each database besides, in a world of thousands.
+	PerDatabase = 10 * time.Millisecond
 	// outputLimit bounds what is kept of each of the driver's two outputs; more is counted and thrown away.
 	outputLimit = 1 << 20
 	// drainLimit is how long the outputs may stay open after the program has ended, before whoever holds them is broken.

@@ -60,14 +60,14 @@ func (m Mutant) NeedsNFT() bool { return m.table }
 // ErrUnknown is the error for a name that no mutant has.
 var ErrUnknown = errors.New("no such mutant")
 
-// All lists the mutants.
+// All lists the mutants that scenarios must judge.
 func All() []Mutant {
 	return slices.Concat(wholesale(), policies(), ranges(), memories(), answers(), afterwards(), swaps(), spoiled(), rulesets(), intruded(), equivalents())
 }
 
-// Find returns the mutant of a name.
+// Find returns the mutant of a name, Rare ones included.
 func Find(name string) (Mutant, error) {
-	all := All()
+	all := append(All(), Rare()...)
 	i := slices.IndexFunc(all, func(m Mutant) bool { return m.Name == name })
 	if i < 0 {
 		return Mutant{}, fmt.Errorf("%w: %q", ErrUnknown, name)

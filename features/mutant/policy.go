@@ -36,8 +36,8 @@ var (
 	everybody6 = netip.MustParsePrefix("::/0")
 )
 
-// nobody is a network that no node of any lab has: RFC 2544's.
-var nobody = netip.MustParsePrefix("198.18.0.0/15")
+// nobody is a network that no node of any lab has: the lower half of RFC 2544's.
+var nobody = netip.MustParsePrefix("198.18.0.0/16")
 
 // policies are mutants that misread a part of the policy.
 func policies() []Mutant {

@@ -31,7 +31,7 @@ func Arrive(p *platform.State, c Connection) (Arrival, error) {
 	if err != nil {
 		return Arrival{}, err
 	}
-	point, ok := p.World().Point(c.To.Point)
+	point, ok := locate(p.World(), c.To.Point)
 	if !ok {
 		return Arrival{}, fmt.Errorf("endpoint %s of %s: no enforcement point %q", c.To.Addr, c.To.Database, c.To.Point)
 	}
@@ -46,6 +46,21 @@ func Arrive(p *platform.State, c Connection) (Arrival, error) {
 		return arriveFromNode(p.World(), c.From, src, point)
 	}
 	return Arrival{}, fmt.Errorf("vantage %s: unknown kind %q", c.From.Name, c.From.Kind)
+}
+
+// location is what there is to know of an enforcement point here. topology.Point also lists its databases, which may be thousands.
+type location struct {
+	name   string
+	model  topology.Model
+	region string
+}
+
+func locate(w *topology.World, point string) (location, bool) {
+	if h, ok := w.Host(point); ok {
+		return location{h.Name, topology.Shared, h.Region}, true
+	}
+	g, ok := w.Gateway(point)
+	return location{g.Name, topology.Dedicated, g.Region}, ok
 }
 
 // source is the address the client's packets leave the vantage with.
@@ -65,8 +80,8 @@ func source(c Connection) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("vantage %s has no address of the family of %s", c.From.Name, dst)
 }
 
-func arriveFromApp(p *platform.State, app topology.Vantage, src netip.Addr, point topology.Point) (Arrival, error) {
-	if point.Model == topology.Shared && point.Region == app.Region {
+func arriveFromApp(p *platform.State, app topology.Vantage, src netip.Addr, point location) (Arrival, error) {
+	if point.model == topology.Shared && point.region == app.Region {
 		return Arrival{topology.ZoneRegional, src}, nil
 	}
 	egress, ok := p.AppEgress(app.Region, strings.TrimPrefix(app.Name, app.Region+"/"), src)
@@ -78,13 +93,13 @@ func arriveFromApp(p *platform.State, app topology.Vantage, src netip.Addr, poin
 
 // arriveFromPeer: the peering is a peer's only link. Behind their own gateway, peers arrive in zone peering; anything
 // else they reach only by passing that gateway.
-func arriveFromPeer(w *topology.World, peer topology.Vantage, src netip.Addr, point topology.Point) (Arrival, error) {
+func arriveFromPeer(w *topology.World, peer topology.Vantage, src netip.Addr, point location) (Arrival, error) {
 	network, _, ok := strings.Cut(peer.Name, "/")
 	if !ok {
 		return Arrival{}, fmt.Errorf("vantage %s: not the name of a peer's host", peer.Name)
 	}
 	for _, d := range w.Databases() {
-		if d.Peering != nil && d.Peering.Network == network && d.Gateway == point.Name {
+		if d.Peering != nil && d.Peering.Network == network && d.Gateway == point.name {
 			return Arrival{topology.ZonePeering, src}, nil
 		}
 	}
@@ -93,15 +108,15 @@ func arriveFromPeer(w *topology.World, peer topology.Vantage, src netip.Addr, po
 
 // arriveFromNode: nodes behind a gateway come from its VPC; the shared hosts of one region reach each other over the
 // regional network.
-func arriveFromNode(w *topology.World, node topology.Vantage, src netip.Addr, point topology.Point) (Arrival, error) {
+func arriveFromNode(w *topology.World, node topology.Vantage, src netip.Addr, point location) (Arrival, error) {
 	d, ok := w.Database(node.Database)
 	if !ok {
 		return Arrival{}, fmt.Errorf("node %s: no database %q", node.Name, node.Database)
 	}
 	switch {
-	case d.Gateway != "" && d.Gateway == point.Name:
+	case d.Gateway != "" && d.Gateway == point.name:
 		return Arrival{topology.ZoneCluster, src}, nil
-	case d.Model == topology.Shared && point.Model == topology.Shared && d.Region == point.Region:
+	case d.Model == topology.Shared && point.model == topology.Shared && d.Region == point.region:
 		return Arrival{topology.ZoneRegional, src}, nil
 	}
 	return Arrival{topology.ZoneInternet, src}, nil

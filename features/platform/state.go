@@ -138,10 +138,16 @@ func (s *State) Publish(region string) { s.published[region] = s.Egress(region) 
 // ManagedRanges returns what every region's managed range stands for: one host prefix per published egress address.
 func (s *State) ManagedRanges() map[string][]netip.Prefix {
 	out := make(map[string][]netip.Prefix, len(s.published))
-	for name, addrs := range s.published {
-		for _, a := range addrs {
-			out[name] = append(out[name], netip.PrefixFrom(a, a.BitLen()))
-		}
+	for name := range s.published {
+		out[name] = s.managedRange(name)
+	}
+	return out
+}
+
+func (s *State) managedRange(name string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range s.published[name] {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
 	}
 	return out
 }
@@ -149,7 +155,7 @@ func (s *State) ManagedRanges() map[string][]netip.Prefix {
 // Networks returns the networks that a rule stands for now.
 func (s *State) Networks(r Rule) []netip.Prefix {
 	if r.Managed != "" {
-		return s.ManagedRanges()[r.Managed]
+		return s.managedRange(r.Managed)
 	}
 	return []netip.Prefix{r.CIDR}
 }

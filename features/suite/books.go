@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -19,6 +20,7 @@ type books struct {
 	left      bool                       // a reset was seen to leave something in force
 	calls     int                        // of the driver
 	spent     time.Duration              // by it, in all calls together
+	patience  time.Duration              // a call may take on average; 0: slowCall
 	lost      error                      // set once the defaults could not be brought back: nothing can be judged any more
 }
 
@@ -58,9 +60,10 @@ func (b *books) called(took time.Duration) {
 	defer b.mu.Unlock()
 	b.calls++
 	b.spent += took
-	if limit := slowStart + time.Duration(b.calls)*slowCall; b.spent > limit && b.lost == nil {
+	each := cmp.Or(b.patience, slowCall)
+	if limit := slowStart + time.Duration(b.calls)*each; b.spent > limit && b.lost == nil {
 		b.lost = fmt.Errorf("%w: %d calls took %s together; at most %s and %s for each are allowed", errSlow, b.calls,
-			b.spent.Round(time.Millisecond), slowStart, slowCall)
+			b.spent.Round(time.Millisecond), slowStart, each)
 	}
 }
 

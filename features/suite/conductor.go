@@ -109,9 +109,13 @@ func (c *conductor) points() []string {
 
 // pointsOf names the points at which a database has endpoints.
 func (c *conductor) pointsOf(databases ...string) []string {
+	wanted := map[string]bool{}
+	for _, d := range databases {
+		wanted[d] = true
+	}
 	var names []string
 	for _, p := range c.world.Points() {
-		if slices.ContainsFunc(p.Databases, func(d string) bool { return slices.Contains(databases, d) }) {
+		if slices.ContainsFunc(p.Databases, func(d string) bool { return wanted[d] }) {
 			names = append(names, p.Name)
 		}
 	}
@@ -265,13 +269,15 @@ func (c *conductor) requireTLS(state *platform.State, points []string) error {
 }
 
 func (c *conductor) databasesAt(points []string) []topology.Database {
-	var all []topology.Database
-	for _, d := range c.world.Databases() {
-		if slices.ContainsFunc(c.pointsOf(d.Name), func(p string) bool { return slices.Contains(points, p) }) {
-			all = append(all, d)
+	here := map[string]bool{}
+	for _, p := range c.world.Points() {
+		if slices.Contains(points, p.Name) {
+			for _, d := range p.Databases {
+				here[d] = true
+			}
 		}
 	}
-	return all
+	return slices.DeleteFunc(c.world.Databases(), func(d topology.Database) bool { return !here[d.Name] })
 }
 
 // release takes everything out of force at some points.

@@ -30,6 +30,8 @@ type Enforcer interface {
 type Lab interface {
 	// Baseline checks, with no enforcer in force, that everything reaches everything and that no observer is blind.
 	Baseline(ctx context.Context) error
+	// TakeStock remembers what there is in the lab, once, for Sound. Baseline does so too.
+	TakeStock() error
 	// Connect makes connections, many at a time, and says what became of each. An error means that one cannot be made.
 	Connect(ctx context.Context, attempts []oracle.Connection) ([]Outcome, error)
 	// Hold makes a connection and keeps it. The Session is nil unless the outcome is Served.

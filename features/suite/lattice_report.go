@@ -48,7 +48,12 @@ type Mismatch struct {
 
 // String prints a mismatch on one line.
 func (m Mismatch) String() string {
-	s := fmt.Sprintf("step %d (%s): %s: must be %s", m.Step, m.Phase, m.What, strings.TrimPrefix(m.Must, "be "))
+	return fmt.Sprintf("step %d (%s): %s", m.Step, m.Phase, m.words())
+}
+
+// words say what was wrong, and with what.
+func (m Mismatch) words() string {
+	s := fmt.Sprintf("%s: must be %s", m.What, strings.TrimPrefix(m.Must, "be "))
 	if m.Reason != "" {
 		s += fmt.Sprintf(" (%s: %s)", strings.Join(m.Because, ", "), m.Reason)
 	}

@@ -108,6 +108,7 @@ func (p *paper) answer(state *platform.State, point string) (driver.Receipt, err
 
 func (p *paper) Reset(context.Context, string) error                 { return nil }
 func (p *paper) Baseline(context.Context) error                      { return nil }
+func (p *paper) TakeStock() error                                    { return nil }
 func (p *paper) Err() error                                          { return nil }
 func (p *paper) Sound() error                                        { return nil }
 func (p *paper) Settle([]string) []string                            { return nil }

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -312,15 +311,7 @@ func (r *Report) conclude(err error) {
 }
 
 // WriteJSON writes the whole report.
-func (r *Report) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", " ")
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(r); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return nil
-}
+func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 
 // WriteSummary writes the statements as a table, what went wrong, and the numbers.
 func (r *Report) WriteSummary(w io.Writer) error {

@@ -73,7 +73,7 @@ func (l *simulated) Baseline(ctx context.Context) error {
 	if err := l.prober.Baseline(ctx); err != nil {
 		return err
 	}
-	if err := l.takeStock(); err != nil {
+	if err := l.TakeStock(); err != nil {
 		return err
 	}
 	var group errgroup.Group
@@ -85,8 +85,7 @@ func (l *simulated) Baseline(ctx context.Context) error {
 	return group.Wait()
 }
 
-// takeStock remembers what there is, once.
-func (l *simulated) takeStock() (err error) {
+func (l *simulated) TakeStock() (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.whole != nil {

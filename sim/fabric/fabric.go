@@ -193,6 +193,17 @@ func (n *Node) address(iface string, addrs ...netip.Addr) {
 	}
 }
 
+// onInterface is how many addresses an interface is given. More of them are the node's own by routes: the kernel compares every new address
+// of an interface with all it has, and ten thousand take minutes.
+const onInterface = 256
+
+// own gives a node any number of addresses.
+func (n *Node) own(iface string, addrs []netip.Addr) {
+	few := min(len(addrs), onInterface)
+	n.address(iface, addrs[:few]...)
+	n.Owned = append(n.Owned, exact(addrs[few:])...)
+}
+
 func (n *Node) route(iface string, to ...netip.Prefix) {
 	for _, p := range to {
 		n.Routes = append(n.Routes, Route{To: p, Index: n.ifaces[iface]})

@@ -89,18 +89,24 @@ func (b *builder) regional(region string) []netip.Prefix {
 		return known
 	}
 	r, _ := b.w.Region(region)
-	var set netipx.IPSetBuilder
+	var hosts []netip.Addr
 	for _, h := range b.w.Hosts() {
-		if h.Region != region {
-			continue
-		}
-		for _, a := range h.Addresses {
-			set.Add(a)
+		if h.Region == region {
+			hosts = append(hosts, h.Addresses...)
 		}
 	}
-	hosts, _ := set.IPSet() // its errors are of invalid addresses, which a world has none of
-	b.regions[region] = append(r.Networks, hosts.Prefixes()...)
+	b.regions[region] = append(r.Networks, exact(hosts)...)
 	return b.regions[region]
+}
+
+// exact turns addresses into the fewest prefixes that hold them and nothing else.
+func exact(addrs []netip.Addr) []netip.Prefix {
+	var set netipx.IPSetBuilder
+	for _, a := range addrs {
+		set.Add(a)
+	}
+	all, _ := set.IPSet() // its errors are of invalid addresses, which a world has none of
+	return all.Prefixes()
 }
 
 // gateway hangs a gateway on the core and its nodes on the gateway. The core knows the way to the nodes' private addresses
@@ -112,14 +118,14 @@ func (b *builder) gateway(g topology.Gateway) {
 		own = append(own, d.Addresses...)
 		n.Filter.Destination = append(n.Filter.Destination, Destinations(d, d.Nodes[0])...)
 	}
-	nodes := b.w.NodesBehind(g.Name)
-	for _, node := range nodes {
-		behind = append(behind, node.Addresses...)
+	machines := b.w.MachinesBehind(g.Name)
+	for _, m := range machines {
+		behind = append(behind, addressesOf(m)...)
 	}
-	b.attach(n, topology.InternetInterface, single(append(own, behind...))...)
-	n.address(topology.InternetInterface, own...)
-	for i, node := range nodes {
-		b.dedicatedNode(n, topology.VPCInterface(i), node)
+	b.attach(n, topology.InternetInterface, exact(append(own, behind...))...)
+	n.own(topology.InternetInterface, own)
+	for i, m := range machines {
+		b.machine(n, topology.VPCInterface(i), m)
 	}
 	n.Filter.Hairpin, n.Filter.HairpinVia = behind, g.Canary
 	for _, d := range b.databasesAt(g.Name) {
@@ -129,13 +135,22 @@ func (b *builder) gateway(g topology.Gateway) {
 	}
 }
 
-func (b *builder) dedicatedNode(gateway *Node, iface string, node topology.Node) {
-	n := b.node(node.Name, false)
+func (b *builder) machine(gateway *Node, iface string, m topology.Machine) {
+	n := b.node(m.Name, false)
 	n.Serves = true
 	b.connect(gateway, iface, n, hostInterface)
-	gateway.route(iface, single(node.Addresses)...)
-	n.address(hostInterface, node.Addresses...)
+	addrs := addressesOf(m)
+	gateway.route(iface, exact(addrs)...)
+	n.own(hostInterface, addrs)
 	n.defaultRoute(hostInterface)
+}
+
+func addressesOf(m topology.Machine) []netip.Addr {
+	var all []netip.Addr
+	for _, n := range m.Nodes {
+		all = append(all, n.Addresses...)
+	}
+	return all
 }
 
 // peering hangs a peered network on its gateway, which is its only way to anywhere. A network is peered once, and a

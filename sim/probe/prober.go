@@ -85,8 +85,13 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
 		p.taken[e.Addr.Port()] = true
 	}
+	prepared := map[string]bool{}
 	for _, v := range p.world.Vantages() {
 		p.vantages[v.Name] = v
+		if prepared[v.Namespace] {
+			continue
+		}
+		prepared[v.Namespace] = true
 		if err := lab.PrepareVantages(v.Namespace); err != nil {
 			return nil, err
 		}
