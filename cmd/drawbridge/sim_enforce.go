@@ -220,6 +220,9 @@ func (h *holder) enforceAt(ctx context.Context, d *driver.Exec, state *platform.
 	e := enforced{Point: point, Outcome: inForce}
 	began := time.Now()
 	document, receipt, err := callDriver(ctx, d, state, o, point)
+	if o.Driver != "" { // it may enforce by other means than nftables, of whose changes nobody hears by themselves
+		h.watched.tell("a driver was called", point)
+	}
 	e.Millis = math.Round(float64(time.Since(began))/float64(100*time.Microsecond)) / 10
 	e.Generation, e.Warnings = receipt.Generation, receipt.Warnings
 	switch {
