@@ -294,6 +294,13 @@ func (h *holder) state(o enforceOrder) (*platform.State, error) {
 func addRule(w *topology.World, to *platform.Settings, value string) error {
 	rule := platform.Managed(value)
 	if _, ok := w.Region(value); !ok {
+		if !strings.Contains(value, "/") {
+			var names []string
+			for _, r := range w.Regions() {
+				names = append(names, r.Name)
+			}
+			return fmt.Errorf("%q is neither a network, as 198.51.100.0/25 is, nor a region of world %s; known: %s", value, w.Name(), strings.Join(names, ", "))
+		}
 		var err error
 		if rule, err = platform.Custom(value); err != nil {
 			return fmt.Errorf("%q is neither a region nor a network: %w", value, err)

@@ -143,21 +143,19 @@ func (w *watching) show(changes []change, k look) error {
 // clearScreen is the terminal's order to begin again from the top (ECMA-48, ED and CUP).
 const clearScreen = "\x1b[2J\x1b[H"
 
-// draw writes the whole picture at once, so that nobody sees half of it.
+// draw writes the whole picture at once, so that nobody sees half of it. What is news comes last, where a small terminal shows it.
 func (w *watching) draw(k look) error {
 	text := bytes.NewBufferString(clearScreen)
-	oldest := slices.MinFunc(append(w.at, k.At), time.Time.Compare)
-	fmt.Fprintf(text, "%s  %s: looked at %d of %d in %s. Nothing here is older than %s; all is looked at within %s.\n\n",
-		k.At.Format(time.TimeOnly), k.Why, len(k.Which), len(w.all), k.Took.Round(time.Millisecond), oldest.Format(time.TimeOnly), w.round)
 	if err := writeTable(text, w.all, w.ages(k)); err != nil {
 		return err
 	}
-	if len(w.recent) > 0 {
-		text.WriteString("\n")
-	}
+	text.WriteString("\n")
 	if err := writeChanges(text, w.recent); err != nil {
 		return err
 	}
+	oldest := slices.MinFunc(append(w.at, k.At), time.Time.Compare)
+	fmt.Fprintf(text, "%s  %s: looked at %d of %d in %s. Nothing here is older than %s; all is looked at within %s.\n",
+		k.At.Format(time.TimeOnly), k.Why, len(k.Which), len(w.all), k.Took.Round(time.Millisecond), oldest.Format(time.TimeOnly), w.round)
 	_, err := w.out.Write(text.Bytes())
 	return err
 }

@@ -184,11 +184,12 @@ func policiesInForce(t *testing.T, lab detached) {
 	require.Equal(t, exitUnjudged, got.code, got.out)
 	require.Contains(t, got.out, "broken")
 	for args, want := range map[string]string{
-		"nowhere":                    `"nowhere" is no enforcement point of world default`,
-		"gw-fr1 --all":               "POINT and --all exclude each other",
-		"":                           "POINT is missing",
-		"--all --rule nothing=::/0":  `"nothing" is no database of world default`,
-		"--all --rule pg-shared=web": `"web" is neither a region nor a network`,
+		"nowhere":                           `"nowhere" is no enforcement point of world default`,
+		"gw-fr1 --all":                      "POINT and --all exclude each other",
+		"":                                  "POINT is missing",
+		"--all --rule nothing=::/0":         `"nothing" is no database of world default`,
+		"--all --rule pg-shared=web":        `"web" is neither a network, as 198.51.100.0/25 is, nor a region of world default; known: osc-fr1, osc-secnum-fr1`,
+		"--all --rule pg-shared=10.0.0.1/8": `"10.0.0.1/8" is neither a region nor a network`,
 	} {
 		got := lab.sim("enforce", strings.Fields(args)...)
 		require.Equal(t, exitUsage, got.code, args)

@@ -39,7 +39,7 @@ type look struct {
 type looking struct {
 	observe func(context.Context, []probe.Spec) ([]seen, error)
 	specs   []probe.Spec
-	ways    [][]string     // by spec, the nodes and servers that it depends on
+	ways    []way          // by spec
 	at      []time.Time    // by spec, when it was last tried
 	turns   [][]int        // the specs to each enforcement point, for looks in turn
 	word    chan struct{}  // holds a token while something is in changed
@@ -107,7 +107,7 @@ func (l *looking) close() {
 
 func newLooking(w *topology.World, specs []probe.Spec) *looking {
 	l := &looking{
-		specs: specs, ways: make([][]string, len(specs)), at: make([]time.Time, len(specs)),
+		specs: specs, ways: make([]way, len(specs)), at: make([]time.Time, len(specs)),
 		word: make(chan struct{}, 1), changed: map[string]string{},
 	}
 	turn := map[string]int{}
@@ -123,21 +123,28 @@ func newLooking(w *topology.World, specs []probe.Spec) *looking {
 	return l
 }
 
-// wayOf names what a probe depends on: the nodes that its packets pass, without the core, which all of them do, and the server.
-func wayOf(w *topology.World, s probe.Spec) []string {
+// way is what a probe depends on: the nodes that its packets pass, without the core, which all of them do, and the server.
+type way struct{ from, to []string }
+
+func wayOf(w *topology.World, s probe.Spec) way {
 	v, _ := w.Vantage(s.From)
-	way := []string{v.Namespace, s.To.Point, s.To.Node, namespaceOf(w, s.To)}
+	from := []string{v.Namespace}
 	switch v.Kind {
 	case topology.VantageApp:
-		way = append(way, fabric.Edge(v.Region))
+		from = append(from, fabric.Edge(v.Region))
 	case topology.VantagePeer:
 		network, _, _ := strings.Cut(v.Name, "/")
-		way = append(way, network)
+		from = append(from, network)
+		for _, d := range w.Databases() {
+			if d.Peering != nil && d.Peering.Network == network {
+				from = append(from, d.Gateway)
+			}
+		}
 	case topology.VantageNode:
 		d, _ := w.Database(v.Database)
-		way = append(way, d.Gateway) // none of a shared one
+		from = append(from, d.Gateway) // none of a shared one
 	}
-	return way
+	return way{from, []string{s.To.Point, s.To.Node, namespaceOf(w, s.To)}}
 }
 
 // tell says that something has changed at nodes or servers.
@@ -153,9 +160,9 @@ func (l *looking) tell(what string, where ...string) {
 	}
 }
 
-// told returns the specs that may fare otherwise since the last call, and why. A change at a place that no spec is known to depend on may
-// concern all of them.
-func (l *looking) told() (which []int, why string) {
+// told returns the specs that may fare otherwise since the last call, and why: first what leads to the places of the changes, then what
+// comes from there. A change at a place that no spec is known to depend on may concern all of them.
+func (l *looking) told() (to, from []int, why string) {
 	l.mu.Lock()
 	names := slices.Sorted(maps.Keys(l.changed))
 	var words []string
@@ -164,22 +171,29 @@ func (l *looking) told() (which []int, why string) {
 	}
 	clear(l.changed)
 	l.mu.Unlock()
+	why = strings.Join(words, ", ")
 	known := map[string]bool{}
-	for i, way := range l.ways {
-		touched := false
+	touches := func(nodes []string) (any bool) {
 		for _, name := range names {
-			if slices.Contains(way, name) {
-				touched, known[name] = true, true
+			if slices.Contains(nodes, name) {
+				any, known[name] = true, true
 			}
 		}
-		if touched {
-			which = append(which, i)
+		return any
+	}
+	for i, way := range l.ways {
+		there, here := touches(way.to), touches(way.from)
+		switch {
+		case there:
+			to = append(to, i)
+		case here:
+			from = append(from, i)
 		}
 	}
 	if len(known) < len(names) {
-		which = l.all()
+		return l.all(), nil, why
 	}
-	return which, strings.Join(words, ", ")
+	return to, from, why
 }
 
 func (l *looking) all() []int {
@@ -213,8 +227,10 @@ func (l *looking) run(ctx context.Context, o watchOrder, send func(look) error) 
 		select {
 		case <-word:
 			began := time.Now()
-			which, why := l.told()
-			err = l.look(ctx, which, why, send)
+			to, from, why := l.told()
+			if err = l.look(ctx, to, why, send); err == nil {
+				err = l.look(ctx, from, why, send)
+			}
 			word, rested = nil, time.After(max(o.Every-time.Since(began), 0))
 		case <-rested:
 			word, rested = l.word, nil
@@ -230,8 +246,11 @@ func (l *looking) run(ctx context.Context, o watchOrder, send func(look) error) 
 	}
 }
 
-// look tries some connections and sends what became of them, unless ctx ended meanwhile.
+// look tries some connections, if any, and sends what became of them, unless ctx ends meanwhile.
 func (l *looking) look(ctx context.Context, which []int, why string, send func(look) error) error {
+	if len(which) == 0 || ctx.Err() != nil {
+		return nil
+	}
 	k := look{At: time.Now(), Why: why, Which: which}
 	var specs []probe.Spec
 	for _, i := range which {

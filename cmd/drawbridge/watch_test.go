@@ -49,27 +49,32 @@ func TestWhatDependsOnAChangeIsLookedAt(t *testing.T) {
 		"office":       from("office"),
 		"edge-osc-fr1": from("osc-fr1/web", "osc-fr1/worker"),
 		"corp":         from("corp/desk", "corp/printer"),
-		"shared-a":     func(s probe.Spec) bool { return at("shared-a")(s) || from("pg-shared-1", "my-shared-1")(s) },
-		"my-shared-1":  func(s probe.Spec) bool { return s.To.Node == "my-shared-1" },
+		"gw-fr1": func(s probe.Spec) bool {
+			return at("gw-fr1")(s) || from("corp/desk", "corp/printer", "pg-dedicated-1", "pg-dedicated-2", "pg-dedicated-3", "mongo-dedicated-1", "canary-gw-fr1-1")(s)
+		},
+		"shared-a":    func(s probe.Spec) bool { return at("shared-a")(s) || from("pg-shared-1", "my-shared-1")(s) },
+		"my-shared-1": func(s probe.Spec) bool { return s.To.Node == "my-shared-1" },
 		"gw-secnum": func(s probe.Spec) bool {
 			return at("gw-secnum")(s) || from("search-dedicated-1", "canary-gw-secnum-1")(s)
 		},
 		"not known": func(probe.Spec) bool { return true },
 	} {
 		l.tell("changed", where)
-		which, why := l.told()
+		to, from, why := l.told()
 		require.Equal(t, where+": changed", why)
+		which := append(to, from...)
 		require.NotEmpty(t, which, where)
 		for i, s := range l.specs {
 			require.Equal(t, depends(s), slices.Contains(which, i), "%s: %s", where, s)
 		}
 	}
 	l.tell("changed", "office", "corp")
-	which, why := l.told()
+	to, rest, why := l.told()
 	require.Equal(t, "corp: changed, office: changed", why)
-	require.Less(t, len(which), len(l.specs))
-	which, _ = l.told()
-	require.Empty(t, which, "they have been looked at")
+	require.Empty(t, to)
+	require.Less(t, len(rest), len(l.specs))
+	to, rest, _ = l.told()
+	require.Empty(t, append(to, rest...), "they have been looked at")
 }
 
 func TestDenialsDependOnTheCanary(t *testing.T) {
@@ -119,10 +124,11 @@ func TestChangesAreLookedAtAtOnceButNotWithoutEnd(t *testing.T) {
 				<-time.After(100 * time.Millisecond)
 			}
 		})
-		require.Len(t, looks, 6)
+		require.Len(t, looks, 2*6)
 		for i, k := range looks {
-			require.Equal(t, time.Duration(i)*time.Second, k.At.Sub(began), "the first at once, and the last word is not lost")
+			require.Equal(t, time.Duration(i/2)*time.Second, k.At.Sub(began), "the first at once, and the last word is not lost")
 			require.Equal(t, "gw-fr1: ruleset changed", k.Why)
+			require.Equal(t, i%2 == 0, looksAtDefault().specs[k.Which[0]].To.Point == "gw-fr1", "first what leads there")
 		}
 	})
 }
