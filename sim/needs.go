@@ -10,7 +10,7 @@ import (
 const (
 	perNode     = 3   // the namespace, a routing socket while it is built, a netlink socket for its translation
 	perListener = 1   // a port of a database's node
-	perPoint    = 2   // a tap, and one for a capture
+	perPoint    = 3   // a tap, one for a capture, and an ear for its ruleset
 	perAddress  = 8   // of a gateway's databases: its forgotten listeners
 	forItself   = 256 // what a process needs anyway, and connections
 )

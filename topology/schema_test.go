@@ -88,9 +88,11 @@ func TestSchemaSeesTheForm(t *testing.T) {
 var onlyTheLoaderSees = []string{
 	"IPv4-mapped address", "IPv4-mapped network", "Internet host outside its networks", "Internet hosts overlap", "VPC overlaps a VPC",
 	"a VPC too small for the canary", "a later network holds an earlier one", "a network too small", "an Internet host's own networks overlap",
-	"anchor", "app outside its network", "cluster port of a single node", "cluster port that a client uses", "cluster port twice",
+	"anchor", "app outside its network", "canary inside an Internet host's network",
+	"cluster port of a single node", "cluster port that a client uses", "cluster port twice",
 	"dedicated database with IPv6 only", "duplicate address", "duplicate address across kinds", "duplicate address of two nodes",
-	"duplicate app", "duplicate name", "duplicate name across kinds", "duplicate port on a host", "duplicate region", "gateway peered twice",
+	"duplicate app", "duplicate name", "duplicate name across kinds", "duplicate port on a host", "duplicate region", "endpoint at another region's egress address",
+	"endpoint inside another region's network", "gateway peered twice",
 	"host bits set", "host bits set, IPv6", "host with two IPv4 addresses", "loopback address", "machine behind two gateways",
 	"machine of a node's name", "multicast address", "name of a canary",
 	"name of a planned node", "name of an edge", "name of the core", "network's address as a routed one", "node outside its VPC",

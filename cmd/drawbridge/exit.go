@@ -13,6 +13,10 @@ const (
 	exitNotConformant = 1 // judged, and something that must hold does not
 	exitUsage         = 2 // wrong use, or input that was refused; nothing was changed
 	exitUnjudged      = 3 // could not be judged or done: the reason lies outside of what was asked
+
+	// Of a program that was to be run and was not, as shells, env(1) and timeout(1) have them (POSIX, Shell Command Language 2.8.2).
+	exitNotExecutable = 126 // it is there, and cannot be run
+	exitNotFound      = 127
 )
 
 // failure is an error that knows its place (a verb, a file, a flag) and its exit code.

@@ -22,6 +22,7 @@ type holder struct {
 	names    labNames
 	info     labInfo
 	enforced enforcements
+	watched  watchers
 	breaking sync.Mutex // one thing breaks at a time
 	down     context.CancelFunc
 	// orders counts those being served; down waits for it.
@@ -96,6 +97,8 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 		return h.probe(ctx, *o.Probe)
 	case o.Matrix != nil:
 		return h.matrix(ctx, *o.Matrix)
+	case o.Watch != nil:
+		return h.watch(ctx, c, *o.Watch)
 	case o.Graph != "":
 		return h.graph(o.Graph)
 	case o.Rules != nil:

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,6 +41,7 @@ func TestLabByHand(t *testing.T) {
 		got = sim("exec", "nowhere", "--", "true")
 		require.Equal(t, exitUsage, got.code)
 		require.Contains(t, got.err, `sim exec: "nowhere": no such node in this lab`)
+		t.Run("programs that cannot be run", func(t *testing.T) { cannotBeRun(t, sim) })
 	})
 	t.Run("probe", func(t *testing.T) {
 		got := sim("probe", "office", "pg-dedicated", "--json")
@@ -83,6 +86,29 @@ func TestLabByHand(t *testing.T) {
 	require.Equal(t, result{}, sim("down"))
 	require.NoError(t, up.Wait(), up.complaints)
 	require.Equal(t, exitUsage, sim("down").code)
+}
+
+// cannotBeRun: what is not there, and what is there and cannot be run, end with what env(1) ends with.
+func cannotBeRun(t *testing.T, sim func(verb string, args ...string) result) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"data": "no program", "garbled": "\x7fELF", "orphan": "#!/nonexistent/interpreter\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700))
+	}
+	require.NoError(t, os.Chmod(filepath.Join(dir, "data"), 0o600))
+	t.Setenv("PATH", os.Getenv("PATH")+":"+dir)
+	for program, want := range map[string]int{
+		"no-such-program": exitNotFound, "/no/such/program": exitNotFound, filepath.Join(dir, "orphan"): exitNotFound,
+		"data": exitNotExecutable, filepath.Join(dir, "data"): exitNotExecutable, dir: exitNotExecutable,
+	} {
+		reference := exec.Command(netnstest.Tool(t, "env"), program)
+		require.Error(t, reference.Run())
+		require.Equal(t, want, reference.ProcessState.ExitCode(), "env %s", program)
+		got := sim("exec", "office", "--", program)
+		require.Equal(t, want, got.code, "%s: %s", program, got.err)
+		require.Regexp(t, "^drawbridge: sim exec: .*"+regexp.QuoteMeta(filepath.Base(program))+".*\n$", got.err)
+	}
+	require.Equal(t, exitNotExecutable, sim("exec", "office", "--", "garbled").code, "which env(1) would hand to sh(1)")
 }
 
 // othersAgree has programs that know nothing of this project look at a database that is open to everybody, over TLS only.

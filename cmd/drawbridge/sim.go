@@ -44,6 +44,7 @@ type order struct {
 	Exec    *execOrder    `json:"exec,omitempty"`
 	Probe   *probeOrder   `json:"probe,omitempty"`
 	Matrix  *matrixOrder  `json:"matrix,omitempty"`
+	Watch   *watchOrder   `json:"watch,omitempty"`
 	Rules   *rulesOrder   `json:"rules,omitempty"`
 	Enforce *enforceOrder `json:"enforce,omitempty"`
 	Break   *breakOrder   `json:"break,omitempty"`
@@ -57,10 +58,12 @@ type order struct {
 
 // answer is a lab's to an order. Error is set, or the member that the order asks for.
 type answer struct {
-	Error    string     `json:"error,omitempty"`
-	Code     int        `json:"code,omitempty"` // the exit code that belongs to Error
-	Exit     *exit      `json:"exit,omitempty"`
-	Seen     []seen     `json:"seen,omitempty"`
+	Error string `json:"error,omitempty"`
+	Code  int    `json:"code,omitempty"` // the exit code that belongs to Error
+	Exit  *exit  `json:"exit,omitempty"`
+	Seen  []seen `json:"seen,omitempty"`
+	// Look is sent again and again in answer to a watchOrder.
+	Look     *look      `json:"look,omitempty"`
 	Enforced []enforced `json:"enforced,omitempty"`
 	Captured *captured  `json:"captured,omitempty"`
 	// Capturing comes before the answer to a captureOrder: no packet is missed from now on.

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"drawbridge/sim"
+	"drawbridge/sim/fabric"
 	"drawbridge/sim/impair"
 	"drawbridge/sim/nat"
 	"drawbridge/topology"
@@ -144,6 +145,7 @@ func (h *holder) disturb(ctx context.Context, o breakOrder) (answer, error) {
 }
 
 func (h *holder) disturbLink(ctx context.Context, link sim.Link, o breakOrder) error {
+	defer h.watched.tell(o.word(), slices.DeleteFunc([]string{link.Node, link.PeerNode}, func(n string) bool { return n == fabric.Core })...)
 	switch {
 	case o.Impair != nil:
 		return h.lab.Impair(link.Node, link.Interface, *o.Impair)
@@ -158,6 +160,7 @@ func (h *holder) disturbServer(ctx context.Context, o breakOrder) error {
 	if len(nodes) == 0 {
 		return misusef("", "%q is neither a database of world %s nor one of its nodes", o.Server, h.lab.World().Name())
 	}
+	defer h.watched.tell(o.word(), dependents(h.lab.World(), nodes)...)
 	var errs []error
 	for _, n := range nodes {
 		if o.Mend {
@@ -167,6 +170,33 @@ func (h *holder) disturbServer(ctx context.Context, o breakOrder) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// word is what happened, for those who watch.
+func (o breakOrder) word() string {
+	switch {
+	case o.Impair != nil:
+		return "link impaired"
+	case o.Link != "" && o.Mend:
+		return "link mended"
+	case o.Link != "":
+		return "link cut"
+	case o.Mend:
+		return "server mended"
+	}
+	return "server ended"
+}
+
+// dependents are the nodes of databases, and the enforcement points of those that are canaries: nothing can be concluded to be denied there
+// without them.
+func dependents(w *topology.World, nodes []string) []string {
+	all := slices.Clone(nodes)
+	for _, e := range w.Endpoints() {
+		if d, _ := w.Database(e.Database); d.Canary && slices.Contains(nodes, e.Node) {
+			all = append(all, e.Point)
+		}
+	}
+	return all
 }
 
 // nodesNamed are the nodes of the database of that name, or the node.

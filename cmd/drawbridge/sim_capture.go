@@ -176,7 +176,7 @@ func (s *session) run(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return misuse("sim capture", err)
+		return notRun("sim capture", err)
 	}
 	return nil
 }

@@ -220,6 +220,9 @@ func (h *holder) enforceAt(ctx context.Context, d *driver.Exec, state *platform.
 	e := enforced{Point: point, Outcome: inForce}
 	began := time.Now()
 	document, receipt, err := callDriver(ctx, d, state, o, point)
+	if o.Driver != "" { // it may enforce by other means than nftables, of whose changes nobody hears by themselves
+		h.watched.tell("a driver was called", point)
+	}
 	e.Millis = math.Round(float64(time.Since(began))/float64(100*time.Microsecond)) / 10
 	e.Generation, e.Warnings = receipt.Generation, receipt.Warnings
 	switch {
@@ -291,6 +294,13 @@ func (h *holder) state(o enforceOrder) (*platform.State, error) {
 func addRule(w *topology.World, to *platform.Settings, value string) error {
 	rule := platform.Managed(value)
 	if _, ok := w.Region(value); !ok {
+		if !strings.Contains(value, "/") {
+			var names []string
+			for _, r := range w.Regions() {
+				names = append(names, r.Name)
+			}
+			return fmt.Errorf("%q is neither a network, as 198.51.100.0/25 is, nor a region of world %s; known: %s", value, w.Name(), strings.Join(names, ", "))
+		}
 		var err error
 		if rule, err = platform.Custom(value); err != nil {
 			return fmt.Errorf("%q is neither a region nor a network: %w", value, err)

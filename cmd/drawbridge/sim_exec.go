@@ -5,10 +5,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -46,8 +49,9 @@ func (p *program) simExecCommand(name *string) *cobra.Command {
 		Use:   "exec NODE -- COMMAND [ARGUMENT...]",
 		Short: "Run a program inside one of the lab's nodes",
 		Long: `Runs a program in the network of a node, as root of the lab, with these standard streams, environment and working directory.
-Signals are handed on, and the exit status is the program's; 128 and the number of the signal that ended it. Where standard input and
-output are a terminal, the program gets a terminal of its own, with job control.
+Signals are handed on, and the exit status is the program's; 128 and the number of the signal that ended it; 127 if there is no such
+program, 126 if there is and it cannot be run. Where standard input and output are a terminal, the program gets a terminal of its own,
+with job control.
 
 The program finds the lab's names in /etc/hosts: endpoints as DATABASE.ENGINE.REGION.example (and
 private.DATABASE.ENGINE.REGION.example in a peered network), nodes, hosts and Internet hosts by their names, apps as APP.REGION. No
@@ -91,7 +95,7 @@ func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 		o.Path, err = filepath.Abs(o.Path)
 	}
 	if err != nil {
-		return misuse(verb, err)
+		return notRun(verb, err)
 	}
 	if o.Dir, err = os.Getwd(); err != nil {
 		return unable(verb, err)
@@ -105,6 +109,37 @@ func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 		return &quiet{status}
 	}
 	return nil
+}
+
+// notRun classifies why a program did not start. What is not about the program is a reason outside of what was asked.
+func notRun(place string, err error) error {
+	sought, looked := errors.AsType[*exec.Error](err)
+	tried, started := errors.AsType[*fs.PathError](err)
+	switch {
+	case looked && errors.Is(err, exec.ErrNotFound) && !lies(sought.Name), looked && errors.Is(err, fs.ErrNotExist):
+		return &failure{exitNotFound, place, err}
+	case looked && errors.Is(err, exec.ErrNotFound):
+		return &failure{exitNotExecutable, place, fmt.Errorf("%q: %w", sought.Name, fs.ErrPermission)}
+	case looked:
+		return &failure{exitNotExecutable, place, err}
+	case started && tried.Op == forkExec && errors.Is(err, fs.ErrNotExist): // a script's interpreter is missing, or it has just gone
+		return &failure{exitNotFound, place, err}
+	case started && tried.Op == forkExec:
+		return &failure{exitNotExecutable, place, err}
+	}
+	return unable(place, err)
+}
+
+// forkExec is what package os calls the start of a program, in distinction from what comes before, like changing the directory.
+const forkExec = "fork/exec"
+
+// lies reports whether a directory of PATH has a file of that name. LookPath passes those over that cannot be executed, and so does execvp(3),
+// which yet says what it found.
+func lies(name string) bool {
+	return slices.ContainsFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool {
+		info, err := os.Stat(filepath.Join(dir, name))
+		return err == nil && !info.IsDir()
+	})
 }
 
 // runWithStreams has the lab run a program with this process's streams, or with a terminal of its own between.
@@ -181,7 +216,7 @@ func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files p
 		start = func(cmd *exec.Cmd) error { return node.StartCovered(cmd, h.names.covers) }
 	}
 	if err := start(cmd); err != nil {
-		return answer{}, misuse("", err)
+		return answer{}, notRun("", err)
 	}
 	// The program's last streams must be its own, for whoever waits for their end.
 	for _, f := range files {

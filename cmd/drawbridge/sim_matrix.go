@@ -49,7 +49,12 @@ func (p *program) simMatrixCommand(name *string) *cobra.Command {
 }
 
 func (h *holder) matrix(ctx context.Context, o matrixOrder) (answer, error) {
-	w := h.lab.World()
+	all, err := h.observe(ctx, "sim matrix", o.specs(h.lab.World()))
+	return answer{Seen: all}, err
+}
+
+// specs are the connections that a matrix is made of, in the world's order.
+func (o matrixOrder) specs(w *topology.World) []probe.Spec {
 	targets := w.Endpoints()
 	if o.Bypasses {
 		targets = append(targets, w.Bypasses()...)
@@ -65,8 +70,7 @@ func (h *holder) matrix(ctx context.Context, o matrixOrder) (answer, error) {
 			}
 		}
 	}
-	all, err := h.observe(ctx, "sim matrix", specs)
-	return answer{Seen: all}, err
+	return specs
 }
 
 // namespaceOf names the node of the fabric in which an endpoint's server runs.
@@ -90,11 +94,23 @@ const legend = "S served, d dropped, r rejected, t refused for want of TLS, ! le
 
 // writeMatrix prints a line for each endpoint and a column for each vantage. A cell has a letter for each mode that the port
 // speaks, plain before TLS.
-func writeMatrix(out io.Writer, all []seen) error {
+func writeMatrix(out io.Writer, all []seen) error { return writeTable(out, all, nil) }
+
+// column is one more of the matrix, with a cell for each row.
+type column struct {
+	title string
+	cells map[string]string
+}
+
+// rowOf is the row of the matrix that an observation belongs to.
+func rowOf(s seen) string { return fmt.Sprintf("%s\t%s\t%s", s.Database, s.To, s.Kind) }
+
+// writeTable is writeMatrix with one more column, if there is one.
+func writeTable(out io.Writer, all []seen, more *column) error {
 	var vantages, rows []string
 	cells := map[[2]string]string{}
 	for _, s := range all {
-		row := fmt.Sprintf("%s\t%s\t%s", s.Database, s.To, s.Kind)
+		row := rowOf(s)
 		if !slices.Contains(vantages, s.From) {
 			vantages = append(vantages, s.From)
 		}
@@ -112,6 +128,9 @@ func writeMatrix(out io.Writer, all []seen) error {
 	for i := range vantages {
 		fmt.Fprintf(w, "\t%d", i+1)
 	}
+	if more != nil {
+		fmt.Fprintf(w, "\t%s", more.title)
+	}
 	fmt.Fprintln(w)
 	for _, row := range rows {
 		fmt.Fprint(w, row)
@@ -121,6 +140,9 @@ func writeMatrix(out io.Writer, all []seen) error {
 				cell = "."
 			}
 			fmt.Fprintf(w, "\t%s", strings.TrimSpace(cell))
+		}
+		if more != nil {
+			fmt.Fprintf(w, "\t%s", more.cells[row])
 		}
 		fmt.Fprintln(w)
 	}

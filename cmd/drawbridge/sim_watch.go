@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"drawbridge/cmd/drawbridge/internal/control"
+
 	"github.com/spf13/cobra"
 )
 
@@ -22,66 +24,106 @@ type change struct {
 }
 
 func (p *program) simWatchCommand(name *string) *cobra.Command {
-	var o matrixOrder
-	var every time.Duration
+	var o watchOrder
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "watch",
 		Short: "Show who reaches what, and redraw it when that changes",
-		Long: `Connects from every vantage to every endpoint again and again, until Ctrl-C. On a terminal the matrix is redrawn when something
-has changed; elsewhere it is printed once, and then a line for each change.`,
+		Long: `Connects from every vantage to every endpoint, and then again wherever something has changed, until Ctrl-C. On a terminal the matrix is
+redrawn with every look, and says when each line was last looked at; elsewhere it is printed once, and then a line for each change.
+
+Looked at at once is what passes an enforcement point whose nftables ruleset somebody has changed, or what sim break breaks or mends, or
+a driver that is not the reference enforcer was at. Everything else is looked at in turn, one enforcement point after the other: what
+nothing tells of, a server that died for instance, shows within the time of a round (--round) and of the looks that are under way.`,
 		Example: `  drawbridge sim watch
+  drawbridge sim watch --round 10s
   drawbridge sim watch --every 5s --json | jq -r '.to'`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if every <= 0 {
+			if o.Every <= 0 {
 				return misusef("sim watch: --every", "must be above 0")
 			}
-			w := watching{out: p.std.out, screen: isTerminal(p.std.out), json: asJSON, now: time.Now}
-			return w.run(c.Context(), *name, o, every)
+			if o.Round <= 0 {
+				return misusef("sim watch: --round", "must be above 0")
+			}
+			w := watching{out: p.std.out, screen: isTerminal(p.std.out), json: asJSON, now: time.Now, round: o.Round}
+			return w.run(c.Context(), *name, o)
 		},
 	}
 	c.Flags().BoolVar(&o.Bypasses, "bypasses", false, "also try the ways round the endpoints")
-	c.Flags().DurationVar(&every, "every", time.Second, "how long from one look to the next, at least")
+	c.Flags().DurationVar(&o.Every, "every", time.Second, "how long from one look at what has changed to the next, at least")
+	c.Flags().DurationVar(&o.Round, "round", time.Minute, "how long it takes to look at everything in turn, whatever has changed")
 	c.Flags().BoolVar(&asJSON, "json", false, "print each change as a line of JSON, and no matrix")
 	return c
 }
 
-// watching compares one matrix with the next.
+// watching compares what one look finds with what was there before.
 type watching struct {
 	out    io.Writer
 	screen bool
 	json   bool
 	now    func() time.Time
-	before []seen
+	round  time.Duration
+
+	all    []seen      // the whole as it was last seen
+	at     []time.Time // when each of all was
+	recent []change    // the last ones
 	shown  bool
 }
 
-func (w *watching) run(ctx context.Context, lab string, o matrixOrder, every time.Duration) error {
+func (w *watching) run(ctx context.Context, lab string, o watchOrder) error {
 	const verb = "sim watch"
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+	c, err := reach(ctx, verb, lab)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	if err := c.Send(order{Watch: &o}); err != nil {
+		return unable(verb, err)
+	}
 	for {
-		a, err := ask(ctx, verb, lab, order{Matrix: &o})
-		if err != nil {
-			return err
-		}
-		if err := w.show(a.Seen); err != nil {
-			return unable(verb, err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		a, err := receive(verb, c)
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case err != nil:
+			return err
+		case a.Look == nil:
+			return unable(verb, control.ErrMessage)
+		}
+		if err := w.take(*a.Look); err != nil {
+			return unable(verb, err)
 		}
 	}
 }
 
-// show tells what is new.
-func (w *watching) show(now []seen) error {
-	changes := changed(w.before, now, w.now())
+// take merges a look into the whole, and tells what is new.
+func (w *watching) take(k look) error {
+	before := w.all
+	now := slices.Clone(before)
+	if before == nil {
+		now, w.at = make([]seen, len(k.Which)), make([]time.Time, len(k.Which))
+	}
+	if len(k.Which) != len(k.Seen) {
+		return control.ErrMessage
+	}
+	for i, n := range k.Which {
+		if n < 0 || n >= len(now) {
+			return control.ErrMessage
+		}
+		now[n], w.at[n] = k.Seen[i], k.At
+	}
+	w.all = now
+	return w.show(changed(before, now, w.now()), k)
+}
+
+func (w *watching) show(changes []change, k look) error {
 	first := !w.shown
-	w.before, w.shown = now, true
+	w.shown = true
+	if len(changes) > 0 {
+		w.recent = changes
+	}
 	switch {
 	case w.json:
 		for _, c := range changes {
@@ -90,32 +132,50 @@ func (w *watching) show(now []seen) error {
 			}
 		}
 		return nil
-	case first || w.screen && len(changes) > 0:
-		return w.draw(now, changes)
+	case w.screen:
+		return w.draw(k)
+	case first:
+		return writeMatrix(w.out, w.all)
 	}
 	return writeChanges(w.out, changes)
 }
 
-// clear is the terminal's order to begin again from the top (ECMA-48, ED and CUP).
-const clear = "\x1b[2J\x1b[H"
+// clearScreen is the terminal's order to begin again from the top (ECMA-48, ED and CUP).
+const clearScreen = "\x1b[2J\x1b[H"
 
-// draw writes the whole picture at once, so that nobody sees half of it.
-func (w *watching) draw(now []seen, changes []change) error {
-	var text bytes.Buffer
-	if w.screen {
-		text.WriteString(clear)
-	}
-	if err := writeMatrix(&text, now); err != nil {
+// draw writes the whole picture at once, so that nobody sees half of it. What is news comes last, where a small terminal shows it.
+func (w *watching) draw(k look) error {
+	text := bytes.NewBufferString(clearScreen)
+	if err := writeTable(text, w.all, w.ages(k)); err != nil {
 		return err
 	}
-	if len(changes) > 0 {
-		text.WriteString("\n")
-	}
-	if err := writeChanges(&text, changes); err != nil {
+	text.WriteString("\n")
+	if err := writeChanges(text, w.recent); err != nil {
 		return err
 	}
+	oldest := slices.MinFunc(append(w.at, k.At), time.Time.Compare)
+	fmt.Fprintf(text, "%s  %s: looked at %d of %d in %s. Nothing here is older than %s; all is looked at within %s.\n",
+		k.At.Format(time.TimeOnly), k.Why, len(k.Which), len(w.all), k.Took.Round(time.Millisecond), oldest.Format(time.TimeOnly), w.round)
 	_, err := w.out.Write(text.Bytes())
 	return err
+}
+
+// ages says of each line of the matrix when its oldest part was seen. A star marks what the latest look saw all of.
+func (w *watching) ages(k look) *column {
+	oldest := map[string]time.Time{}
+	for i, s := range w.all {
+		if t, ok := oldest[rowOf(s)]; !ok || w.at[i].Before(t) {
+			oldest[rowOf(s)] = w.at[i]
+		}
+	}
+	c := &column{"LOOKED AT", map[string]string{}}
+	for row, at := range oldest {
+		c.cells[row] = at.Format(time.TimeOnly)
+		if at.Equal(k.At) {
+			c.cells[row] += " *"
+		}
+	}
+	return c
 }
 
 func writeChanges(out io.Writer, changes []change) error {
