@@ -397,3 +397,25 @@ func TestBytesAtARequestKeepItsNote(t *testing.T) {
 	require.Greater(t, c.renewed["expected"], locks)
 	require.Greater(t, c.renewed["requested"], notes)
 }
+
+// TestLocks that the rules make are told from planted ones.
+func TestLocks(t *testing.T) {
+	const connection, other, place = "\x01\x02\x03\x04", "\x05\x06\x07\x08", "\x10\x20\x30\x40"
+	for _, tt := range []struct {
+		name     string
+		place    string
+		requests map[ruleset.Key]bool
+		latest   map[ruleset.Key]string
+		lock     bool
+	}{
+		{"a mark of freshness", connection, nil, nil, true},
+		{"the latest", place, nil, map[ruleset.Key]string{connection: place}, true},
+		{"where a request went", place, map[ruleset.Key]bool{connection + place: true}, nil, true},
+		{"the one before a challenge", place, nil, map[ruleset.Key]string{connection: "\x00\x00\x00\x01"}, true},
+		{"of no connection", place, nil, nil, false},
+		{"of another connection", place, map[ruleset.Key]bool{other + place: true}, map[ruleset.Key]string{other: place}, false},
+		{"not the latest", place, nil, map[ruleset.Key]string{connection: "\x10\x20\x30\x41"}, false},
+	} {
+		require.Equal(t, tt.lock, compile.IsLock(connection+ruleset.Key(tt.place), tt.requests, tt.latest), tt.name)
+	}
+}

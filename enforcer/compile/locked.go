@@ -236,10 +236,16 @@ func (c *compiler) inPlace() {
 // they are to be read: what belongs to a lock is made before it or with it, and outlives it.
 func LockSets() [3]string { return [3]string{setExpected, setRequested, mapLatest} }
 
+// challenged is what a server acknowledges that is asked where a connection stands (package cut: a SYN of sequence number 0) and has it
+// no more: it begins one of the same addresses and ports. What that leaves in the map is not the connection's latest lock, and the
+// lock before it lasts on, for some seconds, of a connection that is no more.
+const challenged = "\x00\x00\x00\x01"
+
 // IsLock tells whether an element of the first of LockSets is one that the rules would have made, by what the other two hold:
-// a mark of freshness, a connection's latest lock, or one where a request went.
+// a mark of freshness, a connection's latest lock, one where a request went, or one of a connection that was challenged.
 func IsLock(key ruleset.Key, requests map[ruleset.Key]bool, latest map[ruleset.Key]string) bool {
 	half := len(key) / 2
 	connection, place := key[:half], string(key[half:])
-	return string(connection) == place || latest[connection] == place || requests[key]
+	now := latest[connection]
+	return string(connection) == place || now == place || now == challenged || requests[key]
 }
