@@ -233,6 +233,9 @@ func packetsAndKeys(t *testing.T, lab detached) {
 		}
 		require.NoError(t, err)
 		require.Len(t, options.Comments, 1)
+		if strings.HasPrefix(options.Comments[0], "sim matrix, ") {
+			continue // a connection of an earlier subtest that was denied, which its client still tries
+		}
 		require.Regexp(t, `^sim probe, probe [0-9]+: office .*to (pg-dedicated at 203.0.113.129|canary-gw-fr1 at 203.0.113.131):5432, tls$`, options.Comments[0])
 		if strings.Contains(options.Comments[0], "pg-dedicated") {
 			explained++ // the others are of a fence
