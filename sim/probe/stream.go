@@ -74,8 +74,8 @@ type StreamSpec struct {
 // Shot is what became of one try. The zero value got nowhere.
 type Shot struct {
 	Spec int // its place among the specs
-	// Began and Ended are the client's own clock for what it says. For a SYN, Began is when it was seen at the enforcement point, or when it was
-	// sent if it was not; if nobody answered it, Ended is the end of the Stream's patience with it, which is at most one round.
+	// Began and Ended are the client's own clock; for a SYN over a wire, Began is when it was seen at the enforcement point, or when it was
+	// sent if it was not. If nobody answered it, Ended is the end of the Stream's patience with it, which is at most one round.
 	Began, Ended time.Time
 	// Passed: some of it was seen to get past the enforcement point. Served: it was answered as an allowed client is.
 	Passed, Served bool
@@ -89,6 +89,7 @@ type Shot struct {
 type Stream struct {
 	p      *Prober
 	specs  []StreamSpec
+	wired  bool              // wires are laid in the lab
 	sends  []*synSender      // by spec; nil for those that say something
 	taps   map[string]func() // by point: ends the watching
 	ctx    context.Context
@@ -115,7 +116,7 @@ type synFence struct{ through, lost chan struct{} }
 // Stream starts trying connections, over IPv4, every one of them more than once in a millisecond if the machine can. It returns
 // once some have been tried.
 func (p *Prober) Stream(ctx context.Context, specs []StreamSpec) (_ *Stream, err error) {
-	s := &Stream{p: p, specs: specs, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]synFence{}, seen: make(chan struct{}, 1)}
+	s := &Stream{p: p, specs: specs, wired: len(p.lab.Impaired()) > 0, taps: map[string]func(){}, bySeq: map[uint32]*Shot{}, fences: map[uint32]synFence{}, seen: make(chan struct{}, 1)}
 	s.unwatch = p.lab.WatchLosses(s.lose)
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -222,12 +223,18 @@ func (s *Stream) see(c capture.Packet) {
 	}
 }
 
-// entered: what is in force from now on is what the SYN meets, however long it was on its way.
+// entered: what is in force from now on is what the SYN meets, however long it was on its way. Without wires that is no time, and the
+// client's clock is the one by which changes are told as well.
 func (s *Stream) entered(c capture.Packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if shot := s.bySeq[c.Seq]; shot != nil && !shot.Passed {
-		shot.Began, shot.Ended, shot.entered = c.At, c.At.Add(pace), true
+	shot := s.bySeq[c.Seq]
+	if shot == nil || shot.Passed {
+		return
+	}
+	shot.entered = true
+	if s.wired {
+		shot.Began, shot.Ended = c.At, c.At.Add(pace)
 	}
 }
 
@@ -353,7 +360,7 @@ func (s *Stream) tries() (out []Shot, err error) {
 	for _, shot := range s.shots {
 		switch syn := !s.specs[shot.Spec].Says; {
 		case syn && shot.Lost:
-		case syn && !shot.entered && !shot.Passed && len(s.p.lab.Impaired()) > 0:
+		case syn && !shot.entered && !shot.Passed && s.wired:
 			stray++
 		default:
 			out = append(out, *shot)
