@@ -93,7 +93,7 @@ func (s *scenario) kill(ctx context.Context, next *platform.State, point string,
 		return false, err
 	}
 	s.dirty[point] = true
-	w := window{began: time.Now(), before: s.state, after: next}
+	w := window{began: time.Now(), before: s.state, after: next, lasting: s.driver.Run}
 	_, w.killed, err = s.enforcer.Interrupt(ctx, doc, after)
 	w.ended = time.Now()
 	s.called(w.ended.Sub(w.began))

@@ -41,6 +41,8 @@ type window struct {
 	before, after *platform.State
 	// killed: nobody knows which of both is in force until the next change, but one of them is, as a whole.
 	killed bool
+	// lasting: the enforcer runs all the time, and who asked it for the change was killed.
+	lasting bool
 	// tampered: somebody else changed the rules. Until the end of the window nothing is expected; without a program that runs, not
 	// before the next change is in force.
 	tampered, helpless bool

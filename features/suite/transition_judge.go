@@ -176,13 +176,15 @@ func (j *judgement) measure(t *transition, n int, shots []Shot, verdicts map[*pl
 }
 
 // wholes checks that every killed change left one of its two policies in force as a whole: what was tried between the kill and the next
-// change fared by the one, or all of it by the other.
+// change fared by the one, or all of it by the other. Where a long-running program was only asked for the change, it goes on when who asked
+// is killed, and the change may come into force a moment later, as a whole: then all fared by the one first, and from then on by the other.
 func (t *transition) wholes(j *judgement, of [][]Shot) error {
 	for n, w := range t.windows {
 		if !w.killed {
 			continue
 		}
 		fits := map[*platform.State]bool{w.before: true, w.after: true}
+		var old, fresh Shot // the last that did not fare by the policy after, and the first that did not by the one before
 		for i, trial := range t.trials {
 			verdicts, err := t.verdicts(trial)
 			if err != nil {
@@ -195,7 +197,16 @@ func (t *transition) wholes(j *judgement, of [][]Shot) error {
 				for state := range fits {
 					fits[state] = fits[state] && s.fared(verdicts[state])
 				}
+				if !s.fared(verdicts[w.after]) && s.Began.After(old.Began) {
+					old = s
+				}
+				if !s.fared(verdicts[w.before]) && (fresh.Began.IsZero() || s.Began.Before(fresh.Began)) {
+					fresh = s
+				}
 			}
+		}
+		if w.lasting && old.Began.Before(fresh.Ended) {
+			continue
 		}
 		if !fits[w.before] && !fits[w.after] {
 			j.halves = append(j.halves, notConformant("change %d was killed, and what was in force then is neither the policy before nor the one after it", n+1))
