@@ -12,11 +12,11 @@ import (
 	"drawbridge/topology"
 )
 
-// TestAFleetServes: each of the databases that share a machine is reached at its own endpoints and node addresses, in every mode, and
-// answers in its own name. Some addresses are interfaces' and some are routes'.
-func TestAFleetServes(t *testing.T) {
+// fleet is a world of many databases, with its servers, and a prober in it.
+func fleet(t *testing.T, f topology.Fleet) (*topology.World, *sim.Lab, *probe.Prober) {
+	t.Helper()
 	netnstest.Require(t)
-	text, err := topology.NewFleet(topology.Fleet{Name: "fleet", Dedicated: 1100, Shared: 8})
+	text, err := topology.NewFleet(f)
 	require.NoError(t, err)
 	w, err := topology.Parse("fleet.yaml", text)
 	require.NoError(t, err)
@@ -27,6 +27,13 @@ func TestAFleetServes(t *testing.T) {
 	p, err := probe.New(t.Context(), l)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	return w, l, p
+}
+
+// TestAFleetServes: each of the databases that share a machine is reached at its own endpoints and node addresses, in every mode, and
+// answers in its own name. Some addresses are interfaces' and some are routes'.
+func TestAFleetServes(t *testing.T) {
+	w, l, p := fleet(t, topology.Fleet{Name: "fleet", Dedicated: 1100, Shared: 8})
 	var specs []probe.Spec
 	wanted := []string{"dedicated-1", "dedicated-2", "dedicated-999", "dedicated-1000", "dedicated-1001", "dedicated-1100", "shared-3", "shared-8"}
 	for _, e := range slices.Concat(w.Endpoints(), w.Bypasses()) {
@@ -50,18 +57,7 @@ func TestAFleetServes(t *testing.T) {
 }
 
 func TestAServerOnAMachineStopsAlone(t *testing.T) {
-	netnstest.Require(t)
-	text, err := topology.NewFleet(topology.Fleet{Name: "fleet", Dedicated: 8})
-	require.NoError(t, err)
-	w, err := topology.Parse("fleet.yaml", text)
-	require.NoError(t, err)
-	l, err := sim.Up(t.Context(), w, sim.Options{WithoutStray: true})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, l.Close()) })
-	require.NoError(t, l.StartServers(t.Context()))
-	p, err := probe.New(t.Context(), l)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	w, l, p := fleet(t, topology.Fleet{Name: "fleet", Dedicated: 8})
 	verdict := func(database string) probe.Verdict {
 		d, ok := w.Database(database)
 		require.True(t, ok)

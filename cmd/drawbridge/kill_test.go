@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -117,11 +116,11 @@ func (k *killing) kill(who victim, round int, after time.Duration) {
 	if who != foreground {
 		args = append(args, detachFlag)
 	}
-	cmd, said := k.program(args...), &transcript{}
+	cmd, said := k.program(args...), &lockedBuffer{}
 	cmd.Stdout, cmd.Stderr = said, said
 	require.NoError(k.t, cmd.Start())
 	<-time.After(after)
-	ready := said.holds("is ready")
+	ready := strings.Contains(said.String(), "is ready")
 	if ready {
 		k.up++
 		k.leaveDaemon()
@@ -136,8 +135,8 @@ func (k *killing) kill(who victim, round int, after time.Duration) {
 	began := time.Now()
 	require.NoError(k.t, unix.Kill(pid, unix.SIGKILL)) // one that has ended is not waited for yet
 	if who == waiting {
-		_ = cmd.Wait()              // it was killed, or not
-		if said.holds("is ready") { // and is no business of the one that said so any more
+		_ = cmd.Wait()                                   // it was killed, or not
+		if strings.Contains(said.String(), "is ready") { // and is no business of the one that said so any more
 			began = time.Now()
 			require.NoError(k.t, unix.Kill(k.keepers()[0], unix.SIGKILL), k.tag)
 		}
@@ -149,7 +148,7 @@ func (k *killing) kill(who victim, round int, after time.Duration) {
 	namespacesGone(k.t)
 	took := time.Since(began)
 	_ = cmd.Wait() // its status is of no interest
-	require.False(k.t, said.holds("taken"), k.tag)
+	require.False(k.t, strings.Contains(said.String(), "taken"), k.tag)
 	if took >= goneWithin {
 		k.t.Logf("%s was killed after %v, and the last of it was gone after %v", who, after, took)
 	}
@@ -214,22 +213,4 @@ func parentOf(pid int) int {
 	}
 	parent, _ := strconv.Atoi(fields[1]) // the kernel writes numbers there
 	return parent
-}
-
-// transcript is what a program has said so far.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *transcript) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *transcript) holds(words string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Contains(s.text.String(), words)
 }

@@ -75,14 +75,11 @@ func (d *daemon) openWatched(ctx context.Context) (err error) {
 func (d *daemon) listenDenied(ctx context.Context) error {
 	d.watched.tried = time.Now()
 	denials, err := enforcer.ListenDenied(ctx)
-	d.state.change(func(s *Status) {
-		if s.Denied = (DeniedStatus{Since: d.clock.now()}); err != nil {
-			s.Denied = DeniedStatus{Error: err.Error()}
-		}
-	})
 	if err != nil {
+		d.state.change(func(s *Status) { s.Denied = DeniedStatus{Error: err.Error()} })
 		return err
 	}
+	d.state.change(func(s *Status) { s.Denied = DeniedStatus{Since: d.clock.now()} })
 	d.watched.mu.Lock()
 	d.watched.denials = denials
 	d.watched.mu.Unlock()

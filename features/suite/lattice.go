@@ -265,7 +265,7 @@ func (l *lattice) compare(ctx context.Context, points []string) error {
 		l.count(o)
 		switch {
 		case isFinding(err):
-			enough = errors.Join(enough, l.mismatch(l.cell(cells[i], must[i], o)))
+			enough = errors.Join(enough, l.mismatch(mismatchOf(cells[i], must[i], o, l.settings(l.state, []string{cells[i].To.Database}))))
 		case err != nil:
 			unclear = append(unclear, err)
 		}
@@ -298,13 +298,6 @@ func (l *lattice) monotony(c oracle.Connection, o Outcome) {
 	l.before[key] = o.Finding
 	if l.report.removal && was == Denied && o.Finding == Served {
 		l.report.Opened = append(l.report.Opened, key)
-	}
-}
-
-func (l *lattice) cell(c oracle.Connection, want oracle.Verdict, got Outcome) Mismatch {
-	return Mismatch{
-		What: describe(c), Settings: l.settings(l.state, []string{c.To.Database}), Must: want.Class.String(), Because: want.Because,
-		Reason: want.Reason, Was: got.Verdict, Detail: got.Detail, Evidence: got.Evidence,
 	}
 }
 

@@ -3,6 +3,8 @@ package suite
 import (
 	"fmt"
 	"strings"
+
+	"drawbridge/features/oracle"
 )
 
 // LatticeReport is what the lattice found.
@@ -44,6 +46,14 @@ type Mismatch struct {
 	Was      string   `json:"was,omitempty"`
 	Detail   string   `json:"detail"`
 	Evidence any      `json:"evidence,omitempty"` // what was seen at both ends (sim/probe.Evidence)
+}
+
+// mismatchOf is a connection that did not fare as it must, with settings of its database.
+func mismatchOf(c oracle.Connection, want oracle.Verdict, got Outcome, settings string) Mismatch {
+	return Mismatch{
+		What: describe(c), Settings: settings, Must: want.Class.String(), Because: want.Because, Reason: want.Reason,
+		Was: got.Verdict, Detail: got.Detail, Evidence: got.Evidence,
+	}
 }
 
 // String prints a mismatch on one line.

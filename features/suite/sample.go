@@ -252,7 +252,7 @@ func (s *sampler) baseline(ctx context.Context) error {
 	began := s.Now()
 	numbers := s.plan.numbers()
 	var broken []error
-	err := s.try(ctx, "baseline", numbers, func(_ int, c oracle.Connection, o Outcome) error {
+	err := s.try(ctx, "baseline", numbers, func(c oracle.Connection, o Outcome) error {
 		if o.Finding != Served {
 			broken = append(broken, fmt.Errorf("%s: %s, %s", describe(c), o.Verdict, o.Detail))
 		}
@@ -269,18 +269,17 @@ func (s *sampler) baseline(ctx context.Context) error {
 }
 
 // try makes connections in batches and hands each outcome on. Denied ones that got through afterwards are mismatches.
-func (s *sampler) try(ctx context.Context, phase string, numbers []int, each func(number int, c oracle.Connection, o Outcome) error) error {
+func (s *sampler) try(ctx context.Context, phase string, numbers []int, each func(c oracle.Connection, o Outcome) error) error {
 	for from := 0; from < len(numbers); from += batch {
 		s.Progress(SampleProgress{phase, from, len(numbers)})
-		part := numbers[from:min(from+batch, len(numbers))]
-		connections := s.people.connections(part)
+		connections := s.people.connections(numbers[from:min(from+batch, len(numbers))])
 		outcomes, err := s.Lab.Connect(ctx, connections)
 		if err != nil {
 			return err
 		}
 		var enough error
 		for i, o := range outcomes {
-			enough = errors.Join(enough, each(part[i], connections[i], o))
+			enough = errors.Join(enough, each(connections[i], o))
 		}
 		for _, late := range s.Lab.Settle(s.points()) {
 			enough = errors.Join(enough, s.report.mismatch(Mismatch{Phase: phase, What: late, Must: oracle.Denied.String(), Was: "served later"}))
@@ -299,7 +298,7 @@ func (s *sampler) try(ctx context.Context, phase string, numbers []int, each fun
 // compare tries connections and compares what became of them with the oracle.
 func (s *sampler) compare(ctx context.Context, phase string, numbers []int, tally *confidence.Sample) error {
 	var unclear []error
-	err := s.try(ctx, phase, numbers, func(_ int, c oracle.Connection, got Outcome) error {
+	err := s.try(ctx, phase, numbers, func(c oracle.Connection, got Outcome) error {
 		want, err := oracle.Expect(s.state, c)
 		if err != nil {
 			return wrongFeature("sample: %v", err)
@@ -312,10 +311,9 @@ func (s *sampler) compare(ctx context.Context, phase string, numbers []int, tall
 		switch err := judge(c, want, got); {
 		case isFinding(err):
 			tally.Wrong++
-			return s.report.mismatch(Mismatch{
-				Phase: phase, What: describe(c), Settings: fmt.Sprintf("%s: %s", c.To.Database, s.state.Of(c.To.Database)),
-				Must: want.Class.String(), Because: want.Because, Reason: want.Reason, Was: got.Verdict, Detail: got.Detail, Evidence: got.Evidence,
-			})
+			m := mismatchOf(c, want, got, fmt.Sprintf("%s: %s", c.To.Database, s.state.Of(c.To.Database)))
+			m.Phase = phase
+			return s.report.mismatch(m)
 		case err != nil:
 			unclear = append(unclear, err)
 		}
@@ -464,7 +462,7 @@ func (s *sampler) reset(ctx context.Context) error {
 			numbers = append(numbers, st.numbers[:min(len(st.numbers), mostAfterReset/len(s.plan.closed.strata))]...)
 		}
 	}
-	return s.try(ctx, "reset", numbers, func(_ int, c oracle.Connection, o Outcome) error {
+	return s.try(ctx, "reset", numbers, func(c oracle.Connection, o Outcome) error {
 		if o.Finding == Served {
 			return nil
 		}

@@ -183,8 +183,7 @@ func (t *transition) wholes(j *judgement, of [][]Shot) error {
 		if !w.killed {
 			continue
 		}
-		fits := map[*platform.State]bool{w.before: true, w.after: true}
-		var old, fresh Shot // the last that did not fare by the policy after, and the first that did not by the one before
+		var old, fresh Shot // the last that did not fare by the policy after, and the first that did not by the one before; zero: all did
 		for i, trial := range t.trials {
 			verdicts, err := t.verdicts(trial)
 			if err != nil {
@@ -194,9 +193,6 @@ func (t *transition) wholes(j *judgement, of [][]Shot) error {
 				if s.Began.Before(w.ended) || n+1 < len(t.windows) && !s.Ended.Before(t.windows[n+1].began) {
 					continue
 				}
-				for state := range fits {
-					fits[state] = fits[state] && s.fared(verdicts[state])
-				}
 				if !s.fared(verdicts[w.after]) && s.Began.After(old.Began) {
 					old = s
 				}
@@ -205,10 +201,8 @@ func (t *transition) wholes(j *judgement, of [][]Shot) error {
 				}
 			}
 		}
-		if w.lasting && old.Began.Before(fresh.Ended) {
-			continue
-		}
-		if !fits[w.before] && !fits[w.after] {
+		whole := old.Began.IsZero() || fresh.Began.IsZero() || w.lasting && old.Began.Before(fresh.Ended)
+		if !whole {
 			j.halves = append(j.halves, notConformant("change %d was killed, and what was in force then is neither the policy before nor the one after it", n+1))
 		}
 	}

@@ -24,13 +24,7 @@ func TestExamplesComeUp(t *testing.T) {
 			netnstest.NoLeaks(t)
 			w, err := topology.Load(path)
 			require.NoError(t, err)
-			l, err := sim.Up(t.Context(), w, sim.Options{})
-			require.NoError(t, err)
-			t.Cleanup(func() { require.NoError(t, l.Close()) })
-			require.NoError(t, l.StartServers(t.Context()))
-			p, err := probe.New(t.Context(), l)
-			require.NoError(t, err)
-			t.Cleanup(func() { require.NoError(t, p.Close()) })
+			_, p := labOf(t, w, sim.Options{})
 			if len(w.Databases()) < 100 {
 				require.NoError(t, p.Baseline(t.Context()))
 				return
@@ -40,6 +34,19 @@ func TestExamplesComeUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// labOf is a world's lab with its servers, and a prober in it.
+func labOf(t *testing.T, w *topology.World, options sim.Options) (*sim.Lab, *probe.Prober) {
+	t.Helper()
+	l, err := sim.Up(t.Context(), w, options)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	require.NoError(t, l.StartServers(t.Context()))
+	p, err := probe.New(t.Context(), l)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	return l, p
 }
 
 // observeSome probes the first endpoint, the last, and some between, over TLS.

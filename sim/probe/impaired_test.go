@@ -25,14 +25,7 @@ import (
 func impairedLab(t *testing.T, i impair.Impairment) (*sim.Lab, *probe.Prober) {
 	t.Helper()
 	netnstest.NoLeaks(t)
-	l, err := sim.Up(t.Context(), topology.Default(), sim.Options{Impairment: i})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, l.Close()) })
-	require.NoError(t, l.StartServers(t.Context()))
-	p, err := probe.New(t.Context(), l)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, p.Close()) })
-	return l, p
+	return labOf(t, topology.Default(), sim.Options{Impairment: i})
 }
 
 // deny makes a node drop what is for an IPv4 address and port.
