@@ -16,6 +16,9 @@ func nextExpiry(p *policy.Policy, now time.Time) (next time.Time) {
 		}
 	}
 	for _, db := range p.Databases() {
+		if !db.Timed() {
+			continue // as in expired
+		}
 		sooner(db.OpenUntil())
 		for _, r := range db.EachRule() {
 			sooner(r.Expires)
