@@ -45,9 +45,10 @@ type Impaired struct {
 // database has exactly one of them.
 func (l *Lab) Approaches() []Link {
 	var out []Link
+	links := l.Links()
 	for i, p := range l.plan.Links {
 		if l.approaches(p) {
-			out = append(out, l.Links()[i])
+			out = append(out, links[i])
 		}
 	}
 	return out
@@ -135,7 +136,7 @@ func (l *Lab) lay(link int, i impair.Impairment) (err error) {
 
 // hooked is the end of a link at which its wire is laid: the one that is no enforcement point, or the first.
 func (l *Lab) hooked(p fabric.Link) fabric.End {
-	if slices.ContainsFunc(l.world.Points(), func(o topology.Point) bool { return o.Name == p.A.Node }) {
+	if _, ok := l.world.Point(p.A.Node); ok {
 		return p.Z
 	}
 	return p.A
@@ -164,8 +165,11 @@ func (l *Lab) Lossy() bool { return l.impaired.lossy.Load() }
 
 // Delay is the longest time that a packet takes on one link.
 func (l *Lab) Delay() (longest time.Duration) {
-	for _, x := range l.Impaired() {
-		longest = max(longest, x.Impairment.Delay)
+	m := &l.impaired
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.wires {
+		longest = max(longest, w.Impairment().Delay)
 	}
 	return longest
 }
