@@ -80,7 +80,7 @@ func (l *Lab) spawn(ctx context.Context) ([]site, error) {
 	var fresh defaults
 	handles, err := netns.Spawn(ctx, len(sites), func(i int, _ *netns.Handle) (err error) {
 		sites[i].node = l.plan.Nodes[i]
-		if err := fresh.apply(settingsOf(sites[i].node)); err != nil {
+		if err := fresh.apply(l.settingsFor(sites[i].node)); err != nil {
 			return fmt.Errorf("node %s: %w", sites[i].node.Name, err)
 		}
 		if sites[i].conn, err = link.OpenHere(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"drawbridge/sim/fabric"
+	"drawbridge/sim/impair"
 	"drawbridge/sim/link"
 	"drawbridge/sim/netns/netnstest"
 	"drawbridge/topology"
@@ -30,12 +31,19 @@ func TestErrorsNameNodeInterfaceAndOperation(t *testing.T) {
 
 func TestSettingsAreInForceInEachNode(t *testing.T) {
 	netnstest.Require(t)
-	l, err := Up(t.Context(), topology.Default(), Options{})
+	for name, opts := range map[string]Options{"ordinary": {}, "lossy": {Impairment: impair.Impairment{Loss: 0.01}}} {
+		t.Run(name, func(t *testing.T) { settingsAreInForce(t, opts) })
+	}
+}
+
+func settingsAreInForce(t *testing.T, opts Options) {
+	t.Helper()
+	l, err := Up(t.Context(), topology.Default(), opts)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, l.Close()) }()
 	for _, n := range l.plan.Nodes {
 		require.NoError(t, l.nodes[n.Name].Do(func() error {
-			for _, s := range append(settingsOf(n), interfaceSettings(n)...) {
+			for _, s := range append(l.settingsFor(n), interfaceSettings(n)...) {
 				got, err := os.ReadFile(filepath.Join("/proc/sys", strings.ReplaceAll(s.name, ".", "/")))
 				if err != nil {
 					return err

@@ -58,7 +58,21 @@ var routersOnly = []setting{
 // the one assigned address (net/ipv6/af_inet6.c, __inet6_bind).
 var wholeNetworks = []setting{{"net.ipv6.ip_nonlocal_bind", "1"}}
 
-// settingsOf returns all that a node needs.
+// soonRepeated has TCP repeat everything after a second at most, where packets get lost: what a probe waits for then has some twenty
+// chances to arrive, not five. Kernels before 6.15 do not have it (net/ipv4/sysctl_net_ipv4.c) and double the time instead. It holds for
+// sockets that are opened later, so nodes have it from the beginning.
+var soonRepeated = setting{"net.ipv4.tcp_rto_max_ms", "1000"}
+
+// settingsFor returns all that a node of the lab needs.
+func (l *Lab) settingsFor(n fabric.Node) []setting {
+	all := settingsOf(n)
+	if l.opts.Impairment.Loss > 0 && soonRepeated.exists() {
+		all = append(all, soonRepeated)
+	}
+	return all
+}
+
+// settingsOf returns all that a node needs in any lab.
 func settingsOf(n fabric.Node) []setting {
 	all := slices.Clone(everyNode)
 	if n.Router || n.Serves {
@@ -108,6 +122,12 @@ func readAll(lists ...[]setting) (map[string][]string, error) {
 
 // path is the setting's file. What /proc/sys/net shows depends on the thread that opens it.
 func (s setting) path() string { return "/proc/sys/" + strings.ReplaceAll(s.name, ".", "/") }
+
+// exists reports whether the kernel knows the setting.
+func (s setting) exists() bool {
+	_, err := os.Stat(s.path())
+	return err == nil
+}
 
 // PrepareVantages makes nodes fit for probes: the kernel no longer picks their ports for anything else there.
 func (l *Lab) PrepareVantages(nodes ...string) error {

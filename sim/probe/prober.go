@@ -28,8 +28,9 @@ const (
 	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
 	// retransmission of a SYN (1 s), so that one lost packet does not end a probe.
 	defaultPatience = 5 * time.Second
-	// lossyPatience is the same where packets do get lost: beyond a SYN's fourth repetition, after 15 s or less (RFC 6298 section 5.5). With one
-	// packet in fifty lost, four in a row and their answers come to one connection in some hundred thousand.
+	// lossyPatience is the same where packets do get lost. The lab's TCP repeats everything after a second (sim/sysctl.go), and twenty times
+	// in a row nothing is lost so often. Where the kernel cannot be told, a SYN-ACK's fourth repetition comes after 15 s (RFC 6298 section 5.5):
+	// with one packet in fifty lost, five pairs in a row come to one connection in ten million; with one in twenty, to one in a hundred thousand.
 	lossyPatience = 20 * time.Second
 	// refence: how long after a fence that failed, which may have taken no time at all, the next one is sent.
 	refence = 10 * time.Millisecond
