@@ -58,9 +58,10 @@ var routersOnly = []setting{
 // the one assigned address (net/ipv6/af_inet6.c, __inet6_bind).
 var wholeNetworks = []setting{{"net.ipv6.ip_nonlocal_bind", "1"}}
 
-// soonRepeated has TCP repeat everything after a second at most, where packets get lost: what a probe waits for then has some twenty
-// chances to arrive, not five. Kernels before 6.15 do not have it (net/ipv4/sysctl_net_ipv4.c) and double the time instead. It holds for
-// sockets that are opened later, so nodes have it from the beginning.
+// soonRepeated has TCP repeat SYNs and data after a second at most, where packets get lost: what a probe waits for then has some thirty
+// chances to arrive, not six. SYN-ACKs are not subject to it: after an ACK that was lost a server doubles its time, unless the client
+// says something. Kernels before 6.15 do not have it (net/ipv4/sysctl_net_ipv4.c). It holds for sockets that are opened later, so nodes
+// have it from the beginning.
 var soonRepeated = setting{"net.ipv4.tcp_rto_max_ms", "1000"}
 
 // settingsFor returns all that a node of the lab needs.

@@ -105,6 +105,11 @@ func (p *Prober) reach(ctx context.Context, v topology.Vantage, to topology.Endp
 		return fmt.Errorf("%s to %s at %s: connected after %s: packets get lost, or the machine is too busy to conclude anything",
 			v.Name, to.Database, to.Addr, took.Round(time.Millisecond))
 	}
+	if p.lab.Lossy() { // TCP repeats what it has to say, and with it the acknowledgement that the server waits for
+		if _, err := conn.Write([]byte{0}); err != nil {
+			return fmt.Errorf("%s to %s at %s: %w", v.Name, to.Database, to.Addr, err)
+		}
+	}
 	for !p.look(t).Accepted {
 		select {
 		case <-events:

@@ -28,10 +28,10 @@ const (
 	// defaultPatience: how long a probe waits for evidence before it is given up as inconclusive. Longer than the first
 	// retransmission of a SYN (1 s), so that one lost packet does not end a probe.
 	defaultPatience = 5 * time.Second
-	// lossyPatience is the same where packets do get lost. The lab's TCP repeats everything after a second (sim/sysctl.go), and twenty times
-	// in a row nothing is lost so often. Where the kernel cannot be told, a SYN-ACK's fourth repetition comes after 15 s (RFC 6298 section 5.5):
-	// with one packet in fifty lost, five pairs in a row come to one connection in ten million; with one in twenty, to one in a hundred thousand.
-	lossyPatience = 20 * time.Second
+	// lossyPatience is the same where packets do get lost: beyond a SYN-ACK's fifth repetition, after 31 s (RFC 6298 section 5.5;
+	// net.ipv4.tcp_synack_retries), which is the last and the most that a client waits for that has nothing to say itself. With one packet
+	// in fifty lost, six pairs in a row come to one connection in some hundred million.
+	lossyPatience = 35 * time.Second
 	// refence: how long after a fence that failed, which may have taken no time at all, the next one is sent.
 	refence = 10 * time.Millisecond
 	// idle: a probe that has not been concluded by then waits for something, and needs no processor meanwhile.
