@@ -88,6 +88,7 @@ func (o *enforceFlags) options(verb string) (enforcer.Options, error) {
 
 func (p *program) enforceApply(ctx context.Context, o enforceFlags) error {
 	const verb = "enforce apply"
+	collectLate()
 	document, options, err := p.policy(verb, o)
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ denied, and the network must not come up (drawbridge-boot.service is required by
 
 func (p *program) enforceBoot(ctx context.Context, o bootFlags) error {
 	const verb = "enforce boot"
+	collectLate()
 	options, err := o.options(verb)
 	if err != nil {
 		return err

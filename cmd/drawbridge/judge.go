@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 
 	"drawbridge/features"
@@ -204,9 +205,8 @@ func operatorBeside(path string) string {
 	return path + "-operator"
 }
 
-// shortLived lets a process of some milliseconds end before it collects garbage: a third of its CPU time otherwise. The limit is for one
-// that would go on for longer.
-var shortLived = []string{"GOGC=off", "GOMEMLIMIT=256MiB"}
+// shortLived lets a process of some milliseconds end before it collects garbage: a third of its CPU time otherwise.
+var shortLived = []string{"GOGC=off", "GOMEMLIMIT=" + strconv.Itoa(shortMemory)}
 
 // lanes is how many scenarios run at once at most. Much of a driver's call is waiting for the kernel to be done with a change
 // everywhere, so that two cores keep more than two of them going.
