@@ -153,7 +153,7 @@ func killLab(ctx context.Context, n int) (took time.Duration, err error) {
 	}
 	w, err := watchOf(bufio.NewReader(stdout), cmd.Process.Pid)
 	if err == nil {
-		defer w.close()
+		defer func() { _ = w.close() }() // a question is lost with it
 		var links int
 		if links, err = w.count(); err == nil && links <= n {
 			err = fmt.Errorf("the router has %d links for %d hosts", links, n)
@@ -225,7 +225,7 @@ func (w linkWatch) until(ctx context.Context, links int) error {
 		for { // what happened matters less than that something did
 			if _, err := unix.Read(w.events, buffer); err == unix.EAGAIN {
 				break
-			} else if err != nil && err != unix.ENOBUFS && err != unix.EINTR {
+			} else if err != nil && err != unix.ENOBUFS && !errors.Is(err, unix.EINTR) {
 				return os.NewSyscallError("read", err)
 			}
 		}
@@ -248,7 +248,7 @@ func wait(ctx context.Context, fd int) error {
 		switch {
 		case n > 0:
 			return nil
-		case err != nil && err != unix.EINTR:
+		case err != nil && !errors.Is(err, unix.EINTR):
 			return os.NewSyscallError("poll", err)
 		case time.Now().After(deadline):
 			return os.ErrDeadlineExceeded
@@ -271,7 +271,7 @@ func (w linkWatch) count() (n int, err error) {
 			return 0, err
 		}
 		got, err := unix.Read(w.questions, buffer)
-		if err != nil && err != unix.EINTR {
+		if err != nil && !errors.Is(err, unix.EINTR) {
 			return 0, os.NewSyscallError("read", err)
 		}
 		done, links, err := linksIn(buffer[:max(got, 0)])
@@ -313,7 +313,7 @@ func settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.close()
+	defer func() { _ = w.close() }() // a question is lost with it
 	before, err := w.count()
 	if err != nil {
 		return err

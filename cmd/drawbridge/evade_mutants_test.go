@@ -96,7 +96,7 @@ func chainOf(t *testing.T, table *ruleset.Table, name string) *ruleset.Chain {
 func inner(from int) func(ruleset.Statement) bool {
 	return func(s ruleset.Statement) bool {
 		m, ok := s.(ruleset.Match)
-		return ok && m.Field.Kind == ruleset.Inner && int(m.Field.OffsetBits) == from*8
+		return ok && m.Field.Kind == ruleset.Inner && m.Field.OffsetBits == from*8
 	}
 }
 
@@ -115,7 +115,7 @@ func spoilers() []spoiler {
 	anonymous := func(from int) func(ruleset.Statement) bool {
 		return func(s ruleset.Statement) bool {
 			in, ok := s.(ruleset.InAnonymous)
-			return ok && in.Field.Kind == ruleset.Inner && int(in.Field.OffsetBits) == from*8
+			return ok && in.Field.Kind == ruleset.Inner && in.Field.OffsetBits == from*8
 		}
 	}
 	return []spoiler{

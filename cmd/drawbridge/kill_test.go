@@ -148,7 +148,7 @@ func (k *killing) kill(who victim, round int, after time.Duration) {
 	namespacesGone(k.t)
 	took := time.Since(began)
 	_ = cmd.Wait() // its status is of no interest
-	require.False(k.t, strings.Contains(said.String(), "taken"), k.tag)
+	require.NotContains(k.t, said.String(), "taken", k.tag)
 	if took >= goneWithin {
 		k.t.Logf("%s was killed after %v, and the last of it was gone after %v", who, after, took)
 	}

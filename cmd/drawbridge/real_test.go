@@ -81,14 +81,6 @@ func (r *realLab) enforce(t *testing.T) {
 	}
 }
 
-// reset takes everything out of force.
-func (r *realLab) reset(t *testing.T) {
-	t.Helper()
-	for _, p := range r.World().Points() {
-		require.NoError(t, r.enforcer.Reset(t.Context(), p.Name))
-	}
-}
-
 // heard is how a client's program ended.
 type heard struct {
 	code     int

@@ -46,7 +46,7 @@ func (p *program) command() *cobra.Command {
 	root.SetIn(p.std.in)
 	root.SetOut(p.std.out)
 	root.SetErr(p.std.err)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUse(c, err) })
+	root.SetFlagErrorFunc(wrongUse)
 	root.AddCommand(p.enforceCommand(), p.versionCommand())
 	p.addBuildVerbs(root)
 	return root

@@ -30,7 +30,6 @@ type keeper struct {
 	ns            *netns.Handle
 	dir           string
 	cmd           *exec.Cmd
-	ready         chan struct{}
 	log           lockedBuffer
 	policy, audit string
 }

@@ -62,7 +62,7 @@ func TestWhatDependsOnAChangeIsLookedAt(t *testing.T) {
 		l.tell("changed", where)
 		to, from, why := l.told()
 		require.Equal(t, where+": changed", why)
-		which := append(to, from...)
+		which := slices.Concat(to, from)
 		require.NotEmpty(t, which, where)
 		for i, s := range l.specs {
 			require.Equal(t, depends(s), slices.Contains(which, i), "%s: %s", where, s)

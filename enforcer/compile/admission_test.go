@@ -334,7 +334,7 @@ func TestAdmissionIsThePolicy(t *testing.T) {
 			in := made("syn")
 			in.src, in.dst, in.iif = netip.AddrPortFrom(src, 40000), dst, via
 			out := packet{src: dst, dst: in.src, oif: via, proto: 6, flags: psh | ack, payload: []byte("x"), state: stateEstablished, reply: true}
-			want := outcome(dropped)
+			want := dropped
 			if allowed {
 				want = accepted
 			}

@@ -117,7 +117,8 @@ func TestEndings(t *testing.T) {
 
 func TestDeterministic(t *testing.T) {
 	for _, name := range fixtures {
-		require.Equal(t, compiled(t, name, fixture(t, name)), compiled(t, name, fixture(t, name)))
+		first := compiled(t, name, fixture(t, name))
+		require.Equal(t, first, compiled(t, name, fixture(t, name)))
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -241,7 +240,7 @@ func TestRealTLS(t *testing.T) {
 			_, err = raw.Write([]byte("\x00\x00\x00\x08\x00\x03\x00\x00 plaintext of forty bytes or even more"))
 			require.NoError(t, err)
 			_, err = raw.Read(make([]byte, 1))
-			require.True(t, errors.Is(err, syscall.ECONNRESET), "%v", err)
+			require.ErrorIs(t, err, syscall.ECONNRESET)
 		})
 	}
 }

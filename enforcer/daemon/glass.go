@@ -102,7 +102,7 @@ func (d *daemon) reopenGlass() {
 		d.noteGlass("break-glass goes on", "the daemon started anew", b)
 	}
 	if len(d.glass) != len(kept) {
-		d.keepGlass()
+		_ = d.keepGlass() // it has told the log
 	}
 	d.state.opened(d.glass, 0)
 }

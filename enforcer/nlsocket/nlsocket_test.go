@@ -83,7 +83,7 @@ func TestWhatIsLeftOfADumpIsReceived(t *testing.T) {
 	require.Equal(t, 2, taken, "only the first of each")
 	all, err := s.Ask(t.Context(), dump)
 	require.NoError(t, err)
-	require.Equal(t, many+1, len(all), "and the interface's own")
+	require.Len(t, all, many+1, "and the interface's own")
 }
 
 // addressRequest adds an address to the loopback interface: struct ifaddrmsg with the attribute IFA_LOCAL.

@@ -319,7 +319,7 @@ func FuzzParse(f *testing.F) {
 			require.NotEmpty(t, db.Nodes())
 			require.False(t, db.InternetAccessible() && !db.ForceTLS())
 			for _, r := range db.Rules() {
-				require.True(t, r.CIDR.IsValid() != ranges[r.Range])
+				require.NotEqual(t, ranges[r.Range], r.CIDR.IsValid())
 				require.Equal(t, r.CIDR.Masked(), r.CIDR)
 			}
 			for _, e := range db.Endpoints() {

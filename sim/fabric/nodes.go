@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"net/netip"
+	"slices"
 
 	"drawbridge/topology"
 
@@ -36,7 +37,7 @@ func (b *builder) internetHost(h topology.InternetHost) {
 // change of egress changes the translation and nothing else.
 func (b *builder) region(r topology.Region) {
 	edge := b.node(Edge(r.Name), true)
-	outside := append(r.Egress, r.Spare...)
+	outside := slices.Concat(r.Egress, r.Spare)
 	b.attach(edge, topology.InternetInterface, single(outside)...)
 	edge.address(topology.InternetInterface, outside...)
 	edge.Filter.Uplink = topology.InternetInterface

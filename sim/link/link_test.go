@@ -1,7 +1,6 @@
 package link_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -87,7 +86,7 @@ func TestFailuresNameTheirRequests(t *testing.T) {
 	require.NotContains(t, err.Error(), "192.0.2.1 ")
 	require.NotContains(t, err.Error(), "192.0.2.3")
 	var e *link.Error
-	require.True(t, errors.As(err, &e))
+	require.ErrorAs(t, err, &e)
 	l, err := h.Listen(t.Context(), netip.MustParseAddrPort("192.0.2.3:1"))
 	require.NoError(t, err, "the kernel must have gone on after the failure")
 	require.NoError(t, l.Close())

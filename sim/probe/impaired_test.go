@@ -2,7 +2,6 @@ package probe_test
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -83,7 +82,7 @@ func TestVerdictsAreTheSameOverBadLinks(t *testing.T) {
 				all, err := p.ProbeAll(context.Background(), specs(l, database, n))
 				require.NoError(t, err)
 				for _, o := range all {
-					require.Equal(t, want, o.Verdict, fmt.Sprintf("%s: %s\n%+v", o.Spec, o.Reason, o.Evidence))
+					require.Equal(t, want, o.Verdict, "%s: %s\n%+v", o.Spec, o.Reason, o.Evidence)
 				}
 			}
 			judge("my-shared", probe.Served)

@@ -27,20 +27,20 @@ import (
 // inside is set for the copy of the test binary that already runs in namespaces of its own.
 const inside = "DRAWBRIDGE_TEST_NAMESPACES"
 
-// forbidden is why namespaces cannot be made here; nil if they can. Main writes it once, before any test runs.
-var forbidden = errors.New("the package's TestMain does not call netnstest.Main")
+// errForbidden is why namespaces cannot be made here; nil if they can. Main writes it once, before any test runs.
+var errForbidden = errors.New("the package's TestMain does not call netnstest.Main")
 
 // Main runs the package's tests in a copy of the test binary that has a network and a mount namespace of its own, and
 // without privileges a user namespace as well, in which it is root. It does not return. Where the machine forbids
 // namespaces the tests run as they are, and those that call New are skipped with the reason.
 func Main(m *testing.M) {
 	if os.Getenv(inside) != "" {
-		forbidden = settle()
+		errForbidden = settle()
 		os.Exit(clean(m.Run, settleLimit, os.Stderr))
 	}
 	code, err := reexec()
 	if err != nil {
-		forbidden = err
+		errForbidden = err
 		code = m.Run()
 	}
 	os.Exit(code)
@@ -81,8 +81,8 @@ func New(t testing.TB) *netns.Handle {
 // Require skips the test, naming the missing privilege, if the machine forbids namespaces.
 func Require(t testing.TB) {
 	t.Helper()
-	if forbidden != nil {
-		t.Skipf("no network namespaces: %v", forbidden)
+	if errForbidden != nil {
+		t.Skipf("no network namespaces: %v", errForbidden)
 	}
 }
 

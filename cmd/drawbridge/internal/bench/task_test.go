@@ -99,7 +99,7 @@ func TestWhoCannotBeMeasuredHasALine(t *testing.T) {
 		Aims: []bench.Aim{{Against: "absent", Limit: 1}, {Against: "failing", Limit: 1}, {Of: "failing", Limit: 1}, {Against: "nobody", Limit: 1}}})
 	require.Equal(t, bench.Line{Name: "absent", Kind: bench.Peer, Note: "not installed: absent"}, got.Lines[1])
 	require.Equal(t, bench.Line{Name: "failing", Kind: bench.Peer, Note: "failed: no such thing", Failed: true}, got.Lines[2])
-	require.Equal(t, 1, len(slices.DeleteFunc(order, func(s string) bool { return s != "failing" })))
+	require.Len(t, slices.DeleteFunc(order, func(s string) bool { return s != "failing" }), 1)
 	excused := []bool{true, false, false, false}
 	for i, j := range got.Goals {
 		require.Equal(t, bench.Unmeasured, j.Verdict)
