@@ -290,11 +290,11 @@ func (c *checker) both(q question, packets string, p reach.Packet, want addrset.
 }
 
 func (c *checker) leak(q question, packets string, p reach.Packet, out reach.Outcome, want addrset.Set) {
-	c.differ(q, packets, p, out.Accept.Minus(want), passes, dropped)
+	c.differ(q, packets, p, c.machine.Arithmetic().Minus(out.Accept, want), passes, dropped)
 }
 
 func (c *checker) lack(q question, packets string, p reach.Packet, out reach.Outcome, want addrset.Set) {
-	c.differ(q, packets, p, want.Minus(out.Certain()), dropped, passes)
+	c.differ(q, packets, p, c.machine.Arithmetic().Minus(want, out.Certain()), dropped, passes)
 }
 
 func (c *checker) differ(q question, packets string, p reach.Packet, sources addrset.Set, rules, meant string) {

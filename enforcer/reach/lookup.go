@@ -152,16 +152,16 @@ func (s *step) inSet(l ruleset.InSet, in flow) (yes, no flow) {
 	}
 	var there addrset.Set
 	for _, e := range found {
-		there = there.Union(e.clients)
+		there = s.machine.calc.Union(there, e.clients)
 	}
-	if hit := in.clients.Intersect(there); !l.Negate && !hit.IsEmpty() {
+	if hit := s.machine.calc.Intersect(in.clients, there); !l.Negate && !hit.IsEmpty() {
 		s.note(l.Set, l.Key, in, entry{clients: hit})
 	}
 	if certain {
 		return s.split(in, there, l.Negate)
 	}
 	s.maybe = true
-	return in.of(in.clients.Intersect(there)), in
+	return in.of(s.machine.calc.Intersect(in.clients, there)), in
 }
 
 // inDynamic looks a key up in what rules have remembered.

@@ -21,6 +21,7 @@ type Machine struct {
 
 	footprints map[string][]ruleset.FieldKind // by chain: what it looks at
 	memo       map[string]remembered
+	calc       *addrset.Arithmetic
 }
 
 // New prepares a table. It is an error if a rule names a chain or set that is not there, or if jumps go round in circles
@@ -28,7 +29,7 @@ type Machine struct {
 func New(t ruleset.Table) (*Machine, error) {
 	m := &Machine{
 		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[lookup]map[string][]entry{},
-		footprints: map[string][]ruleset.FieldKind{}, memo: map[string]remembered{},
+		footprints: map[string][]ruleset.FieldKind{}, memo: map[string]remembered{}, calc: &addrset.Arithmetic{},
 	}
 	for _, s := range t.Sets {
 		m.sets[s.Name] = s
@@ -119,12 +120,19 @@ func (m *Machine) targets(r ruleset.Rule) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
+// Arithmetic is what the machine computes with: its outcomes are the quicker to be compared by it.
+func (m *Machine) Arithmetic() *addrset.Arithmetic { return m.calc }
+
 // Outcome is what becomes of packets of a set of clients. A client is in more than one of the sets where that depends on
 // what is not known.
-type Outcome struct{ Accept, Drop, Reject addrset.Set }
+type Outcome struct {
+	Accept, Drop, Reject addrset.Set
+
+	calc *addrset.Arithmetic
+}
 
 // Certain are the clients whose packets pass whatever is not known.
-func (o Outcome) Certain() addrset.Set { return o.Accept.Minus(o.Drop).Minus(o.Reject) }
+func (o Outcome) Certain() addrset.Set { return o.calc.Minus(o.calc.Minus(o.Accept, o.Drop), o.Reject) }
 
 // Step is a rule that packets met and that did not end before its last statement.
 type Step struct {
@@ -156,7 +164,7 @@ func (m *Machine) RunMark(p Packet, clients addrset.Set, trace func(Step)) (Outc
 }
 
 func (m *Machine) run(p *Packet, clients addrset.Set, trace func(Step)) (Outcome, mark) {
-	var out Outcome
+	out := Outcome{calc: m.calc}
 	in := p.start(clients)
 	last := in.mark
 	for _, name := range m.bases[p.Hook] {
@@ -166,7 +174,7 @@ func (m *Machine) run(p *Packet, clients addrset.Set, trace func(Step)) (Outcome
 		r := &walk{machine: m, packet: p, trace: trace}
 		rest := r.chain(name, in)
 		r.policy(m.chains[name], rest)
-		out.Drop, out.Reject = out.Drop.Union(r.dropped), out.Reject.Union(r.rejected)
+		out.Drop, out.Reject = m.calc.Union(out.Drop, r.dropped), m.calc.Union(out.Reject, r.rejected)
 		in = r.accepted
 		last = r.last
 	}

@@ -33,8 +33,9 @@ func (r *walk) chain(name string, in flow) flow {
 		known = remembered{in: in, back: back, accepted: apart.accepted, dropped: apart.dropped, rejected: apart.rejected, last: apart.last}
 		r.machine.memo[key] = known
 	}
-	r.accepted = r.accepted.join(known.accepted)
-	r.dropped, r.rejected, r.last = r.dropped.Union(known.dropped), r.rejected.Union(known.rejected), known.last
+	r.accepted = r.machine.join(r.accepted, known.accepted)
+	calc := r.machine.calc
+	r.dropped, r.rejected, r.last = calc.Union(r.dropped, known.dropped), calc.Union(r.rejected, known.rejected), known.last
 	return known.back
 }
 

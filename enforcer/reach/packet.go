@@ -116,7 +116,8 @@ func (f flow) of(clients addrset.Set) flow {
 	return f
 }
 
-func (f flow) join(g flow) flow {
+// join is both flows, as one.
+func (m *Machine) join(f, g flow) flow {
 	switch {
 	case f.isEmpty():
 		return g
@@ -124,7 +125,7 @@ func (f flow) join(g flow) flow {
 		return f
 	}
 	return flow{
-		clients: f.clients.Union(g.clients), mark: f.mark.join(g.mark),
+		clients: m.calc.Union(f.clients, g.clients), mark: f.mark.join(g.mark),
 		ack: f.ack.join(g.ack), flags: f.flags.join(g.flags), option: f.option.join(g.option), state: f.state.join(g.state),
 	}
 }
