@@ -22,7 +22,7 @@ func TestTreesComputeAsLists(t *testing.T) {
 				a := &Arithmetic{}
 				pool := []half{{}, {first: true}}
 				lists := []spans{nil, {{number{}, family.last}}}
-				for range rapid.IntRange(1, 12).Draw(t, "steps") {
+				for range rapid.IntRange(1, 60).Draw(t, "steps") {
 					i, j := rapid.IntRange(0, len(pool)-1).Draw(t, "i"), rapid.IntRange(0, len(pool)-1).Draw(t, "j")
 					h, l := drawn(t, family.last, family.room)
 					switch rapid.IntRange(0, 4).Draw(t, "operation") {
