@@ -51,9 +51,9 @@ func drawn(t *rapid.T, last number, room uint64) (half, spans) {
 	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 	scale := rapid.SampledFrom([]uint64{100, 1 << 12, 1 << 32}).Draw(t, "scale")
 	var list spans
-	for range rapid.SampledFrom([]int{1, 5, 100}).Draw(t, "intervals") {
+	for range rapid.SampledFrom([]int{1, 5, 100, 300}).Draw(t, "intervals") {
 		from := number{random.Uint64() & room & (scale << 40), random.Uint64N(scale)}
-		to := number{from.hi, min(from.lo+random.Uint64N(scale)/8, last4.lo)}
+		to := number{from.hi, min(from.lo+random.Uint64N(scale)>>random.IntN(32), last4.lo)}
 		if random.IntN(50) == 0 {
 			to = last
 		}
