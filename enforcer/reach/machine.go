@@ -16,20 +16,22 @@ const maxDepth = 16
 type Machine struct {
 	sets   map[string]ruleset.Set
 	chains map[string]ruleset.Chain
-	bases  map[ruleset.Hook][]string // by priority
-	index  map[lookup]map[string][]entry
+	bases  map[ruleset.Hook][]string   // by priority
+	index  map[string]map[string]index // by set and pattern
 
-	footprints map[string][]ruleset.FieldKind // by chain: what it looks at
-	memo       map[string]remembered
+	footprints map[string]footprint // by chain
+	memo       map[string]*remembered
 	calc       *addrset.Arithmetic
+
+	key, pattern, sought []byte // room for a key of memo, and for what is looked up in an index
 }
 
 // New prepares a table. It is an error if a rule names a chain or set that is not there, or if jumps go round in circles
 // or nest too deep: the kernel takes no such table.
 func New(t ruleset.Table) (*Machine, error) {
 	m := &Machine{
-		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[lookup]map[string][]entry{},
-		footprints: map[string][]ruleset.FieldKind{}, memo: map[string]remembered{}, calc: &addrset.Arithmetic{},
+		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[string]map[string]index{},
+		footprints: map[string]footprint{}, memo: map[string]*remembered{}, calc: &addrset.Arithmetic{},
 	}
 	for _, s := range t.Sets {
 		m.sets[s.Name] = s
@@ -165,7 +167,7 @@ func (m *Machine) RunMark(p Packet, clients addrset.Set, trace func(Step)) (Outc
 
 func (m *Machine) run(p *Packet, clients addrset.Set, trace func(Step)) (Outcome, mark) {
 	out := Outcome{calc: m.calc}
-	in := p.start(clients)
+	in := flow{clients: clients, mark: p.mark()}
 	last := in.mark
 	for _, name := range m.bases[p.Hook] {
 		if in.isEmpty() {

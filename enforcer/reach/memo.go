@@ -3,7 +3,6 @@ package reach
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"drawbridge/enforcer/addrset"
 	"drawbridge/enforcer/ruleset"
@@ -22,16 +21,17 @@ type remembered struct {
 
 // chain sends packets through a chain and returns those that come back: they fell off its end, or a rule returned them.
 func (r *walk) chain(name string, in flow) flow {
-	key, ok := r.memoKey(name, in)
-	if !ok {
+	key := r.memoKey(name, in)
+	if key == nil {
 		return r.rules(name, in)
 	}
-	known, ok := r.machine.memo[key]
+	known, ok := r.machine.memo[string(key)]
 	if !ok || !known.in.clients.Same(in.clients) {
+		at := string(key) // which is overwritten on the way
 		apart := &walk{machine: r.machine, packet: r.packet}
 		back := apart.rules(name, in)
-		known = remembered{in: in, back: back, accepted: apart.accepted, dropped: apart.dropped, rejected: apart.rejected, last: apart.last}
-		r.machine.memo[key] = known
+		known = &remembered{in: in, back: back, accepted: apart.accepted, dropped: apart.dropped, rejected: apart.rejected, last: apart.last}
+		r.machine.memo[at] = known
 	}
 	r.accepted = r.machine.join(r.accepted, known.accepted)
 	calc := r.machine.calc
@@ -39,26 +39,26 @@ func (r *walk) chain(name string, in flow) flow {
 	return known.back
 }
 
-// memoKey is all that what a chain does can depend on, besides the clients; not ok if it is not worth remembering.
-func (r *walk) memoKey(name string, in flow) (key string, ok bool) {
+// memoKey is all that what a chain does can depend on, besides the clients; nil if it is not worth remembering. It is there
+// until the next one is asked for.
+func (r *walk) memoKey(name string, in flow) []byte {
 	p := r.packet
-	changed := in.ack.written || in.flags.written || in.option.written || in.state.written
-	if r.trace != nil || p.Memory != nil || p.Payload.Length == Exact || changed || in.mark != p.start(in.clients).mark {
-		return "", false
+	if r.trace != nil || p.Memory != nil || p.Payload.Length == Exact || in.written != nil || in.mark != p.mark() {
+		return nil
 	}
 	reads := r.machine.reads(name)
-	if slices.ContainsFunc(reads, p.isOfServer) {
-		return "", false
+	if reads.ofServer[p.Client] {
+		return nil
 	}
-	var b strings.Builder
-	b.WriteString(name)
-	b.Write([]byte{0, byte(p.Client), byte(p.Payload.Length), flag(p.NotLoopback), flag(p.Room)})
-	for _, k := range reads {
+	b := append(r.machine.key[:0], name...)
+	b = append(b, 0, byte(p.Client), byte(p.Payload.Length), flag(p.NotLoopback), flag(p.Room))
+	for _, k := range reads.fields {
 		v := p.field(ruleset.F(k), in)
-		b.Write([]byte{byte(v.certainty), byte(len(v.bytes))})
-		b.Write(v.bytes)
+		b = append(b, byte(v.certainty), byte(len(v.bytes)))
+		b = append(b, v.bytes...)
 	}
-	return b.String(), true
+	r.machine.key = b
+	return b
 }
 
 func flag(b bool) byte {
@@ -68,17 +68,22 @@ func flag(b bool) byte {
 	return 0
 }
 
-// isOfServer tells whether a field says which server a packet is about.
-func (p *Packet) isOfServer(k ruleset.FieldKind) bool {
-	switch p.Client {
-	case ruleset.IPSaddr, ruleset.IP6Saddr:
-		return k == ruleset.IPDaddr || k == ruleset.IP6Daddr || k == ruleset.THDport
-	}
-	return k == ruleset.IPSaddr || k == ruleset.IP6Saddr || k == ruleset.THSport
+// footprint is what a chain, or one that it leads to, looks at. The payload is not among it.
+type footprint struct {
+	fields []ruleset.FieldKind
+	// ofServer: among it is what says which server a packet is about, if this field holds the client.
+	ofServer map[ruleset.FieldKind]bool
 }
 
-// reads are the fields that a chain, or one that it leads to, looks at. The payload is not among them.
-func (m *Machine) reads(name string) []ruleset.FieldKind {
+// serverFields say which server a packet is about, by the field that holds the client.
+var serverFields = map[ruleset.FieldKind][]ruleset.FieldKind{
+	ruleset.IPSaddr:  {ruleset.IPDaddr, ruleset.IP6Daddr, ruleset.THDport},
+	ruleset.IP6Saddr: {ruleset.IPDaddr, ruleset.IP6Daddr, ruleset.THDport},
+	ruleset.IPDaddr:  {ruleset.IPSaddr, ruleset.IP6Saddr, ruleset.THSport},
+	ruleset.IP6Daddr: {ruleset.IPSaddr, ruleset.IP6Saddr, ruleset.THSport},
+}
+
+func (m *Machine) reads(name string) footprint {
 	if known, ok := m.footprints[name]; ok {
 		return known
 	}
@@ -91,14 +96,18 @@ func (m *Machine) reads(name string) []ruleset.FieldKind {
 		}
 		targets, _ := m.targets(r) // New has checked them
 		for _, t := range targets {
-			for _, k := range m.reads(t) {
+			for _, k := range m.reads(t).fields {
 				all[k] = true
 			}
 		}
 	}
 	delete(all, ruleset.Inner)
-	m.footprints[name] = slices.Sorted(maps.Keys(all))
-	return m.footprints[name]
+	out := footprint{fields: slices.Sorted(maps.Keys(all)), ofServer: map[ruleset.FieldKind]bool{}}
+	for client, fields := range serverFields {
+		out.ofServer[client] = slices.ContainsFunc(fields, func(k ruleset.FieldKind) bool { return all[k] })
+	}
+	m.footprints[name] = out
+	return out
 }
 
 func fieldsOf(s ruleset.Statement) []ruleset.Field {

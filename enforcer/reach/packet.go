@@ -103,10 +103,26 @@ func (m mark) set(s ruleset.SetMark) mark {
 
 // flow is packets at one place in the rules: whose they are, and what rules have changed about them.
 type flow struct {
-	clients            addrset.Set
-	mark               mark
-	ack, flags, option cell
-	state              cell
+	clients addrset.Set
+	mark    mark
+	written *written // nil: nothing
+}
+
+// written is what rules have written into packets. It is immutable.
+type written struct{ ack, flags, option, state cell }
+
+// cells are what has been written.
+func (f flow) cells() written {
+	if f.written == nil {
+		return written{}
+	}
+	return *f.written
+}
+
+// with is the flow after a rule has written something.
+func (f flow) with(w written) flow {
+	f.written = &w
+	return f
 }
 
 func (f flow) isEmpty() bool { return f.clients.IsEmpty() }
@@ -124,19 +140,20 @@ func (m *Machine) join(f, g flow) flow {
 	case g.isEmpty():
 		return f
 	}
-	return flow{
-		clients: m.calc.Union(f.clients, g.clients), mark: f.mark.join(g.mark),
-		ack: f.ack.join(g.ack), flags: f.flags.join(g.flags), option: f.option.join(g.option), state: f.state.join(g.state),
-	}
-}
-
-// start is a flow as it arrives.
-func (p *Packet) start(clients addrset.Set) flow {
-	f := flow{clients: clients}
-	if b, ok := p.Known[ruleset.CTMark]; ok && len(b) == 4 {
-		f.mark = mark{known: ^uint32(0), value: binary.NativeEndian.Uint32(b)}
+	f.clients, f.mark = m.calc.Union(f.clients, g.clients), f.mark.join(g.mark)
+	if f.written != g.written {
+		v, w := f.cells(), g.cells()
+		f = f.with(written{ack: v.ack.join(w.ack), flags: v.flags.join(w.flags), option: v.option.join(w.option), state: v.state.join(w.state)})
 	}
 	return f
+}
+
+// mark is the connection's mark as the packet arrives.
+func (p *Packet) mark() mark {
+	if b, ok := p.Known[ruleset.CTMark]; ok && len(b) == 4 {
+		return mark{known: ^uint32(0), value: binary.NativeEndian.Uint32(b)}
+	}
+	return mark{}
 }
 
 // ctUntracked is the bit of an untracked packet (include/uapi/linux/netfilter/nf_conntrack_common.h:
@@ -172,27 +189,31 @@ func (p *Packet) plain(f ruleset.Field, in flow) value {
 			return exactly(binary.NativeEndian.AppendUint32(nil, in.mark.value))
 		}
 		return value{}
-	case ruleset.TCPAckSeq:
-		if in.ack.written {
-			return in.ack.value
-		}
-	case ruleset.TCPFlags:
-		if in.flags.written {
-			return in.flags.value
-		}
-	case ruleset.CTState:
-		if in.state.written {
-			return in.state.value
-		}
-	case ruleset.TCPOptionMPTCP, ruleset.TCPOptionFastOpen:
-		if in.option.written {
-			return in.option.value
+	}
+	if in.written != nil {
+		if c := in.written.cell(f.Kind); c.written {
+			return c.value
 		}
 	}
 	if b, ok := p.Known[f.Kind]; ok {
 		return exactly(b)
 	}
 	return value{}
+}
+
+// cell is where a field may have been written.
+func (w *written) cell(k ruleset.FieldKind) cell {
+	switch k {
+	case ruleset.TCPAckSeq:
+		return w.ack
+	case ruleset.TCPFlags:
+		return w.flags
+	case ruleset.CTState:
+		return w.state
+	case ruleset.TCPOptionMPTCP, ruleset.TCPOptionFastOpen:
+		return w.option
+	}
+	return cell{}
 }
 
 func (p *Packet) inner(f ruleset.Field) value {

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"drawbridge/enforcer/addrset"
 	"drawbridge/enforcer/ruleset"
@@ -69,7 +70,7 @@ func (s *step) run(in, returned flow) (rest, back flow) {
 		case ruleset.Verdict:
 			return s.follow(statement, in, rest, returned)
 		case ruleset.Reject:
-			s.told("reject")
+			s.told(reject{})
 			s.last = in.mark
 			s.rejected = s.machine.calc.Union(s.rejected, in.clients)
 			return rest, returned
@@ -83,23 +84,32 @@ func (s *step) run(in, returned flow) (rest, back flow) {
 			}
 		}
 	}
-	s.told("")
+	s.told(nil)
 	return s.machine.join(rest, in), returned
 }
 
-// told reports the rule.
-func (s *step) told(verdict string) {
-	if s.trace != nil {
-		s.trace(Step{
-			Chain: s.in, Rule: s.index, Text: ruleset.PrintRule(s.rule), Comment: s.rule.Comment,
-			Elements: s.elements, Verdict: verdict, Maybe: s.maybe,
-		})
+// reject is the word of Step.Verdict for what is refused.
+type reject struct{}
+
+func (reject) String() string { return "reject" }
+
+// told reports the rule, and what it said; nil: nothing.
+func (s *step) told(verdict fmt.Stringer) {
+	if s.trace == nil {
+		return
 	}
+	one := Step{
+		Chain: s.in, Rule: s.index, Text: ruleset.PrintRule(s.rule), Comment: s.rule.Comment, Elements: s.elements, Maybe: s.maybe,
+	}
+	if verdict != nil {
+		one.Verdict = verdict.String()
+	}
+	s.trace(one)
 }
 
 // follow obeys a verdict.
 func (s *step) follow(v ruleset.Verdict, in, rest, returned flow) (flow, flow) {
-	s.told(v.String())
+	s.told(v)
 	switch v.Kind {
 	case ruleset.Return:
 		return rest, s.machine.join(returned, in)
@@ -160,15 +170,21 @@ func (s *step) statement(statement ruleset.Statement, in flow) (yes, no flow) {
 	case ruleset.SetMark:
 		in.mark = in.mark.set(statement)
 	case ruleset.SetTCPFlags:
-		in.flags = cell{true, exactly([]byte{statement.Flags})}
+		w := in.cells()
+		w.flags = cell{true, exactly([]byte{statement.Flags})}
+		in = in.with(w)
 	case ruleset.ResetTCPOption:
 		absent := value{}
 		if s.isAbsent(ruleset.TCPOptionMPTCP, in) {
 			absent = exactly([]byte{0})
 		}
-		in.option = cell{true, absent}
+		w := in.cells()
+		w.option = cell{true, absent}
+		in = in.with(w)
 	case ruleset.NoTrack:
-		in.state = cell{true, exactly(binary.NativeEndian.AppendUint32(nil, ctUntracked))}
+		w := in.cells()
+		w.state = cell{true, exactly(binary.NativeEndian.AppendUint32(nil, ctUntracked))}
+		in = in.with(w)
 	case ruleset.Counter, ruleset.Log, ruleset.Duplicate:
 	default:
 		return s.either(in) // a statement that this package does not know yet may do either
@@ -212,8 +228,9 @@ func (s *step) setAck(set ruleset.SetTCPAckSeq, in flow) (yes, no flow) {
 	if v.certainty == broken {
 		return decided(in, false)
 	}
-	changed := in
-	changed.ack = cell{true, v}
+	w := in.cells()
+	w.ack = cell{true, v}
+	changed := in.with(w)
 	if v.certainty == known {
 		return changed, flow{}
 	}
