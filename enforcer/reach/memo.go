@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 
@@ -43,7 +44,7 @@ func (r *walk) chain(name string, in flow) flow {
 // until the next one is asked for.
 func (r *walk) memoKey(name string, in flow) []byte {
 	p := r.packet
-	if r.trace != nil || p.Memory != nil || p.Payload.Length == Exact || in.written != nil || in.mark != p.mark() {
+	if r.trace != nil || p.Memory != nil || p.Payload.Length == Exact || in.written != nil {
 		return nil
 	}
 	reads := r.machine.reads(name)
@@ -51,7 +52,9 @@ func (r *walk) memoKey(name string, in flow) []byte {
 		return nil
 	}
 	b := append(r.machine.key[:0], name...)
-	b = append(b, 0, byte(p.Client), byte(p.Payload.Length), flag(p.NotLoopback), flag(p.Room))
+	b = append(b, 0, byte(p.Client), byte(p.Payload.Length), flag(p.NotLoopback), flag(p.Room), flag(p.tracked()))
+	// The mark, whether or not the chain looks at it, as it comes back with the packets.
+	b = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(b, in.mark.known), in.mark.value)
 	for _, k := range reads.fields {
 		v := p.field(ruleset.F(k), in)
 		b = append(b, byte(v.certainty), byte(len(v.bytes)))
