@@ -93,15 +93,16 @@ func (p *player) send(what string, fromServer bool, flags byte, payload []byte) 
 	packet = plain(packet, flags, state, direction)
 	packet.Memory = p.memory
 	packet.Payload = reach.Payload{Length: reach.Exact, Bytes: payload}
-	packet.Known[ruleset.CTMark] = native(p.mark)
-	packet.Known[ruleset.TCPSeq] = binary.BigEndian.AppendUint32(nil, *seq)
-	packet.Known[ruleset.TCPAckSeq] = binary.BigEndian.AppendUint32(nil, *ack)
+	packet.Known.Set(ruleset.CTMark, native(p.mark))
+	packet.Known.Set(ruleset.TCPSeq, binary.BigEndian.AppendUint32(nil, *seq))
+	packet.Known.Set(ruleset.TCPAckSeq, binary.BigEndian.AppendUint32(nil, *ack))
 	if !c.Server {
-		packet.Known[ruleset.FibSaddrIIFOIF] = native(anyIndex)
+		packet.Known.Set(ruleset.FibSaddrIIFOIF, native(anyIndex))
 	}
 	if c.Interface == loopback {
 		packet.NotLoopback = false
-		packet.Known[ruleset.MetaIIF], packet.Known[ruleset.MetaOIF] = native(1), native(1)
+		packet.Known.Set(ruleset.MetaIIF, loopbackIndex)
+		packet.Known.Set(ruleset.MetaOIF, loopbackIndex)
 	}
 	if flags&flagSYN != 0 {
 		length = 1 // a SYN takes a sequence number (RFC 9293 section 3.4)

@@ -229,7 +229,7 @@ func (c *checker) place(p place, iface string) {
 	if isPort {
 		answer := data(p.at, iface)
 		if c.point.Blind() { // without a look at the payload, a reset passes with whatever it carries
-			answer.Known[ruleset.TCPFlags] = []byte{flagPSH | flagACK}
+			answer.Known.Set(ruleset.TCPFlags, []byte{flagPSH | flagACK})
 		}
 		c.never(q, "TCP data from the port", answer, answers)
 		c.never(q, "first fragments of TCP to the port", firstFragment(p.at, iface), c.fragments(a, iface))
@@ -268,7 +268,8 @@ func (c *checker) run(p reach.Packet, iface string) reach.Outcome {
 	c.questions++
 	if iface == loopback {
 		p.NotLoopback = false
-		p.Known[ruleset.MetaIIF], p.Known[ruleset.MetaOIF] = native(1), native(1)
+		p.Known.Set(ruleset.MetaIIF, loopbackIndex)
+		p.Known.Set(ruleset.MetaOIF, loopbackIndex)
 	}
 	return c.machine.Run(p, addrset.All(p.Client == ruleset.IPSaddr || p.Client == ruleset.IPDaddr), nil)
 }

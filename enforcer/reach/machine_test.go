@@ -106,9 +106,9 @@ func TestWhatIsRememberedOfAChain(t *testing.T) {
 	require.NoError(t, err)
 	everybody, rest := addrset.All(true), "0.0.0.0-9.255.255.255, 11.0.0.0-255.255.255.255"
 	packet := func(mark ...byte) reach.Packet {
-		p := reach.Packet{Hook: ruleset.HookPrerouting, Client: ruleset.IPSaddr, Known: map[ruleset.FieldKind][]byte{}}
+		p := reach.Packet{Hook: ruleset.HookPrerouting, Client: ruleset.IPSaddr}
 		if mark != nil {
-			p.Known[ruleset.CTMark] = mark
+			p.Known.Set(ruleset.CTMark, mark)
 		}
 		return p
 	}

@@ -22,8 +22,8 @@ type Packet struct {
 	// Client is the field that holds the client's address: the source of what it sends, the destination of what it gets. It
 	// also tells the family.
 	Client ruleset.FieldKind
-	// Known are fields with known values, in the byte order of ruleset.Match.
-	Known map[ruleset.FieldKind][]byte
+	// Known are fields with known values.
+	Known Fields
 	// Missing are fields that the packets do not have: a rule that looks at one ends there (NFT_BREAK).
 	Missing []ruleset.FieldKind
 	// Payload is what is known of the TCP payload.
@@ -35,6 +35,42 @@ type Packet struct {
 	// Memory is what rules have put into dynamic sets; nil: that is not known. With a Memory everything must be known, and
 	// there must be one client.
 	Memory Memory
+}
+
+// Fields are fields with their values, in the byte order of ruleset.Match. The zero value has none. They are a dozen, which
+// are found sooner one after the other than in a map.
+type Fields struct{ list []fieldValue }
+
+type fieldValue struct {
+	kind  ruleset.FieldKind
+	bytes []byte
+}
+
+// usualFields is how many fields a packet has at most, most of the time.
+const usualFields = 20
+
+// Set gives a field a value, in place of another one.
+func (f *Fields) Set(k ruleset.FieldKind, value []byte) {
+	for i := range f.list {
+		if f.list[i].kind == k {
+			f.list[i].bytes = value
+			return
+		}
+	}
+	if f.list == nil {
+		f.list = make([]fieldValue, 0, usualFields)
+	}
+	f.list = append(f.list, fieldValue{k, value})
+}
+
+// Get returns a field's value, if it is known.
+func (f Fields) Get(k ruleset.FieldKind) (value []byte, ok bool) {
+	for i := range f.list {
+		if f.list[i].kind == k {
+			return f.list[i].bytes, true
+		}
+	}
+	return nil, false
 }
 
 // Payload is what is known of a TCP payload. The zero value: nothing.
@@ -150,7 +186,7 @@ func (m *Machine) join(f, g flow) flow {
 
 // mark is the connection's mark as the packet arrives.
 func (p *Packet) mark() mark {
-	if b, ok := p.Known[ruleset.CTMark]; ok && len(b) == 4 {
+	if b, ok := p.Known.Get(ruleset.CTMark); ok && len(b) == 4 {
 		return mark{known: ^uint32(0), value: binary.NativeEndian.Uint32(b)}
 	}
 	return mark{}
@@ -195,7 +231,7 @@ func (p *Packet) plain(f ruleset.Field, in flow) value {
 			return c.value
 		}
 	}
-	if b, ok := p.Known[f.Kind]; ok {
+	if b, ok := p.Known.Get(f.Kind); ok {
 		return exactly(b)
 	}
 	return value{}

@@ -2,7 +2,6 @@ package reach
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"drawbridge/enforcer/addrset"
 	"drawbridge/enforcer/ruleset"
@@ -70,7 +69,7 @@ func (s *step) run(in, returned flow) (rest, back flow) {
 		case ruleset.Verdict:
 			return s.follow(statement, in, rest, returned)
 		case ruleset.Reject:
-			s.told(reject{})
+			s.told("reject")
 			s.last = in.mark
 			s.rejected = s.machine.calc.Union(s.rejected, in.clients)
 			return rest, returned
@@ -84,32 +83,25 @@ func (s *step) run(in, returned flow) (rest, back flow) {
 			}
 		}
 	}
-	s.told(nil)
+	s.told("")
 	return s.machine.join(rest, in), returned
 }
 
-// reject is the word of Step.Verdict for what is refused.
-type reject struct{}
-
-func (reject) String() string { return "reject" }
-
-// told reports the rule, and what it said; nil: nothing.
-func (s *step) told(verdict fmt.Stringer) {
-	if s.trace == nil {
-		return
+// told reports the rule.
+func (s *step) told(verdict string) {
+	if s.trace != nil {
+		s.trace(Step{
+			Chain: s.in, Rule: s.index, Text: ruleset.PrintRule(s.rule), Comment: s.rule.Comment,
+			Elements: s.elements, Verdict: verdict, Maybe: s.maybe,
+		})
 	}
-	one := Step{
-		Chain: s.in, Rule: s.index, Text: ruleset.PrintRule(s.rule), Comment: s.rule.Comment, Elements: s.elements, Maybe: s.maybe,
-	}
-	if verdict != nil {
-		one.Verdict = verdict.String()
-	}
-	s.trace(one)
 }
 
 // follow obeys a verdict.
 func (s *step) follow(v ruleset.Verdict, in, rest, returned flow) (flow, flow) {
-	s.told(v)
+	if s.trace != nil {
+		s.told(v.String())
+	}
 	switch v.Kind {
 	case ruleset.Return:
 		return rest, s.machine.join(returned, in)
