@@ -85,7 +85,8 @@ func (p *Packet) familyLetter() byte {
 
 // indexed returns a set's elements by the known parts of their keys.
 func (m *Machine) indexed(s ruleset.Set, pattern []byte, p *Packet) index {
-	if known, ok := m.index[s.Name][string(pattern)]; ok {
+	m.key = append(append(append(m.key[:0], s.Name...), 0), pattern...)
+	if known, ok := m.index.get(m.key); ok {
 		return known
 	}
 	type place struct {
@@ -111,10 +112,7 @@ func (m *Machine) indexed(s ruleset.Set, pattern []byte, p *Packet) index {
 	for _, at := range order {
 		out[at.knownPart] = append(out[at.knownPart], entry{verdict: at.verdict, clients: addrset.Of(clients[at]...)})
 	}
-	if m.index[s.Name] == nil {
-		m.index[s.Name] = map[string]index{}
-	}
-	m.index[s.Name][string(pattern)] = out
+	m.index.put(string(m.key), out)
 	return out
 }
 

@@ -12,15 +12,22 @@ import (
 // maxDepth is how deep jumps may nest (include/net/netfilter/nf_tables.h: NFT_JUMP_STACK_SIZE).
 const maxDepth = 16
 
+// What a machine keeps at most, twice: a table's common sets and chains are some dozens, which are asked for all the time, and
+// those of a single database are asked for while that is looked at.
+const (
+	keptIndexes = 1 << 9
+	keptWalks   = 1 << 12
+)
+
 // Machine evaluates one table. Use it from one goroutine at a time: it keeps indexes of the sets that it has met.
 type Machine struct {
 	sets   map[string]ruleset.Set
 	chains map[string]ruleset.Chain
-	bases  map[ruleset.Hook][]string   // by priority
-	index  map[string]map[string]index // by set and pattern
+	bases  map[ruleset.Hook][]string // by priority
+	index  recent[index]             // by set and pattern
 
 	footprints map[string]footprint // by chain
-	memo       map[string]*remembered
+	memo       recent[*remembered]
 	calc       *addrset.Arithmetic
 
 	key, pattern, sought []byte // room for a key of memo, and for what is looked up in an index
@@ -30,8 +37,8 @@ type Machine struct {
 // or nest too deep: the kernel takes no such table.
 func New(t ruleset.Table) (*Machine, error) {
 	m := &Machine{
-		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[string]map[string]index{},
-		footprints: map[string]footprint{}, memo: map[string]*remembered{}, calc: &addrset.Arithmetic{},
+		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: recent[index]{bound: keptIndexes},
+		footprints: map[string]footprint{}, memo: recent[*remembered]{bound: keptWalks}, calc: &addrset.Arithmetic{},
 	}
 	for _, s := range t.Sets {
 		m.sets[s.Name] = s

@@ -26,13 +26,13 @@ func (r *walk) chain(name string, in flow) flow {
 	if key == nil {
 		return r.rules(name, in)
 	}
-	known, ok := r.machine.memo[string(key)]
+	known, ok := r.machine.memo.get(key)
 	if !ok || !known.in.clients.Same(in.clients) {
 		at := string(key) // which is overwritten on the way
 		apart := &walk{machine: r.machine, packet: r.packet}
 		back := apart.rules(name, in)
 		known = &remembered{in: in, back: back, accepted: apart.accepted, dropped: apart.dropped, rejected: apart.rejected, last: apart.last}
-		r.machine.memo[at] = known
+		r.machine.memo.put(at, known)
 	}
 	r.accepted = r.machine.join(r.accepted, known.accepted)
 	calc := r.machine.calc
@@ -48,7 +48,7 @@ func (r *walk) memoKey(name string, in flow) []byte {
 		return nil
 	}
 	reads := r.machine.reads(name)
-	if reads.ofServer[p.Client] {
+	if reads.ofServer(p) {
 		return nil
 	}
 	b := append(r.machine.key[:0], name...)
@@ -74,16 +74,17 @@ func flag(b bool) byte {
 // footprint is what a chain, or one that it leads to, looks at. The payload is not among it.
 type footprint struct {
 	fields []ruleset.FieldKind
-	// ofServer: among it is what says which server a packet is about, if this field holds the client.
-	ofServer map[ruleset.FieldKind]bool
+	// Among it is where a packet goes to, or where it comes from.
+	to, from bool
 }
 
-// serverFields say which server a packet is about, by the field that holds the client.
-var serverFields = map[ruleset.FieldKind][]ruleset.FieldKind{
-	ruleset.IPSaddr:  {ruleset.IPDaddr, ruleset.IP6Daddr, ruleset.THDport},
-	ruleset.IP6Saddr: {ruleset.IPDaddr, ruleset.IP6Daddr, ruleset.THDport},
-	ruleset.IPDaddr:  {ruleset.IPSaddr, ruleset.IP6Saddr, ruleset.THSport},
-	ruleset.IP6Daddr: {ruleset.IPSaddr, ruleset.IP6Saddr, ruleset.THSport},
+// ofServer tells whether among it is what says which server a packet is about.
+func (f footprint) ofServer(p *Packet) bool {
+	switch p.Client {
+	case ruleset.IPSaddr, ruleset.IP6Saddr:
+		return f.to
+	}
+	return f.from
 }
 
 func (m *Machine) reads(name string) footprint {
@@ -105,9 +106,10 @@ func (m *Machine) reads(name string) footprint {
 		}
 	}
 	delete(all, ruleset.Inner)
-	out := footprint{fields: slices.Sorted(maps.Keys(all)), ofServer: map[ruleset.FieldKind]bool{}}
-	for client, fields := range serverFields {
-		out.ofServer[client] = slices.ContainsFunc(fields, func(k ruleset.FieldKind) bool { return all[k] })
+	out := footprint{
+		fields: slices.Sorted(maps.Keys(all)),
+		to:     all[ruleset.IPDaddr] || all[ruleset.IP6Daddr] || all[ruleset.THDport],
+		from:   all[ruleset.IPSaddr] || all[ruleset.IP6Saddr] || all[ruleset.THSport],
 	}
 	m.footprints[name] = out
 	return out
