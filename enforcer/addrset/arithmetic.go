@@ -16,7 +16,7 @@ const (
 	// about as much as to look up.
 	large = 48
 	// answers is how many are kept before those that were not asked for again are forgotten.
-	answers = 1 << 16
+	answers = 1 << 14
 )
 
 func (a *Arithmetic) known(q question) (*node, bool) {
