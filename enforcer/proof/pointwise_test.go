@@ -56,8 +56,8 @@ func TestCheckAsAddressByAddress(t *testing.T) {
 	require.Greater(t, differing, int(tables)/5, "changes that change nothing test little")
 }
 
-// pointwise is a checker that evaluates each client on its own. Of addresses between which neither table nor policy draws a
-// line it asks about the first.
+// pointwise is a checker that evaluates each client on its own. Of addresses between which the table draws no line it asks about
+// the first.
 func pointwise(t ruleset.Table, p *intent.Point) (checker, error) {
 	m, err := reach.New(t)
 	if err != nil {
