@@ -24,7 +24,7 @@ import (
 // that asks about one address after the other. That one computes with no sets and remembers nothing. DRAWBRIDGE_TEST_CHECKS is
 // how many tables are looked at.
 func TestCheckAsAddressByAddress(t *testing.T) {
-	tables := uint64(25)
+	tables := uint64(15)
 	if n, err := strconv.ParseUint(os.Getenv("DRAWBRIDGE_TEST_CHECKS"), 10, 64); err == nil {
 		tables = n
 	}
