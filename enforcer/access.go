@@ -52,7 +52,7 @@ func accessChanges(have ruleset.Table, before compile.Inventory, p *intent.Point
 		groups := map[string]int{}
 		for _, iface := range p.Interfaces() {
 			old, wanted := admission.Admits(at, iface), p.TCP(iface, at).Sources()
-			gains, loses := wanted.Minus(old), old.Minus(wanted)
+			gains, loses := admission.Minus(wanted, old), admission.Minus(old, wanted)
 			if gains.IsEmpty() && loses.IsEmpty() {
 				continue
 			}
@@ -76,12 +76,12 @@ func accessChanges(have ruleset.Table, before compile.Inventory, p *intent.Point
 func settings(have, want compile.Inventory) (words []string) {
 	before, after := have.Names(), want.Names()
 	for _, name := range before {
-		if !slices.Contains(after, name) {
+		if _, stays := slices.BinarySearch(after, name); !stays {
 			words = append(words, fmt.Sprintf("database %s would not be protected any more", name))
 		}
 	}
 	for _, name := range after {
-		if !slices.Contains(before, name) {
+		if _, there := slices.BinarySearch(before, name); !there {
 			words = append(words, fmt.Sprintf("database %s would be protected", name))
 		} else if old, wanted := have.ForceTLS(name), want.ForceTLS(name); old != wanted {
 			words = append(words, fmt.Sprintf("Force TLS of %s would be %s, and is %s", name, wanted, old))

@@ -83,7 +83,12 @@ func Explain(ctx context.Context, q Query, document []byte, options Options) (al
 	if err != nil {
 		return nil, err
 	}
-	e := explainer{table: table, inventory: compile.InventoryOf(table), query: q}
+	e := explainer{query: q}
+	if e.stage, err = proof.StageOf(table); err != nil {
+		return nil, err
+	}
+	e.inventory = compile.InventoryOf(table)
+	_, e.fromServer = e.inventory.Addresses()[q.From]
 	if document != nil {
 		if options, err = options.within(ctx, kernel); err != nil {
 			return nil, err
@@ -94,31 +99,30 @@ func Explain(ctx context.Context, q Query, document []byte, options Options) (al
 		}
 		e.point = intent.Of(p, intent.Options{Blind: options.Compile.WithoutGate, Now: options.Clock()})
 	}
+	e.known = e.ports()
 	targets, err := e.targets()
 	if err != nil {
 		return nil, err
 	}
 	for _, at := range targets {
 		for _, iface := range e.interfaces() {
-			one, err := e.explain(at, iface)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, one)
+			all = append(all, e.explain(at, iface))
 		}
 	}
 	return all, nil
 }
 
 type explainer struct {
-	table     ruleset.Table
-	inventory compile.Inventory
-	point     *intent.Point // nil: there is no policy
-	query     Query
+	stage      proof.Stage
+	inventory  compile.Inventory
+	point      *intent.Point // nil: there is no policy
+	query      Query
+	known      map[netip.AddrPort]string // all ports with their databases
+	fromServer bool                      // the client's address is that of a server here
 }
 
-// known are all ports with their databases, by table and policy.
-func (e *explainer) known() map[netip.AddrPort]string {
+// ports are all ports with their databases, by table and policy.
+func (e *explainer) ports() map[netip.AddrPort]string {
 	all := e.inventory.Ports()
 	if e.point != nil {
 		for _, t := range e.point.Targets() {
@@ -130,7 +134,7 @@ func (e *explainer) known() map[netip.AddrPort]string {
 
 // targets are the ports that the query means.
 func (e *explainer) targets() (out []netip.AddrPort, err error) {
-	known, q := e.known(), e.query
+	known, q := e.known, e.query
 	for at, database := range known {
 		matches := at == q.At
 		if !q.At.IsValid() {
@@ -180,9 +184,9 @@ func (e *explainer) interfaces() []string {
 	return append(e.inventory.Interfaces(), "another")
 }
 
-func (e *explainer) explain(at netip.AddrPort, iface string) (Explanation, error) {
+func (e *explainer) explain(at netip.AddrPort, iface string) Explanation {
 	q := e.query
-	x := Explanation{Database: e.known()[at], At: at, From: q.From, Interface: iface}
+	x := Explanation{Database: e.known[at], At: at, From: q.From, Interface: iface}
 	var lines []proof.Line
 	negotiates := "first"
 	if e.point != nil {
@@ -199,12 +203,8 @@ func (e *explainer) explain(at netip.AddrPort, iface string) (Explanation, error
 	case intent.SaysTLS:
 		lines = proof.TLS(negotiates)
 	}
-	_, isServer := e.inventory.Addresses()[q.From]
-	packets, passed, err := proof.Play(e.table, proof.Client{From: q.From, Interface: iface, To: at, Server: isServer}, lines)
-	if err != nil {
-		return x, err
-	}
+	packets, passed := e.stage.Play(proof.Client{From: q.From, Interface: iface, To: at, Server: e.fromServer}, lines)
 	x.Packets, x.Kernel = packets, packets[len(packets)-1].Outcome
 	x.Differ = x.Policy != nil && x.Kernel != "undecided" && x.Policy.Allowed != passed
-	return x, nil
+	return x
 }

@@ -1,10 +1,10 @@
-// Package addrset is exact arithmetic on sets of IP addresses. A Set is kept as the fewest closed intervals, so that two
-// sets are equal exactly if their intervals are. IPv4 and IPv6 addresses are different addresses, and one Set may hold both.
+// Package addrset is exact arithmetic on sets of IP addresses. A Set is kept as the addresses at which its intervals begin and
+// end, so that two sets are equal exactly if these are. IPv4 and IPv6 addresses are different addresses, and one Set may hold
+// both.
 package addrset
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -12,17 +12,10 @@ import (
 type Interval struct{ First, Last netip.Addr }
 
 // Set is a set of addresses; the zero value is empty. It is immutable.
-type Set struct{ v4, v6 spans }
-
-var all4, all6 = Set{v4: spans{{number{}, last4}}}, Set{v6: spans{{number{}, last6}}}
+type Set struct{ v4, v6 half }
 
 // All is every address of a family.
-func All(is4 bool) Set {
-	if is4 {
-		return all4
-	}
-	return all6
-}
+func All(is4 bool) Set { return Set{v4: half{first: is4}, v6: half{first: !is4}} }
 
 // LastOf is the last address of a network.
 func LastOf(p netip.Prefix) netip.Addr {
@@ -36,18 +29,18 @@ func LastOf(p netip.Prefix) netip.Addr {
 
 // Of is the union of intervals, in any order. One that is not an interval counts for nothing.
 func Of(intervals ...Interval) Set {
-	var s Set
+	var v4, v6 []span
 	for _, i := range intervals {
 		if !i.First.IsValid() || i.First.Is4() != i.Last.Is4() || i.Last.Less(i.First) {
 			continue
 		}
 		if i.First.Is4() {
-			s.v4 = append(s.v4, span{numberOf(i.First), numberOf(i.Last)})
+			v4 = append(v4, span{numberOf(i.First), numberOf(i.Last)})
 		} else {
-			s.v6 = append(s.v6, span{numberOf(i.First), numberOf(i.Last)})
+			v6 = append(v6, span{numberOf(i.First), numberOf(i.Last)})
 		}
 	}
-	return Set{s.v4.canonical(), s.v6.canonical()}
+	return Set{halfOf(canonical(v4), last4), halfOf(canonical(v6), last6)}
 }
 
 // Prefixes is the union of networks.
@@ -69,15 +62,16 @@ func Addrs(addresses ...netip.Addr) Set {
 }
 
 // IsEmpty tells whether nothing is in the set.
-func (s Set) IsEmpty() bool { return len(s.v4)+len(s.v6) == 0 }
+func (s Set) IsEmpty() bool { return s == Set{} }
 
-// Intervals returns the intervals in ascending order, IPv4 first.
+// Intervals returns the fewest intervals in ascending order, IPv4 first.
 func (s Set) Intervals() []Interval {
-	out := make([]Interval, 0, len(s.v4)+len(s.v6))
-	for _, i := range s.v4 {
+	v4, v6 := s.v4.spans(nil, last4), s.v6.spans(nil, last6)
+	out := make([]Interval, 0, len(v4)+len(v6))
+	for _, i := range v4 {
 		out = append(out, Interval{i.first.addr4(), i.last.addr4()})
 	}
-	for _, i := range s.v6 {
+	for _, i := range v6 {
 		out = append(out, Interval{i.first.addr6(), i.last.addr6()})
 	}
 	return out
@@ -85,20 +79,22 @@ func (s Set) Intervals() []Interval {
 
 // One returns the address of a set that holds just one.
 func (s Set) One() (a netip.Addr, ok bool) {
-	switch {
-	case len(s.v4) == 1 && len(s.v6) == 0 && s.v4[0].first == s.v4[0].last:
-		return s.v4[0].first.addr4(), true
-	case len(s.v6) == 1 && len(s.v4) == 0 && s.v6[0].first == s.v6[0].last:
-		return s.v6[0].first.addr6(), true
+	if s.v4.boundaries.count()+s.v6.boundaries.count() > 2 { // more than an interval has
+		return netip.Addr{}, false
+	}
+	if all := s.Intervals(); len(all) == 1 && all[0].First == all[0].Last {
+		return all[0].First, true
 	}
 	return netip.Addr{}, false
 }
 
 // Equal tells whether both sets hold the same addresses.
-func (s Set) Equal(t Set) bool { return slices.Equal(s.v4, t.v4) && slices.Equal(s.v6, t.v6) }
+func (s Set) Equal(t Set) bool {
+	return s.v4.first == t.v4.first && s.v6.first == t.v6.first && s.v4.boundaries.equal(t.v4.boundaries) && s.v6.boundaries.equal(t.v6.boundaries)
+}
 
 // Same tells whether both are the same value, without looking at what they hold: false says nothing.
-func (s Set) Same(t Set) bool { return s.v4.same(t.v4) && s.v6.same(t.v6) }
+func (s Set) Same(t Set) bool { return s == t }
 
 // Contains tells whether an address is in the set.
 func (s Set) Contains(a netip.Addr) bool {
@@ -109,13 +105,13 @@ func (s Set) Contains(a netip.Addr) bool {
 }
 
 // Union is what is in either set.
-func (s Set) Union(t Set) Set { return Set{s.v4.union(t.v4), s.v6.union(t.v6)} }
+func (s Set) Union(t Set) Set { return (*Arithmetic)(nil).Union(s, t) }
 
 // Intersect is what is in both sets.
-func (s Set) Intersect(t Set) Set { return Set{s.v4.intersect(t.v4), s.v6.intersect(t.v6)} }
+func (s Set) Intersect(t Set) Set { return (*Arithmetic)(nil).Intersect(s, t) }
 
 // Minus is what is in s and not in t.
-func (s Set) Minus(t Set) Set { return Set{s.v4.minus(t.v4), s.v6.minus(t.v6)} }
+func (s Set) Minus(t Set) Set { return (*Arithmetic)(nil).Minus(s, t) }
 
 // String writes an interval as an address, as the network that it is, or as first-last.
 func (i Interval) String() string {

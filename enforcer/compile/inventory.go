@@ -13,16 +13,19 @@ import (
 // Inventory is what a table, read back from a kernel, says about the databases that it protects. The zero value knows none.
 type Inventory struct {
 	databases map[netip.AddrPort]string
-	gated     map[netip.AddrPort]bool
-	forced    map[netip.AddrPort]bool
+	speaking  map[string]speaking // by database
 	dedicated bool
 
 	interfaces []string
 }
 
+// speaking counts a database's ports that can speak TLS: those that are held to it, and the others.
+type speaking struct{ forced, free int }
+
 // InventoryOf reads a table.
 func InventoryOf(t ruleset.Table) Inventory {
-	i := Inventory{databases: map[netip.AddrPort]string{}, gated: map[netip.AddrPort]bool{}, forced: map[netip.AddrPort]bool{}}
+	i := Inventory{databases: map[netip.AddrPort]string{}, speaking: map[string]speaking{}}
+	gated, forced := map[netip.AddrPort]bool{}, map[netip.AddrPort]bool{}
 	for _, s := range t.Sets {
 		if len(s.Key) == 1 && s.Key[0] == ruleset.TypeIfname {
 			for _, e := range s.Elements {
@@ -39,13 +42,22 @@ func InventoryOf(t ruleset.Table) Inventory {
 				case name == setProtected:
 					i.databases[endpointOf(e.Key)] = e.Comment
 				case name == setForce:
-					i.forced[endpointOf(e.Key)] = true
+					forced[endpointOf(e.Key)] = true
 				case slices.Contains(negotiations, name):
-					i.gated[endpointOf(e.Key)] = true
+					gated[endpointOf(e.Key)] = true
 				}
 			}
 			i.dedicated = i.dedicated || name == setRules
 		}
+	}
+	for at := range gated {
+		ports := i.speaking[i.databases[at]]
+		if forced[at] {
+			ports.forced++
+		} else {
+			ports.free++
+		}
+		i.speaking[i.databases[at]] = ports
 	}
 	return i
 }
@@ -81,22 +93,12 @@ func (i Inventory) Names() []string {
 // ForceTLS is "on" or "off" if that holds for every port of the database that can speak TLS, "partly" if the ports differ,
 // and "never" if there is no such port.
 func (i Inventory) ForceTLS(database string) string {
-	on, off := 0, 0
-	for at := range i.gated {
-		switch {
-		case i.databases[at] != database:
-		case i.forced[at]:
-			on++
-		default:
-			off++
-		}
-	}
-	switch {
-	case on == 0 && off == 0:
+	switch ports := i.speaking[database]; {
+	case ports == speaking{}:
 		return "never"
-	case off == 0:
+	case ports.free == 0:
 		return "on"
-	case on == 0:
+	case ports.forced == 0:
 		return "off"
 	}
 	return "partly"

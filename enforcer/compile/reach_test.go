@@ -24,13 +24,13 @@ var fieldKinds = []ruleset.FieldKind{
 
 // asReach is a packet as the package reach takes it; forgotten fields are left out.
 func asReach(w *walker, h ruleset.Hook, client ruleset.FieldKind, p packet, forget func() bool) reach.Packet {
-	out := reach.Packet{Hook: h, Client: client, Known: map[ruleset.FieldKind][]byte{}, Room: true}
+	out := reach.Packet{Hook: h, Client: client, Room: true}
 	for _, k := range fieldKinds {
 		if k == client || forget() {
 			continue
 		}
 		if v, ok := w.field(ruleset.F(k), p); ok {
-			out.Known[k] = v
+			out.Known.Set(k, v)
 		} else {
 			out.Missing = append(out.Missing, k)
 		}

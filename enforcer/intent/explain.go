@@ -35,18 +35,18 @@ func (i *Point) Explain(from netip.Addr, iface string, to netip.AddrPort, says S
 	}
 	v := Verdict{Why: j.Default}
 	for _, g := range j.Grants {
-		if g.Sources.Contains(from) {
-			v = Verdict{Allowed: true, Why: g.Why}
+		if g.Sources().Contains(from) {
+			v = Verdict{Allowed: true, Why: j.Why(g)}
 			break
 		}
 	}
 	for _, g := range j.Expired {
-		if !v.Allowed && g.Sources.Contains(from) {
-			v.Why = g.Why + ", has expired"
+		if !v.Allowed && g.Sources().Contains(from) {
+			v.Why = j.Why(g) + ", has expired"
 		}
 	}
 	if !v.Allowed {
-		v.Nearest = nearest(j.Grants, from)
+		v.Nearest = j.nearest(from)
 		return v
 	}
 	if forced, why := i.ForcesTLS(from, to); forced && says == SaysPlain {
@@ -56,13 +56,13 @@ func (i *Point) Explain(from netip.Addr, iface string, to netip.AddrPort, says S
 }
 
 // nearest is the rule with the network that comes closest to an address.
-func nearest(grants []Grant, from netip.Addr) string {
+func (j Judgement) nearest(from netip.Addr) string {
 	best, gap, found := "", addrset.Gap{}, false
-	for _, g := range grants {
-		for _, interval := range g.Sources.Intervals() {
+	for _, g := range j.Grants {
+		for _, interval := range g.Sources().Intervals() {
 			d := interval.Gap(from)
 			if interval.First.Is4() == from.Is4() && (!found || d.Less(gap)) {
-				best, gap, found = fmt.Sprintf("%v, by %s", interval, g.Why), d, true
+				best, gap, found = fmt.Sprintf("%v, by %s", interval, j.Why(g)), d, true
 			}
 		}
 	}

@@ -107,9 +107,20 @@ func (i *Point) database(db policy.Database) {
 
 // Grant is a rule or default of the document that lets sources in.
 type Grant struct {
-	Sources addrset.Set
-	// Why names it.
-	Why string
+	// One network, as most rules have it, or a set.
+	network netip.Prefix
+	set     addrset.Set
+	// A rule by its number, from 1, or words: a proof asks for neither.
+	rule  int
+	words string
+}
+
+// Sources are those that it lets in.
+func (g Grant) Sources() addrset.Set {
+	if g.network.IsValid() {
+		return addrset.Prefixes(g.network)
+	}
+	return g.set
 }
 
 // Judgement is what a policy says of TCP to one address and port, by one interface.
@@ -125,6 +136,18 @@ type Judgement struct {
 	Default string
 	// Forged are sources that no packet from outside can have, whoever is let in.
 	Forged addrset.Set
+
+	database policy.Database // whose rules the grants are
+}
+
+// Why names a grant.
+func (j Judgement) Why(g Grant) string {
+	for n, r := range j.database.EachRule() {
+		if n+1 == g.rule {
+			return RuleName(n, r)
+		}
+	}
+	return g.words
 }
 
 // Sources are all that may reach it.
@@ -134,10 +157,15 @@ func (j Judgement) Sources() addrset.Set { return j.admitted().Minus(j.Forged) }
 func (j Judgement) Answers() addrset.Set { return j.admitted() }
 
 func (j Judgement) admitted() (all addrset.Set) {
+	networks := make([]netip.Prefix, 0, len(j.Grants))
 	for _, g := range j.Grants {
-		all = all.Union(g.Sources)
+		if g.network.IsValid() {
+			networks = append(networks, g.network)
+		} else {
+			all = all.Union(g.set)
+		}
 	}
-	return all
+	return all.Union(addrset.Prefixes(networks...))
 }
 
 // anyone is everybody of an address's family.
@@ -146,12 +174,12 @@ func anyone(a netip.Addr) addrset.Set { return addrset.All(a.Is4()) }
 // TCP judges TCP to an address and port that arrives by an interface, or answers from there that leave by it.
 func (i *Point) TCP(iface string, to netip.AddrPort) Judgement {
 	at, isPort := i.ports[to]
-	j := Judgement{Database: at.database.Name(), Judged: isPort, Forged: i.forged(iface)}
+	j := Judgement{Database: at.database.Name(), Judged: isPort, Forged: i.forged(iface), database: at.database}
 	if !isPort {
 		j.Judged = i.model != policy.Shared && i.Protects(to.Addr())
 		j.Database = i.here[to.Addr()].database
 		if !j.Judged {
-			j.Grants = []Grant{{anyone(to.Addr()), "not judged: nothing of this policy is there"}}
+			j.Grants = []Grant{{set: anyone(to.Addr()), words: "not judged: nothing of this policy is there"}}
 			j.Default = "not judged"
 			return j
 		}
@@ -210,24 +238,30 @@ func (i *Point) endpoint(j *Judgement, at port, iface string) {
 		return
 	}
 	j.Default = fmt.Sprintf("no rule of %s covers it", db.Name())
-	if len(db.Rules()) == 0 {
-		j.Default = fmt.Sprintf("%s has no rules: nobody reaches it (D-03)", db.Name())
-	}
-	for n, r := range db.Rules() {
-		if !r.InForce(i.now) {
-			j.Expired = append(j.Expired, Grant{Sources: i.rule(r).Intersect(anyone(to)), Why: RuleName(n, r)})
-			continue
+	none := true
+	for n, r := range db.EachRule() {
+		none = false
+		if g := i.rule(n, r, to); r.InForce(i.now) {
+			j.Grants = append(j.Grants, g)
+		} else {
+			j.Expired = append(j.Expired, g)
 		}
-		j.Grants = append(j.Grants, Grant{Sources: i.rule(r).Intersect(anyone(to)), Why: RuleName(n, r)})
+	}
+	if none {
+		j.Default = fmt.Sprintf("%s has no rules: nobody reaches it (D-03)", db.Name())
 	}
 }
 
-// rule is what a rule covers.
-func (i *Point) rule(r policy.Rule) addrset.Set {
-	if r.Range != "" {
-		return i.ranges[r.Range]
+// rule is what a rule lets in of an address's family.
+func (i *Point) rule(n int, r policy.Rule, to netip.Addr) Grant {
+	g := Grant{rule: n + 1}
+	switch {
+	case r.Range != "":
+		g.set = i.ranges[r.Range].Intersect(anyone(to))
+	case r.CIDR.Addr().Is4() == to.Is4():
+		g.network = r.CIDR
 	}
-	return addrset.Prefixes(r.CIDR)
+	return g
 }
 
 // RuleName names a rule by its number in the document, from 1, and by what it says.
@@ -249,13 +283,13 @@ func RuleName(index int, r policy.Rule) string {
 func (i *Point) shared(j *Judgement, at port, iface string) {
 	to := at.endpoint.Addr.Addr()
 	if at.database.InternetAccessible() {
-		j.Grants = append(j.Grants, Grant{anyone(to), "Internet accessibility is on (S-08)"})
+		j.Grants = append(j.Grants, Grant{set: anyone(to), words: "Internet accessibility is on (S-08)"})
 	}
 	if until := at.database.OpenUntil(); until.After(i.now) {
-		j.Grants = append(j.Grants, Grant{anyone(to), "break-glass, until " + until.UTC().Format(time.RFC3339)})
+		j.Grants = append(j.Grants, Grant{set: anyone(to), words: "break-glass, until " + until.UTC().Format(time.RFC3339)})
 	}
 	if i.in(iface, policy.ZoneRegional) {
-		j.Grants = append(j.Grants, Grant{i.regional.Intersect(anyone(to)), "the networks of region " + i.region.Name + " (S-01)"})
+		j.Grants = append(j.Grants, Grant{set: i.regional.Intersect(anyone(to)), words: "the networks of region " + i.region.Name + " (S-01)"})
 	}
 	j.Default = "Internet accessibility is off (S-02), and it does not come from the region's networks over the regional network"
 }
@@ -268,7 +302,7 @@ func (i *Point) cluster(j *Judgement, at port, iface string, to netip.AddrPort) 
 	if !isCluster || at.tls == policy.TLSNone || i.blind || !arrive {
 		return
 	}
-	j.Grants = append(j.Grants, Grant{i.peers(at.database, *at.node, to.Addr().Is4()), "a node of its own cluster (C-04)"})
+	j.Grants = append(j.Grants, Grant{set: i.peers(at.database, *at.node, to.Addr().Is4()), words: "a node of its own cluster (C-04)"})
 }
 
 // peers are the addresses of a node's fellow nodes, less those that it shares with them.

@@ -32,6 +32,8 @@ const (
 	directionOriginal = 0 // include/uapi/linux/netfilter/nf_conntrack_tuple_common.h
 	directionReply    = 1
 
+	loIndex = 1 // include/net/flow.h: LOOPBACK_IFINDEX
+
 	moreFragments = 0x2000 // RFC 791 section 3.1
 	someOffset    = 0x0010
 
@@ -52,6 +54,21 @@ func familyOf(a netip.Addr) family {
 	return family{nfprotoIPv6, ruleset.IP6Saddr, ruleset.IP6Daddr}
 }
 
+// Values that thousands of packets have in common.
+var (
+	bytesOf       = [...][]byte{{0}, {1}}
+	loopbackIndex = native(loIndex)
+	otherIndex    = native(anyIndex)
+	freshState    = native(stateNew)
+	plainFields   = []struct {
+		kind  ruleset.FieldKind
+		value []byte
+	}{
+		{ruleset.CTMark, native(0)}, {ruleset.CTID, native(1)}, {ruleset.TCPOptionMPTCP, bytesOf[0]}, {ruleset.TCPOptionFastOpen, bytesOf[0]},
+		{ruleset.TCPSeq, []byte{0, 0, 0, 1}}, {ruleset.TCPAckSeq, []byte{0, 0, 0, 1}},
+	}
+)
+
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 func ifname(name string) []byte {
@@ -63,21 +80,29 @@ func ifname(name string) []byte {
 // toServer are packets to an address by an interface, of which nothing else is known.
 func toServer(to netip.Addr, iface string, proto byte) reach.Packet {
 	f := familyOf(to)
-	return reach.Packet{Hook: ruleset.HookPrerouting, Client: f.saddr, NotLoopback: true, Known: map[ruleset.FieldKind][]byte{
-		ruleset.MetaNFProto: {f.nfproto}, ruleset.MetaL4Proto: {proto}, f.daddr: to.AsSlice(), ruleset.MetaIIFName: ifname(iface),
-	}}
+	p := reach.Packet{Hook: ruleset.HookPrerouting, Client: f.saddr, NotLoopback: true}
+	p.Known.Set(f.daddr, to.AsSlice())
+	p.Known.Set(ruleset.MetaIIFName, ifname(iface))
+	return f.protocol(p, proto)
 }
 
 // toClient are answers of an address that leave by an interface.
 func toClient(from netip.Addr, iface string, proto byte) reach.Packet {
 	f := familyOf(from)
-	return reach.Packet{Hook: ruleset.HookPostrouting, Client: f.daddr, NotLoopback: true, Known: map[ruleset.FieldKind][]byte{
-		ruleset.MetaNFProto: {f.nfproto}, ruleset.MetaL4Proto: {proto}, f.saddr: from.AsSlice(), ruleset.MetaOIFName: ifname(iface),
-	}}
+	p := reach.Packet{Hook: ruleset.HookPostrouting, Client: f.daddr, NotLoopback: true}
+	p.Known.Set(f.saddr, from.AsSlice())
+	p.Known.Set(ruleset.MetaOIFName, ifname(iface))
+	return f.protocol(p, proto)
+}
+
+func (f family) protocol(p reach.Packet, proto byte) reach.Packet {
+	p.Known.Set(ruleset.MetaNFProto, []byte{f.nfproto})
+	p.Known.Set(ruleset.MetaL4Proto, []byte{proto})
+	return p
 }
 
 func withPort(p reach.Packet, k ruleset.FieldKind, port uint16) reach.Packet {
-	p.Known[k] = binary.BigEndian.AppendUint16(nil, port)
+	p.Known.Set(k, binary.BigEndian.AppendUint16(nil, port))
 	return p
 }
 
@@ -93,10 +118,10 @@ func firstFragment(to netip.AddrPort, iface string) reach.Packet {
 
 // fragmented says whether packets are fragments: the field of IPv4 (RFC 791 section 3.1), the header of IPv6.
 func fragmented(p reach.Packet, v4 uint16, v6 bool) reach.Packet {
-	p.Known[ruleset.IPFragOff] = binary.BigEndian.AppendUint16(nil, v4)
-	p.Known[ruleset.ExthdrFragExists] = []byte{0}
+	p.Known.Set(ruleset.IPFragOff, binary.BigEndian.AppendUint16(nil, v4))
+	p.Known.Set(ruleset.ExthdrFragExists, bytesOf[0])
 	if v6 {
-		p.Known[ruleset.ExthdrFragExists] = []byte{1}
+		p.Known.Set(ruleset.ExthdrFragExists, bytesOf[1])
 	}
 	return p
 }
@@ -104,7 +129,7 @@ func fragmented(p reach.Packet, v4 uint16, v6 bool) reach.Packet {
 // syn is the SYN of an ordinary client, whose route is where it comes from.
 func syn(to netip.AddrPort, iface string) reach.Packet {
 	p := anything(to, iface)
-	p.Known[ruleset.FibSaddrIIFOIF] = native(anyIndex)
+	p.Known.Set(ruleset.FibSaddrIIFOIF, otherIndex)
 	return plain(p, flagSYN, stateNew, directionOriginal)
 }
 
@@ -124,11 +149,11 @@ func data(from netip.AddrPort, iface string) reach.Packet {
 func plain(p reach.Packet, flags byte, state uint32, direction byte) reach.Packet {
 	p.Payload.Length = reach.Empty
 	p.Room = true
-	for k, v := range map[ruleset.FieldKind][]byte{
-		ruleset.TCPFlags: {flags}, ruleset.CTState: native(state), ruleset.CTDirection: {direction}, ruleset.CTMark: native(0), ruleset.CTID: native(1),
-		ruleset.TCPOptionMPTCP: {0}, ruleset.TCPOptionFastOpen: {0}, ruleset.TCPSeq: {0, 0, 0, 1}, ruleset.TCPAckSeq: {0, 0, 0, 1},
-	} {
-		p.Known[k] = v
+	p.Known.Set(ruleset.TCPFlags, []byte{flags})
+	p.Known.Set(ruleset.CTState, native(state))
+	p.Known.Set(ruleset.CTDirection, bytesOf[direction])
+	for _, f := range plainFields {
+		p.Known.Set(f.kind, f.value)
 	}
 	return p
 }
@@ -143,8 +168,8 @@ func fragment(to netip.Addr, iface string) reach.Packet {
 
 // opening is a packet that may begin something: conntrack knows no connection that it belongs to.
 func opening(p reach.Packet) reach.Packet {
-	p.Known[ruleset.CTState] = native(stateNew)
-	p.Known[ruleset.CTDirection] = []byte{directionOriginal}
+	p.Known.Set(ruleset.CTState, freshState)
+	p.Known.Set(ruleset.CTDirection, bytesOf[directionOriginal])
 	return p
 }
 
@@ -155,10 +180,10 @@ func udp(to netip.AddrPort, iface string) reach.Packet {
 
 func icmp(to netip.Addr, iface string) reach.Packet {
 	p := opening(toServer(to, iface, protoICMP))
-	p.Known[ruleset.ICMPType] = []byte{echoRequest}
+	p.Known.Set(ruleset.ICMPType, []byte{echoRequest})
 	if !to.Is4() {
 		p = opening(toServer(to, iface, protoICMPv6))
-		p.Known[ruleset.ICMPv6Type] = []byte{echoRequestV6}
+		p.Known.Set(ruleset.ICMPv6Type, []byte{echoRequestV6})
 	}
 	p.Missing = []ruleset.FieldKind{ruleset.THSport, ruleset.THDport}
 	return p

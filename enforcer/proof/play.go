@@ -48,14 +48,19 @@ const (
 	clientPort = 40000
 )
 
-// Play sends the packets of one connection through the rules, one after the other: SYN, SYN-ACK, then what is said. The
-// rules remember what they would. It ends with the first packet that does not pass.
-func Play(t ruleset.Table, c Client, lines []Line) (packets []Packet, passed bool, err error) {
+// Stage is a table against which connections are played. Use it from one goroutine at a time.
+type Stage struct{ machine *reach.Machine }
+
+// StageOf reads a table. It is an error if it is none that a kernel could hold.
+func StageOf(t ruleset.Table) (Stage, error) {
 	m, err := reach.New(t)
-	if err != nil {
-		return nil, false, err
-	}
-	p := player{machine: m, client: c, memory: reach.Memory{}, seq: clientISN, ack: serverISN}
+	return Stage{m}, err
+}
+
+// Play sends the packets of one connection through the rules, one after the other: SYN, SYN-ACK, then what is said. The
+// rules remember what they would of this connection. It ends with the first packet that does not pass.
+func (s Stage) Play(c Client, lines []Line) (packets []Packet, passed bool) {
+	p := player{machine: s.machine, client: c, memory: reach.Memory{}, seq: clientISN, ack: serverISN}
 	ok := p.send("a SYN from the client", false, flagSYN, nil) && p.send("the SYN-ACK of the server", true, flagSYN|flagACK, nil)
 	if ok && len(lines) > 0 {
 		ok = p.send("the client's ACK", false, flagACK, nil)
@@ -63,7 +68,7 @@ func Play(t ruleset.Table, c Client, lines []Line) (packets []Packet, passed boo
 	for i := 0; ok && i < len(lines); i++ {
 		ok = p.send(lines[i].What, lines[i].FromServer, flagPSH|flagACK, lines[i].Payload)
 	}
-	return p.packets, ok, nil
+	return p.packets, ok
 }
 
 // player plays one connection. seq and ack are the next sequence numbers of client and server.
@@ -93,15 +98,16 @@ func (p *player) send(what string, fromServer bool, flags byte, payload []byte) 
 	packet = plain(packet, flags, state, direction)
 	packet.Memory = p.memory
 	packet.Payload = reach.Payload{Length: reach.Exact, Bytes: payload}
-	packet.Known[ruleset.CTMark] = native(p.mark)
-	packet.Known[ruleset.TCPSeq] = binary.BigEndian.AppendUint32(nil, *seq)
-	packet.Known[ruleset.TCPAckSeq] = binary.BigEndian.AppendUint32(nil, *ack)
+	packet.Known.Set(ruleset.CTMark, native(p.mark))
+	packet.Known.Set(ruleset.TCPSeq, binary.BigEndian.AppendUint32(nil, *seq))
+	packet.Known.Set(ruleset.TCPAckSeq, binary.BigEndian.AppendUint32(nil, *ack))
 	if !c.Server {
-		packet.Known[ruleset.FibSaddrIIFOIF] = native(anyIndex)
+		packet.Known.Set(ruleset.FibSaddrIIFOIF, native(anyIndex))
 	}
 	if c.Interface == loopback {
 		packet.NotLoopback = false
-		packet.Known[ruleset.MetaIIF], packet.Known[ruleset.MetaOIF] = native(1), native(1)
+		packet.Known.Set(ruleset.MetaIIF, loopbackIndex)
+		packet.Known.Set(ruleset.MetaOIF, loopbackIndex)
 	}
 	if flags&flagSYN != 0 {
 		length = 1 // a SYN takes a sequence number (RFC 9293 section 3.4)

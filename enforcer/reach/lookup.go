@@ -8,10 +8,7 @@ import (
 	"drawbridge/enforcer/ruleset"
 )
 
-// lookup is a set and what is known of the parts of the key that is looked up in it: for each a letter.
-type lookup struct{ set, pattern string }
-
-// Letters of a pattern.
+// Letters of a pattern, which says what is known of the parts of a key that is looked up.
 const (
 	partKnown   = 'k'
 	partClient  = 'c'
@@ -24,93 +21,104 @@ type entry struct {
 	clients addrset.Set
 }
 
+// index holds a set's elements by the known parts of their keys.
+type index map[string][]entry
+
 // find looks a key up in a set that is not dynamic. Not ok: nobody finds anything. Not certain: whether those who may find
 // it do depends on what is not known.
 func (m *Machine) find(p *Packet, name string, key []ruleset.Field, in flow) (found []entry, certain, ok bool) {
 	s := m.sets[name]
-	var pattern, sought strings.Builder
+	pattern, sought := m.pattern[:0], m.sought[:0]
+	certain, several := true, false
 	for i, f := range key {
 		v := p.field(f, in)
 		switch v.certainty {
 		case broken:
 			return nil, true, false
 		case known:
-			pattern.WriteByte(partKnown)
-			sought.Write(v.bytes)
+			pattern = append(pattern, partKnown)
+			sought = append(sought, v.bytes...)
 		case client:
-			pattern.WriteByte(partClient)
+			pattern, several = append(pattern, partClient), true
 		default:
-			pattern.WriteByte(partUnknown)
+			pattern, certain = append(pattern, partUnknown), false
 		}
 		if i >= len(s.Key) {
 			return nil, false, false
 		}
 	}
-	certain = !strings.ContainsRune(pattern.String(), partUnknown)
-	if s.Interval && pattern.String() == string(partKnown) {
-		found = inIntervals(p, s, ruleset.Key(sought.String()))
-	} else {
-		found = m.indexed(lookup{name, pattern.String()}, p)[sought.String()]
+	m.pattern, m.sought = pattern, sought
+	switch {
+	case s.Interval && string(pattern) == string(partKnown):
+		found = inIntervals(p, s, sought)
+	case several:
+		found = m.indexed(s, pattern, p)[string(sought)]
+	default: // for whom an element holds that says nothing of the client
+		m.pattern = append(pattern, p.familyLetter())
+		found = m.indexed(s, m.pattern, p)[string(sought)]
 	}
 	return found, certain, len(found) > 0
 }
 
 // inIntervals finds a known key in a set of intervals.
-func inIntervals(p *Packet, s ruleset.Set, key ruleset.Key) []entry {
+func inIntervals(p *Packet, s ruleset.Set, key []byte) []entry {
 	for _, e := range s.Elements {
-		if e.Key <= key && key <= e.End {
+		if string(e.Key) <= string(key) && string(key) <= string(e.End) {
 			return []entry{{verdict: e.Verdict, clients: p.everybody()}}
 		}
 	}
 	return nil
 }
 
+// is4 tells whether the client is one of IPv4.
+func (p *Packet) is4() bool { return p.Client == ruleset.IPSaddr || p.Client == ruleset.IPDaddr }
+
 // everybody is all clients of the packet's family.
-func (p *Packet) everybody() addrset.Set {
-	return addrset.All(p.Client == ruleset.IPSaddr || p.Client == ruleset.IPDaddr)
+func (p *Packet) everybody() addrset.Set { return addrset.All(p.is4()) }
+
+func (p *Packet) familyLetter() byte {
+	if p.is4() {
+		return '4'
+	}
+	return '6'
 }
 
 // indexed returns a set's elements by the known parts of their keys.
-func (m *Machine) indexed(l lookup, p *Packet) map[string][]entry {
-	if !strings.ContainsRune(l.pattern, partClient) {
-		l.pattern += familyLetter(p) // for whom an element holds that says nothing of the client
+func (m *Machine) indexed(s ruleset.Set, pattern []byte, p *Packet) index {
+	m.key = append(append(append(m.key[:0], s.Name...), 0), pattern...)
+	if known, ok := m.index.get(m.key); ok {
+		return known
 	}
-	if index, ok := m.index[l]; ok {
-		return index
+	type place struct {
+		knownPart string
+		verdict   ruleset.Verdict
 	}
-	intervals := map[string]map[ruleset.Verdict][]addrset.Interval{}
-	s := m.sets[l.set]
+	var order []place
+	everybody := p.everybody().Intervals()
+	clients := map[place][]addrset.Interval{}
 	for _, e := range s.Elements {
-		knownPart, clients := cut(s, e, l.pattern)
-		if len(clients) == 0 {
-			clients = p.everybody().Intervals()
+		knownPart, some := cut(s, e, pattern)
+		if len(some) == 0 {
+			some = everybody
 		}
-		if intervals[knownPart] == nil {
-			intervals[knownPart] = map[ruleset.Verdict][]addrset.Interval{}
+		at := place{knownPart, e.Verdict}
+		list, seen := clients[at]
+		if !seen {
+			order = append(order, at)
 		}
-		intervals[knownPart][e.Verdict] = append(intervals[knownPart][e.Verdict], clients...)
+		clients[at] = append(list, some...)
 	}
-	index := map[string][]entry{}
-	for knownPart, byVerdict := range intervals {
-		for v, list := range byVerdict {
-			index[knownPart] = append(index[knownPart], entry{verdict: v, clients: addrset.Of(list...)})
-		}
+	out := make(index, len(order))
+	for _, at := range order {
+		out[at.knownPart] = append(out[at.knownPart], entry{verdict: at.verdict, clients: addrset.Of(clients[at]...)})
 	}
-	m.index[l] = index
-	return index
-}
-
-func familyLetter(p *Packet) string {
-	if p.Client == ruleset.IPSaddr || p.Client == ruleset.IPDaddr {
-		return "4"
-	}
-	return "6"
+	m.index.put(string(m.key), out)
+	return out
 }
 
 // cut takes an element's key apart: its known parts, and the clients that its client part means.
-func cut(s ruleset.Set, e ruleset.Element, pattern string) (knownPart string, clients []addrset.Interval) {
+func cut(s ruleset.Set, e ruleset.Element, pattern []byte) (knownPart string, clients []addrset.Interval) {
 	rest, end := string(e.Key), string(e.End)
-	var out strings.Builder
 	for i, t := range s.Key {
 		n := t.Len()
 		if i >= len(pattern) || n > len(rest) {
@@ -118,7 +126,7 @@ func cut(s ruleset.Set, e ruleset.Element, pattern string) (knownPart string, cl
 		}
 		switch pattern[i] {
 		case partKnown:
-			out.WriteString(rest[:n])
+			knownPart += rest[:n]
 		case partClient:
 			first, ok := netip.AddrFromSlice([]byte(rest[:n]))
 			last := first
@@ -131,7 +139,7 @@ func cut(s ruleset.Set, e ruleset.Element, pattern string) (knownPart string, cl
 		}
 		rest = rest[n:]
 	}
-	return out.String(), clients
+	return knownPart, clients
 }
 
 func (s *step) inSet(l ruleset.InSet, in flow) (yes, no flow) {
@@ -152,16 +160,16 @@ func (s *step) inSet(l ruleset.InSet, in flow) (yes, no flow) {
 	}
 	var there addrset.Set
 	for _, e := range found {
-		there = there.Union(e.clients)
+		there = s.machine.calc.Union(there, e.clients)
 	}
-	if hit := in.clients.Intersect(there); !l.Negate && !hit.IsEmpty() {
+	if hit := s.machine.calc.Intersect(in.clients, there); !l.Negate && !hit.IsEmpty() {
 		s.note(l.Set, l.Key, in, entry{clients: hit})
 	}
 	if certain {
 		return s.split(in, there, l.Negate)
 	}
 	s.maybe = true
-	return in.of(in.clients.Intersect(there)), in
+	return in.of(s.machine.calc.Intersect(in.clients, there)), in
 }
 
 // inDynamic looks a key up in what rules have remembered.

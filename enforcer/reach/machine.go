@@ -12,23 +12,33 @@ import (
 // maxDepth is how deep jumps may nest (include/net/netfilter/nf_tables.h: NFT_JUMP_STACK_SIZE).
 const maxDepth = 16
 
+// What a machine keeps at most, twice: a table's common sets and chains are some dozens, which are asked for all the time, and
+// those of a single database are asked for while that is looked at.
+const (
+	keptIndexes = 1 << 9
+	keptWalks   = 1 << 12
+)
+
 // Machine evaluates one table. Use it from one goroutine at a time: it keeps indexes of the sets that it has met.
 type Machine struct {
 	sets   map[string]ruleset.Set
 	chains map[string]ruleset.Chain
 	bases  map[ruleset.Hook][]string // by priority
-	index  map[lookup]map[string][]entry
+	index  recent[index]             // by set and pattern
 
-	footprints map[string][]ruleset.FieldKind // by chain: what it looks at
-	memo       map[string]remembered
+	footprints map[string]footprint // by chain
+	memo       recent[*remembered]
+	calc       *addrset.Arithmetic
+
+	key, pattern, sought []byte // room for a key of memo, and for what is looked up in an index
 }
 
 // New prepares a table. It is an error if a rule names a chain or set that is not there, or if jumps go round in circles
 // or nest too deep: the kernel takes no such table.
 func New(t ruleset.Table) (*Machine, error) {
 	m := &Machine{
-		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: map[lookup]map[string][]entry{},
-		footprints: map[string][]ruleset.FieldKind{}, memo: map[string]remembered{},
+		sets: map[string]ruleset.Set{}, chains: map[string]ruleset.Chain{}, bases: map[ruleset.Hook][]string{}, index: recent[index]{bound: keptIndexes},
+		footprints: map[string]footprint{}, memo: recent[*remembered]{bound: keptWalks}, calc: &addrset.Arithmetic{},
 	}
 	for _, s := range t.Sets {
 		m.sets[s.Name] = s
@@ -119,12 +129,19 @@ func (m *Machine) targets(r ruleset.Rule) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
+// Arithmetic is what the machine computes with: its outcomes are the quicker to be compared by it.
+func (m *Machine) Arithmetic() *addrset.Arithmetic { return m.calc }
+
 // Outcome is what becomes of packets of a set of clients. A client is in more than one of the sets where that depends on
 // what is not known.
-type Outcome struct{ Accept, Drop, Reject addrset.Set }
+type Outcome struct {
+	Accept, Drop, Reject addrset.Set
+
+	calc *addrset.Arithmetic
+}
 
 // Certain are the clients whose packets pass whatever is not known.
-func (o Outcome) Certain() addrset.Set { return o.Accept.Minus(o.Drop).Minus(o.Reject) }
+func (o Outcome) Certain() addrset.Set { return o.calc.Minus(o.calc.Minus(o.Accept, o.Drop), o.Reject) }
 
 // Step is a rule that packets met and that did not end before its last statement.
 type Step struct {
@@ -156,8 +173,8 @@ func (m *Machine) RunMark(p Packet, clients addrset.Set, trace func(Step)) (Outc
 }
 
 func (m *Machine) run(p *Packet, clients addrset.Set, trace func(Step)) (Outcome, mark) {
-	var out Outcome
-	in := p.start(clients)
+	out := Outcome{calc: m.calc}
+	in := flow{clients: clients, mark: p.mark()}
 	last := in.mark
 	for _, name := range m.bases[p.Hook] {
 		if in.isEmpty() {
@@ -166,7 +183,7 @@ func (m *Machine) run(p *Packet, clients addrset.Set, trace func(Step)) (Outcome
 		r := &walk{machine: m, packet: p, trace: trace}
 		rest := r.chain(name, in)
 		r.policy(m.chains[name], rest)
-		out.Drop, out.Reject = out.Drop.Union(r.dropped), out.Reject.Union(r.rejected)
+		out.Drop, out.Reject = m.calc.Union(out.Drop, r.dropped), m.calc.Union(out.Reject, r.rejected)
 		in = r.accepted
 		last = r.last
 	}

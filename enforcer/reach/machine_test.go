@@ -94,3 +94,27 @@ func TestTablesThatNoKernelHolds(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsRememberedOfAChain: a chain that does not look at the mark brings packets back with the mark that they came with,
+// whatever others had for whom it was walked before.
+func TestWhatIsRememberedOfAChain(t *testing.T) {
+	zero := ruleset.Match{Field: ruleset.F(ruleset.CTMark), Op: ruleset.Eq, Value: []byte{0, 0, 0, 0}}
+	m, err := reach.New(ruleset.Table{Chains: []ruleset.Chain{
+		{Name: "base", Hook: ruleset.HookPrerouting, Policy: accept, Rules: []ruleset.Rule{rule(to(ruleset.Jump, "side")), rule(zero, drop)}},
+		{Name: "side", Rules: []ruleset.Rule{rule(from("10.0.0.0/8"), drop)}},
+	}})
+	require.NoError(t, err)
+	everybody, rest := addrset.All(true), "0.0.0.0-9.255.255.255, 11.0.0.0-255.255.255.255"
+	packet := func(mark ...byte) reach.Packet {
+		p := reach.Packet{Hook: ruleset.HookPrerouting, Client: ruleset.IPSaddr}
+		if mark != nil {
+			p.Known.Set(ruleset.CTMark, mark)
+		}
+		return p
+	}
+	for range 2 {
+		require.Equal(t, "none", m.Run(packet(0, 0, 0, 0), everybody, nil).Accept.String())
+		require.Equal(t, rest, m.Run(packet(), everybody, nil).Accept.String(), "not known: it may be another one")
+		require.Equal(t, rest, m.Run(packet(1, 0, 0, 0), everybody, nil).Certain().String())
+	}
+}

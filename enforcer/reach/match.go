@@ -51,7 +51,7 @@ func (p *Packet) partly(m ruleset.Match, in flow) (matches, ok bool) {
 
 // tracked tells whether packets are known to belong to a connection: without one there is no mark, whatever a rule has set.
 func (p *Packet) tracked() bool {
-	_, ok := p.Known[ruleset.CTMark]
+	_, ok := p.Known.Get(ruleset.CTMark)
 	return ok
 }
 

@@ -1,9 +1,9 @@
 package reach
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
-	"strings"
 
 	"drawbridge/enforcer/addrset"
 	"drawbridge/enforcer/ruleset"
@@ -22,42 +22,46 @@ type remembered struct {
 
 // chain sends packets through a chain and returns those that come back: they fell off its end, or a rule returned them.
 func (r *walk) chain(name string, in flow) flow {
-	key, ok := r.memoKey(name, in)
-	if !ok {
+	key := r.memoKey(name, in)
+	if key == nil {
 		return r.rules(name, in)
 	}
-	known, ok := r.machine.memo[key]
+	known, ok := r.machine.memo.get(key)
 	if !ok || !known.in.clients.Same(in.clients) {
+		at := string(key) // which is overwritten on the way
 		apart := &walk{machine: r.machine, packet: r.packet}
 		back := apart.rules(name, in)
-		known = remembered{in: in, back: back, accepted: apart.accepted, dropped: apart.dropped, rejected: apart.rejected, last: apart.last}
-		r.machine.memo[key] = known
+		known = &remembered{in: in, back: back, accepted: apart.accepted, dropped: apart.dropped, rejected: apart.rejected, last: apart.last}
+		r.machine.memo.put(at, known)
 	}
-	r.accepted = r.accepted.join(known.accepted)
-	r.dropped, r.rejected, r.last = r.dropped.Union(known.dropped), r.rejected.Union(known.rejected), known.last
+	r.accepted = r.machine.join(r.accepted, known.accepted)
+	calc := r.machine.calc
+	r.dropped, r.rejected, r.last = calc.Union(r.dropped, known.dropped), calc.Union(r.rejected, known.rejected), known.last
 	return known.back
 }
 
-// memoKey is all that what a chain does can depend on, besides the clients; not ok if it is not worth remembering.
-func (r *walk) memoKey(name string, in flow) (key string, ok bool) {
+// memoKey is all that what a chain does can depend on, besides the clients; nil if it is not worth remembering. It is there
+// until the next one is asked for.
+func (r *walk) memoKey(name string, in flow) []byte {
 	p := r.packet
-	changed := in.ack.written || in.flags.written || in.option.written || in.state.written
-	if r.trace != nil || p.Memory != nil || p.Payload.Length == Exact || changed || in.mark != p.start(in.clients).mark {
-		return "", false
+	if r.trace != nil || p.Memory != nil || p.Payload.Length == Exact || in.written != nil {
+		return nil
 	}
 	reads := r.machine.reads(name)
-	if slices.ContainsFunc(reads, p.isOfServer) {
-		return "", false
+	if reads.ofServer(p) {
+		return nil
 	}
-	var b strings.Builder
-	b.WriteString(name)
-	b.Write([]byte{0, byte(p.Client), byte(p.Payload.Length), flag(p.NotLoopback), flag(p.Room)})
-	for _, k := range reads {
+	b := append(r.machine.key[:0], name...)
+	b = append(b, 0, byte(p.Client), byte(p.Payload.Length), flag(p.NotLoopback), flag(p.Room), flag(p.tracked()))
+	// The mark, whether or not the chain looks at it, as it comes back with the packets.
+	b = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(b, in.mark.known), in.mark.value)
+	for _, k := range reads.fields {
 		v := p.field(ruleset.F(k), in)
-		b.Write([]byte{byte(v.certainty), byte(len(v.bytes))})
-		b.Write(v.bytes)
+		b = append(b, byte(v.certainty), byte(len(v.bytes)))
+		b = append(b, v.bytes...)
 	}
-	return b.String(), true
+	r.machine.key = b
+	return b
 }
 
 func flag(b bool) byte {
@@ -67,17 +71,23 @@ func flag(b bool) byte {
 	return 0
 }
 
-// isOfServer tells whether a field says which server a packet is about.
-func (p *Packet) isOfServer(k ruleset.FieldKind) bool {
-	switch p.Client {
-	case ruleset.IPSaddr, ruleset.IP6Saddr:
-		return k == ruleset.IPDaddr || k == ruleset.IP6Daddr || k == ruleset.THDport
-	}
-	return k == ruleset.IPSaddr || k == ruleset.IP6Saddr || k == ruleset.THSport
+// footprint is what a chain, or one that it leads to, looks at. The payload is not among it.
+type footprint struct {
+	fields []ruleset.FieldKind
+	// Among it is where a packet goes to, or where it comes from.
+	to, from bool
 }
 
-// reads are the fields that a chain, or one that it leads to, looks at. The payload is not among them.
-func (m *Machine) reads(name string) []ruleset.FieldKind {
+// ofServer tells whether among it is what says which server a packet is about.
+func (f footprint) ofServer(p *Packet) bool {
+	switch p.Client {
+	case ruleset.IPSaddr, ruleset.IP6Saddr:
+		return f.to
+	}
+	return f.from
+}
+
+func (m *Machine) reads(name string) footprint {
 	if known, ok := m.footprints[name]; ok {
 		return known
 	}
@@ -90,14 +100,19 @@ func (m *Machine) reads(name string) []ruleset.FieldKind {
 		}
 		targets, _ := m.targets(r) // New has checked them
 		for _, t := range targets {
-			for _, k := range m.reads(t) {
+			for _, k := range m.reads(t).fields {
 				all[k] = true
 			}
 		}
 	}
 	delete(all, ruleset.Inner)
-	m.footprints[name] = slices.Sorted(maps.Keys(all))
-	return m.footprints[name]
+	out := footprint{
+		fields: slices.Sorted(maps.Keys(all)),
+		to:     all[ruleset.IPDaddr] || all[ruleset.IP6Daddr] || all[ruleset.THDport],
+		from:   all[ruleset.IPSaddr] || all[ruleset.IP6Saddr] || all[ruleset.THSport],
+	}
+	m.footprints[name] = out
+	return out
 }
 
 func fieldsOf(s ruleset.Statement) []ruleset.Field {

@@ -22,8 +22,8 @@ type Packet struct {
 	// Client is the field that holds the client's address: the source of what it sends, the destination of what it gets. It
 	// also tells the family.
 	Client ruleset.FieldKind
-	// Known are fields with known values, in the byte order of ruleset.Match.
-	Known map[ruleset.FieldKind][]byte
+	// Known are fields with known values.
+	Known Fields
 	// Missing are fields that the packets do not have: a rule that looks at one ends there (NFT_BREAK).
 	Missing []ruleset.FieldKind
 	// Payload is what is known of the TCP payload.
@@ -35,6 +35,42 @@ type Packet struct {
 	// Memory is what rules have put into dynamic sets; nil: that is not known. With a Memory everything must be known, and
 	// there must be one client.
 	Memory Memory
+}
+
+// Fields are fields with their values, in the byte order of ruleset.Match. The zero value has none. They are a dozen, which
+// are found sooner one after the other than in a map.
+type Fields struct{ list []fieldValue }
+
+type fieldValue struct {
+	kind  ruleset.FieldKind
+	bytes []byte
+}
+
+// usualFields is how many fields a packet has at most, most of the time.
+const usualFields = 20
+
+// Set gives a field a value, in place of another one.
+func (f *Fields) Set(k ruleset.FieldKind, value []byte) {
+	for i := range f.list {
+		if f.list[i].kind == k {
+			f.list[i].bytes = value
+			return
+		}
+	}
+	if f.list == nil {
+		f.list = make([]fieldValue, 0, usualFields)
+	}
+	f.list = append(f.list, fieldValue{k, value})
+}
+
+// Get returns a field's value, if it is known.
+func (f Fields) Get(k ruleset.FieldKind) (value []byte, ok bool) {
+	for i := range f.list {
+		if f.list[i].kind == k {
+			return f.list[i].bytes, true
+		}
+	}
+	return nil, false
 }
 
 // Payload is what is known of a TCP payload. The zero value: nothing.
@@ -103,10 +139,26 @@ func (m mark) set(s ruleset.SetMark) mark {
 
 // flow is packets at one place in the rules: whose they are, and what rules have changed about them.
 type flow struct {
-	clients            addrset.Set
-	mark               mark
-	ack, flags, option cell
-	state              cell
+	clients addrset.Set
+	mark    mark
+	written *written // nil: nothing
+}
+
+// written is what rules have written into packets. It is immutable.
+type written struct{ ack, flags, option, state cell }
+
+// cells are what has been written.
+func (f flow) cells() written {
+	if f.written == nil {
+		return written{}
+	}
+	return *f.written
+}
+
+// with is the flow after a rule has written something.
+func (f flow) with(w written) flow {
+	f.written = &w
+	return f
 }
 
 func (f flow) isEmpty() bool { return f.clients.IsEmpty() }
@@ -116,26 +168,28 @@ func (f flow) of(clients addrset.Set) flow {
 	return f
 }
 
-func (f flow) join(g flow) flow {
+// join is both flows, as one.
+func (m *Machine) join(f, g flow) flow {
 	switch {
 	case f.isEmpty():
 		return g
 	case g.isEmpty():
 		return f
 	}
-	return flow{
-		clients: f.clients.Union(g.clients), mark: f.mark.join(g.mark),
-		ack: f.ack.join(g.ack), flags: f.flags.join(g.flags), option: f.option.join(g.option), state: f.state.join(g.state),
-	}
-}
-
-// start is a flow as it arrives.
-func (p *Packet) start(clients addrset.Set) flow {
-	f := flow{clients: clients}
-	if b, ok := p.Known[ruleset.CTMark]; ok && len(b) == 4 {
-		f.mark = mark{known: ^uint32(0), value: binary.NativeEndian.Uint32(b)}
+	f.clients, f.mark = m.calc.Union(f.clients, g.clients), f.mark.join(g.mark)
+	if f.written != g.written {
+		v, w := f.cells(), g.cells()
+		f = f.with(written{ack: v.ack.join(w.ack), flags: v.flags.join(w.flags), option: v.option.join(w.option), state: v.state.join(w.state)})
 	}
 	return f
+}
+
+// mark is the connection's mark as the packet arrives.
+func (p *Packet) mark() mark {
+	if b, ok := p.Known.Get(ruleset.CTMark); ok && len(b) == 4 {
+		return mark{known: ^uint32(0), value: binary.NativeEndian.Uint32(b)}
+	}
+	return mark{}
 }
 
 // ctUntracked is the bit of an untracked packet (include/uapi/linux/netfilter/nf_conntrack_common.h:
@@ -171,27 +225,31 @@ func (p *Packet) plain(f ruleset.Field, in flow) value {
 			return exactly(binary.NativeEndian.AppendUint32(nil, in.mark.value))
 		}
 		return value{}
-	case ruleset.TCPAckSeq:
-		if in.ack.written {
-			return in.ack.value
-		}
-	case ruleset.TCPFlags:
-		if in.flags.written {
-			return in.flags.value
-		}
-	case ruleset.CTState:
-		if in.state.written {
-			return in.state.value
-		}
-	case ruleset.TCPOptionMPTCP, ruleset.TCPOptionFastOpen:
-		if in.option.written {
-			return in.option.value
+	}
+	if in.written != nil {
+		if c := in.written.cell(f.Kind); c.written {
+			return c.value
 		}
 	}
-	if b, ok := p.Known[f.Kind]; ok {
+	if b, ok := p.Known.Get(f.Kind); ok {
 		return exactly(b)
 	}
 	return value{}
+}
+
+// cell is where a field may have been written.
+func (w *written) cell(k ruleset.FieldKind) cell {
+	switch k {
+	case ruleset.TCPAckSeq:
+		return w.ack
+	case ruleset.TCPFlags:
+		return w.flags
+	case ruleset.CTState:
+		return w.state
+	case ruleset.TCPOptionMPTCP, ruleset.TCPOptionFastOpen:
+		return w.option
+	}
+	return cell{}
 }
 
 func (p *Packet) inner(f ruleset.Field) value {

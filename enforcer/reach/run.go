@@ -32,10 +32,10 @@ func (r *walk) policy(c ruleset.Chain, rest flow) {
 func (r *walk) end(v ruleset.Verdict, f flow) {
 	r.last = f.mark
 	if v.Kind == ruleset.Accept {
-		r.accepted = r.accepted.join(f)
+		r.accepted = r.machine.join(r.accepted, f)
 		return
 	}
-	r.dropped = r.dropped.Union(f.clients)
+	r.dropped = r.machine.calc.Union(r.dropped, f.clients)
 }
 
 // rules sends packets through a chain's rules.
@@ -48,7 +48,7 @@ func (r *walk) rules(name string, in flow) flow {
 		at := step{walk: r, in: name, index: i, rule: rule}
 		in, returned = at.run(in, returned)
 	}
-	return in.join(returned)
+	return r.machine.join(in, returned)
 }
 
 // step is a rule under evaluation.
@@ -71,20 +71,20 @@ func (s *step) run(in, returned flow) (rest, back flow) {
 		case ruleset.Reject:
 			s.told("reject")
 			s.last = in.mark
-			s.rejected = s.rejected.Union(in.clients)
+			s.rejected = s.machine.calc.Union(s.rejected, in.clients)
 			return rest, returned
 		case ruleset.VerdictMap:
 			return s.verdictMap(statement, in, rest, returned)
 		default:
 			yes, no := s.statement(statement, in)
-			rest = rest.join(no)
+			rest = s.machine.join(rest, no)
 			if in = yes; in.isEmpty() {
 				return rest, returned
 			}
 		}
 	}
 	s.told("")
-	return rest.join(in), returned
+	return s.machine.join(rest, in), returned
 }
 
 // told reports the rule.
@@ -99,14 +99,16 @@ func (s *step) told(verdict string) {
 
 // follow obeys a verdict.
 func (s *step) follow(v ruleset.Verdict, in, rest, returned flow) (flow, flow) {
-	s.told(v.String())
+	if s.trace != nil {
+		s.told(v.String())
+	}
 	switch v.Kind {
 	case ruleset.Return:
-		return rest, returned.join(in)
+		return rest, s.machine.join(returned, in)
 	case ruleset.Jump:
-		return rest.join(s.chain(v.Chain, in)), returned
+		return s.machine.join(rest, s.chain(v.Chain, in)), returned
 	case ruleset.Goto:
-		return rest, returned.join(s.chain(v.Chain, in))
+		return rest, s.machine.join(returned, s.chain(v.Chain, in))
 	}
 	s.end(v, in)
 	return rest, returned
@@ -116,23 +118,23 @@ func (s *step) follow(v ruleset.Verdict, in, rest, returned flow) (flow, flow) {
 func (s *step) verdictMap(v ruleset.VerdictMap, in, rest, returned flow) (flow, flow) {
 	found, certain, ok := s.machine.find(s.packet, v.Map, v.Key, in)
 	if !ok {
-		return rest.join(in), returned
+		return s.machine.join(rest, in), returned
 	}
 	missed := in.clients
 	outer := s.maybe
 	for _, e := range found {
-		hit := in.of(in.clients.Intersect(e.clients))
+		hit := in.of(s.machine.calc.Intersect(in.clients, e.clients))
 		if hit.isEmpty() {
 			continue
 		}
 		if certain {
-			missed = missed.Minus(e.clients)
+			missed = s.machine.calc.Minus(missed, e.clients)
 		}
 		s.maybe = outer || !certain
 		s.note(v.Map, v.Key, in, e)
 		rest, returned = s.follow(e.verdict, hit, rest, returned)
 	}
-	return rest.join(in.of(missed)), returned
+	return s.machine.join(rest, in.of(missed)), returned
 }
 
 // note keeps the element that was found for the trace.
@@ -160,15 +162,21 @@ func (s *step) statement(statement ruleset.Statement, in flow) (yes, no flow) {
 	case ruleset.SetMark:
 		in.mark = in.mark.set(statement)
 	case ruleset.SetTCPFlags:
-		in.flags = cell{true, exactly([]byte{statement.Flags})}
+		w := in.cells()
+		w.flags = cell{true, exactly([]byte{statement.Flags})}
+		in = in.with(w)
 	case ruleset.ResetTCPOption:
 		absent := value{}
 		if s.isAbsent(ruleset.TCPOptionMPTCP, in) {
 			absent = exactly([]byte{0})
 		}
-		in.option = cell{true, absent}
+		w := in.cells()
+		w.option = cell{true, absent}
+		in = in.with(w)
 	case ruleset.NoTrack:
-		in.state = cell{true, exactly(binary.NativeEndian.AppendUint32(nil, ctUntracked))}
+		w := in.cells()
+		w.state = cell{true, exactly(binary.NativeEndian.AppendUint32(nil, ctUntracked))}
+		in = in.with(w)
 	case ruleset.Counter, ruleset.Log, ruleset.Duplicate:
 	default:
 		return s.either(in) // a statement that this package does not know yet may do either
@@ -189,8 +197,8 @@ func (s *step) either(in flow) (yes, no flow) {
 
 // split sends some clients on.
 func (s *step) split(in flow, matching addrset.Set, negate bool) (yes, no flow) {
-	hit := in.of(in.clients.Intersect(matching))
-	miss := in.of(in.clients.Minus(matching))
+	hit := in.of(s.machine.calc.Intersect(in.clients, matching))
+	miss := in.of(s.machine.calc.Minus(in.clients, matching))
 	if negate {
 		return miss, hit
 	}
@@ -212,8 +220,9 @@ func (s *step) setAck(set ruleset.SetTCPAckSeq, in flow) (yes, no flow) {
 	if v.certainty == broken {
 		return decided(in, false)
 	}
-	changed := in
-	changed.ack = cell{true, v}
+	w := in.cells()
+	w.ack = cell{true, v}
+	changed := in.with(w)
 	if v.certainty == known {
 		return changed, flow{}
 	}
