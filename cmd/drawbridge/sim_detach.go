@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -95,7 +96,16 @@ func (p *program) detach(ctx context.Context) error {
 	if !errors.Is(err, io.EOF) {
 		return unable(verb, err)
 	}
+	if silent(complaints) { // what may be written to a file is limited, for instance (ulimit -f)
+		return unable(verb, fmt.Errorf("could not say why it failed: %s", cmd.ProcessState))
+	}
 	return &quiet{max(cmd.ProcessState.ExitCode(), exitNotConformant)}
+}
+
+// silent reports whether nothing was written to a file.
+func silent(f *os.File) bool {
+	info, err := f.Stat()
+	return err != nil || info.Size() == 0
 }
 
 // isDetach finds the flag among arguments that were parsed before.

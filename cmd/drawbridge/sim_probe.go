@@ -117,7 +117,7 @@ func (p *program) observe(ctx context.Context, verb, lab string, o order, asJSON
 	if asJSON {
 		e := json.NewEncoder(p.std.out)
 		e.SetIndent("", "  ")
-		err = e.Encode(a.Seen)
+		err = e.Encode(append([]seen{}, a.Seen...)) // a list, if nothing was there to try as well
 	} else {
 		err = write(p.std.out, a.Seen)
 	}

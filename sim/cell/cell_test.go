@@ -364,6 +364,7 @@ func TestDiagnosis(t *testing.T) {
 			"security module", "--privileged"},
 		{"nobody's switch", unix.EPERM, true, nil, "CAP_SYS_ADMIN", "root, or a container"},
 		{"a small kernel", unix.EINVAL, true, nil, "lacks namespaces", "CONFIG_USER_NS"},
+		{"too many processes", unix.EAGAIN, true, nil, "ulimit -u", "ulimit -u 4096"},
 		{"out of memory", unix.ENOMEM, true, nil, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
