@@ -110,7 +110,9 @@ with the help of the enforcement point's canary database, which must be served.`
 
 // observe asks a lab for observations and prints them.
 func (p *program) observe(ctx context.Context, verb, lab string, o order, asJSON bool, write func(io.Writer, []seen) error) error {
+	line := p.waiting("connecting")
 	a, err := ask(ctx, verb, lab, o)
+	line.close()
 	if err != nil {
 		return err
 	}
