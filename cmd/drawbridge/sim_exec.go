@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"drawbridge/cmd/drawbridge/internal/control"
+	"drawbridge/sim/cell"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -102,7 +103,7 @@ func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 	if o.Dir, err = os.Getwd(); err != nil {
 		return unable(verb, err)
 	}
-	o.Env = append(slices.DeleteFunc(os.Environ(), named("PATH")), "PATH="+withSystemDirectories(os.Getenv("PATH")))
+	o.Env = append(slices.DeleteFunc(os.Environ(), named("PATH")), "PATH="+cell.Path(os.Getenv("PATH")))
 	status, err := p.runWithStreams(ctx, lab, o)
 	if err != nil {
 		return err

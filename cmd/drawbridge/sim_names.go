@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"drawbridge/sim/cell"
 	"drawbridge/sim/endpoint"
 	"drawbridge/sim/names"
 	"drawbridge/sim/netns"
@@ -102,27 +103,13 @@ func named(name string) func(string) bool {
 	return func(v string) bool { return strings.HasPrefix(v, name+"=") }
 }
 
-// systemDirectories have the programs that are for root: in a lab everybody is, and ordinary users' PATH lacks them on some systems.
-var systemDirectories = []string{"/usr/local/sbin", "/usr/sbin", "/sbin"}
-
-// withSystemDirectories returns a PATH that leads to root's programs too, behind all others.
-func withSystemDirectories(path string) string {
-	dirs := filepath.SplitList(path)
-	for _, d := range systemDirectories {
-		if !slices.Contains(dirs, d) {
-			dirs = append(dirs, d)
-		}
-	}
-	return strings.Join(dirs, string(filepath.ListSeparator))
-}
-
 // lookPath is exec.LookPath that finds root's programs too.
 func lookPath(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if !errors.Is(err, exec.ErrNotFound) || strings.ContainsRune(name, filepath.Separator) {
 		return path, err
 	}
-	for _, dir := range systemDirectories {
+	for _, dir := range filepath.SplitList(cell.Path("")) {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path, nil
 		}
