@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -164,4 +165,36 @@ func TestInternetHostsOwnTheirNetworks(t *testing.T) {
 			require.Equal(t, source, seen.Addr().String())
 		}
 	}
+}
+
+// Networks of one and two addresses, beside each other, and a node that is called as every node's own interface.
+func TestTheSmallestNetworks(t *testing.T) {
+	netnstest.Require(t)
+	text := strings.NewReplacer(
+		`[192.0.2.0/25, "3fff:c::/64"]`, `[192.0.2.1/32, 192.0.2.2/31, 192.0.2.4/32, "3fff:c::/128", "3fff:c::2/127"]`,
+		"name: stranger", "name: lo",
+	).Replace(defaultDocument(t))
+	w, err := topology.Parse("world.yaml", []byte(text))
+	require.NoError(t, err)
+	l, err := sim.Up(t.Context(), w, sim.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	listen(t, l)
+	for _, source := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"} {
+		_, seen, _, err := ask(t.Context(), l, "lo", netip.MustParseAddr(source), netip.MustParseAddrPort("198.51.100.129:3306"))
+		require.NoError(t, err, source)
+		require.Equal(t, source, seen.Addr().String())
+	}
+	for _, source := range []string{"3fff:c::", "3fff:c::2", "3fff:c::3"} {
+		_, seen, _, err := ask(t.Context(), l, "lo", netip.MustParseAddr(source), netip.MustParseAddrPort("[2001:db8:5a::1]:3306"))
+		require.NoError(t, err, source)
+		require.Equal(t, source, seen.Addr().String())
+	}
+}
+
+func defaultDocument(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../topology/testdata/default.yaml")
+	require.NoError(t, err)
+	return string(text)
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"drawbridge/sim/ability"
 	"drawbridge/sim/fabric"
+	"drawbridge/sim/stray"
 	"drawbridge/topology"
 )
 
@@ -11,7 +12,6 @@ const (
 	perNode     = 3   // the namespace, a routing socket while it is built, a netlink socket for its translation
 	perListener = 1   // a port of a database's node
 	perPoint    = 3   // a tap, one for a capture, and an ear for its ruleset
-	perAddress  = 8   // of a gateway's databases: its forgotten listeners
 	forItself   = 256 // what a process needs anyway, and connections
 )
 
@@ -23,9 +23,6 @@ func needs(w *topology.World, opts Options) ability.Needs {
 	n := ability.Needs{Namespaces: len(plan.Nodes), Descriptors: forItself + perNode*len(plan.Nodes) + perPoint*len(w.Points())}
 	sockets := map[serverKey]bool{}
 	for _, d := range w.Databases() {
-		if !opts.WithoutStray {
-			n.Descriptors += perAddress * len(d.Addresses)
-		}
 		for _, node := range d.Nodes {
 			for _, l := range d.Listeners(node) {
 				sockets[serverKey{node.Listener(), l.Port}] = true
@@ -33,5 +30,10 @@ func needs(w *topology.World, opts Options) ability.Needs {
 		}
 	}
 	n.Descriptors += perListener * len(sockets)
+	for _, p := range w.Points() {
+		if p.Model == topology.Dedicated && !opts.WithoutStray {
+			n.Descriptors += stray.Sockets(strayAt(w, p.Name))
+		}
+	}
 	return n
 }

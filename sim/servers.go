@@ -264,9 +264,8 @@ func transportOf(t topology.PortTLS) endpoint.Transport {
 	return 0
 }
 
-func (s *services) startStray(ctx context.Context, h *netns.Handle, gateway string, w *topology.World) error {
-	var addrs []netip.Addr
-	var ports []uint16
+// strayAt returns at which addresses of a gateway somebody forgot listeners, and their UDP ports: the databases' own.
+func strayAt(w *topology.World, gateway string) (addrs []netip.Addr, ports []uint16) {
 	for _, d := range w.Databases() {
 		if d.Gateway != gateway {
 			continue
@@ -279,6 +278,11 @@ func (s *services) startStray(ctx context.Context, h *netns.Handle, gateway stri
 			ports = append(ports, d.Port)
 		}
 	}
+	return addrs, ports
+}
+
+func (s *services) startStray(ctx context.Context, h *netns.Handle, gateway string, w *topology.World) error {
+	addrs, ports := strayAt(w, gateway)
 	listeners, err := stray.Listen(ctx, h, addrs, ports)
 	if err != nil {
 		return fmt.Errorf("gateway %s: %w", gateway, err)

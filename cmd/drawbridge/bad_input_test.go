@@ -89,3 +89,14 @@ func TestWorldsThatDoNotFit(t *testing.T) {
 		}
 	}
 }
+
+// TestALabThatCannotSayWhatIsWrong: where nothing may be written to files, its complaints are lost, but not that it failed.
+func TestALabThatCannotSayWhatIsWrong(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	out, err := exec.Command("sh", "-c", `ulimit -f 0; exec "$0" sim up --lab mute --detach`, self).CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "drawbridge: sim up --detach: could not say why it failed: ")
+}

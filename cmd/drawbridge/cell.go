@@ -27,10 +27,8 @@ func (p *program) inCell(ctx context.Context, files ...*os.File) error {
 	})
 	err = errors.Join(err, std.close())
 	switch {
-	case errors.Is(err, cell.ErrForbidden):
-		return unable("", err)
 	case err != nil:
-		return unable("cell", err)
+		return unable("", err) // that it is about the cell, it says itself
 	case code < exitOK || code > exitUnjudged:
 		return unable("cell", fmt.Errorf("ended with status %d", code))
 	case code != exitOK:

@@ -37,6 +37,22 @@ type progress struct {
 func showProgress(out io.Writer, now func() time.Time) *progress {
 	s := &progress{out: out, now: now, began: now(), stop: make(chan struct{})}
 	s.draw()
+	s.tick()
+	return s
+}
+
+// waiting says on a terminal what people are waiting for, once it has taken a second. The caller closes it before it says anything else.
+func (p *program) waiting(what string) *progress {
+	if !p.onTerminal(p.std.err) {
+		return nil
+	}
+	s := &progress{out: p.std.err, now: time.Now, began: time.Now(), stop: make(chan struct{}), said: what}
+	s.tick()
+	return s
+}
+
+// tick shows every second what there is to show.
+func (s *progress) tick() {
 	s.ended.Go(func() {
 		tick := time.NewTicker(refresh)
 		defer tick.Stop()
@@ -49,7 +65,6 @@ func showProgress(out io.Writer, now func() time.Time) *progress {
 			}
 		}
 	})
-	return s
 }
 
 // update is for suite.Config.Progress.

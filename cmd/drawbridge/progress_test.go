@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"drawbridge/features/suite"
@@ -27,6 +28,20 @@ func TestProgressLine(t *testing.T) {
 	var none *progress
 	none.update(suite.Progress{})
 	none.close()
+}
+
+// What takes a second says on a terminal what it is.
+func TestWaitingIsShown(t *testing.T) {
+	p := &program{std: streams{err: &bytes.Buffer{}}, env: os.LookupEnv}
+	require.Nil(t, p.waiting("connecting"), "no terminal")
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		s := &progress{out: &out, now: time.Now, began: time.Now(), stop: make(chan struct{}), said: "connecting"}
+		s.tick()
+		<-time.After(2*refresh + refresh/2)
+		s.close()
+		require.Equal(t, "\r\x1b[Kconnecting, 1s\r\x1b[Kconnecting, 2s\r\x1b[K", out.String())
+	})
 }
 
 // TestProgressIsForTerminals: people see the line in the place of the dots; a program that reads the output does not.

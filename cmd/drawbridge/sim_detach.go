@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -53,9 +54,9 @@ func waitingPair() (waiter, background *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "ready"), os.NewFile(uintptr(fds[1]), "ready"), nil
 }
 
-// detach starts this command line again in a session of its own, waits until the lab is ready, and passes on what was said until
-// then. The process writes into memory: a terminal or a pipe would hold up whoever waits for its end.
-func (p *program) detach(ctx context.Context) error {
+// detach starts this command line again in a session of its own, waits until the lab is ready, which is what people wait for, and passes
+// on what was said until then. The process writes into memory: a terminal or a pipe would hold up whoever waits for its end.
+func (p *program) detach(ctx context.Context, what string) error {
 	const verb = "sim up --detach"
 	ready, tell, err := waitingPair()
 	if err != nil {
@@ -79,7 +80,9 @@ func (p *program) detach(ctx context.Context) error {
 	}
 	_ = tell.Close() // so that the end of the process is the end of the file
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	line := p.waiting(what)
 	n, err := ready.Read(make([]byte, 1))
+	line.close()
 	said := errors.Join(spill(p.std.out, out), spill(p.std.err, complaints))
 	if n == 1 && said == nil {
 		if _, said = ready.Write([]byte{1}); said == nil {
@@ -95,7 +98,16 @@ func (p *program) detach(ctx context.Context) error {
 	if !errors.Is(err, io.EOF) {
 		return unable(verb, err)
 	}
+	if silent(complaints) { // what may be written to a file is limited, for instance (ulimit -f)
+		return unable(verb, fmt.Errorf("could not say why it failed: %s", cmd.ProcessState))
+	}
 	return &quiet{max(cmd.ProcessState.ExitCode(), exitNotConformant)}
+}
+
+// silent reports whether nothing was written to a file.
+func silent(f *os.File) bool {
+	info, err := f.Stat()
+	return err != nil || info.Size() == 0
 }
 
 // isDetach finds the flag among arguments that were parsed before.

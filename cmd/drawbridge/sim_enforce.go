@@ -116,7 +116,9 @@ func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, po
 			return misuse(verb+": --driver", err)
 		}
 	}
+	line := p.waiting("the enforcers are at work")
 	a, err := ask(ctx, verb, lab, order{Enforce: &o})
+	line.close()
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"drawbridge/cmd/drawbridge/internal/control"
+	"drawbridge/sim/cell"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -56,10 +57,12 @@ with job control.
 The program finds the lab's names in /etc/hosts: endpoints as DATABASE.ENGINE.REGION.example (and
 private.DATABASE.ENGINE.REGION.example in a peered network), nodes, hosts and Internet hosts by their names, apps as APP.REGION. No
 name server can be reached. The lab's certificate authority is in the file that $DRAWBRIDGE_CA_FILE names; SSL_CERT_FILE,
-CURL_CA_BUNDLE and PGSSLROOTCERT name it too.
+CURL_CA_BUNDLE and PGSSLROOTCERT name it too. psql, mysql and redis-cli find the account of the lab's servers in PGUSER, PGPASSWORD,
+MYSQL_PWD and REDISCLI_AUTH, unless these are set: user drawbridge, password draw-the-bridge. The node's name is the host name, and
+root's programs (/usr/sbin) are on the PATH.
 
-Started by an ordinary user, the lab has one user, root, and nobody there can become another one. A tcpdump that insists on that (Debian's)
-does not start; sim capture NODE -w - | tcpdump -n -r - shows the same packets.`,
+Started by an ordinary user, the lab has one user, root. A program that insists on becoming another one, as tcpdump does, is told that it
+has, and stays root of the lab; a file that it gives away stays that user's.`,
 		Example: `  drawbridge sim exec office -- psql 'host=pg-dedicated.postgresql.osc-fr1.example user=drawbridge sslmode=verify-full'
   drawbridge sim exec office -- nmap -Pn -p 5432 203.0.113.129
   drawbridge sim exec gw-fr1 -- nft list ruleset
@@ -84,14 +87,14 @@ does not start; sim capture NODE -w - | tcpdump -n -r - shows the same packets.`
 		},
 	}
 	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the program a terminal of its own (default: if standard input and output are one)")
-	c.Flags().BoolVar(&machineNames, "machine-names", false, "leave /etc/hosts, resolv.conf and nsswitch.conf as they are on this machine")
+	c.Flags().BoolVar(&machineNames, "machine-names", false, "leave /etc/hosts, resolv.conf, nsswitch.conf, host name and environment as they are on this machine")
 	return c
 }
 
 func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 	const verb = "sim exec"
 	var err error
-	if o.Path, err = exec.LookPath(o.Args[0]); err == nil {
+	if o.Path, err = lookPath(o.Args[0]); err == nil {
 		o.Path, err = filepath.Abs(o.Path)
 	}
 	if err != nil {
@@ -100,7 +103,7 @@ func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 	if o.Dir, err = os.Getwd(); err != nil {
 		return unable(verb, err)
 	}
-	o.Env = os.Environ()
+	o.Env = append(slices.DeleteFunc(os.Environ(), named("PATH")), "PATH="+cell.Path(os.Getenv("PATH")))
 	status, err := p.runWithStreams(ctx, lab, o)
 	if err != nil {
 		return err
@@ -204,6 +207,9 @@ func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files p
 	if !ok {
 		return answer{}, misuse("", unknownNode(o.Node))
 	}
+	if _, err := os.Stat(o.Dir); err != nil { // execve(2) would blame the program
+		return answer{}, unable("", fmt.Errorf("working directory: %w in the lab, which has the machine's files as they were mounted when it came up; change to another one", err))
+	}
 	cmd := &exec.Cmd{
 		Path: o.Path, Args: o.Args, Env: o.Env, Dir: o.Dir, Stdin: files[0], Stdout: files[1], Stderr: files[2],
 		// A session of its own: in the holder's it would be a background job of the holder's terminal, and be stopped when it
@@ -213,7 +219,7 @@ func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files p
 	start := node.Start
 	if o.Names {
 		cmd.Env = h.names.environment(cmd.Env)
-		start = func(cmd *exec.Cmd) error { return node.StartCovered(cmd, h.names.covers) }
+		start = func(cmd *exec.Cmd) error { return node.StartViewing(cmd, h.names.view(o.Node)) }
 	}
 	if err := start(cmd); err != nil {
 		return answer{}, notRun("", err)

@@ -119,6 +119,10 @@ func writeTable(out io.Writer, all []seen, more *column) error {
 		}
 		cells[[2]string{row, s.From}] += symbols[s.Verdict]
 	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(out, "There is nothing to connect to: this world has no databases.")
+		return err
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for i, v := range vantages {
 		fmt.Fprintf(w, "%d = %s\n", i+1, v)

@@ -110,14 +110,16 @@ with the help of the enforcement point's canary database, which must be served.`
 
 // observe asks a lab for observations and prints them.
 func (p *program) observe(ctx context.Context, verb, lab string, o order, asJSON bool, write func(io.Writer, []seen) error) error {
+	line := p.waiting("connecting")
 	a, err := ask(ctx, verb, lab, o)
+	line.close()
 	if err != nil {
 		return err
 	}
 	if asJSON {
 		e := json.NewEncoder(p.std.out)
 		e.SetIndent("", "  ")
-		err = e.Encode(a.Seen)
+		err = e.Encode(append([]seen{}, a.Seen...)) // a list, if nothing was there to try as well
 	} else {
 		err = write(p.std.out, a.Seen)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"drawbridge/cmd/drawbridge/internal/control"
+	"drawbridge/sim"
 	"drawbridge/sim/cell"
 	"drawbridge/sim/impair"
 	"drawbridge/topology"
@@ -86,7 +87,7 @@ func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 		return p.keepUp(ctx, name, world, o.servers, bad)
 	}
 	if o.detach {
-		return p.detach(ctx)
+		return p.detach(ctx, buildingOf(world))
 	}
 	doorman, err := control.Listen(os.Getuid(), name)
 	if errors.Is(err, control.ErrTaken) {
@@ -129,12 +130,11 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
 	}
-	l, err := up(ctx, world, servers, scratch, bad)
+	line := p.waiting(buildingOf(world))
+	l, err := verified(ctx, world, servers, scratch, bad)
+	line.close()
 	if err != nil {
 		return errors.Join(unable(verb, err), door.Close())
-	}
-	if _, err := l.Verify(ctx); err != nil {
-		return errors.Join(unable(verb, err), l.Close(), door.Close())
 	}
 	h, err := newHolder(l, name, scratch)
 	if err != nil {
@@ -148,6 +148,23 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 		return unable(verb, err)
 	}
 	return nil
+}
+
+// verified is up, with every node's connections tried.
+func verified(ctx context.Context, world *topology.World, servers serverKind, scratch string, bad impair.Impairment) (*lab, error) {
+	l, err := up(ctx, world, servers, scratch, bad)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.Verify(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// buildingOf is what people wait for at sim up.
+func buildingOf(w *topology.World) string {
+	return fmt.Sprintf("building world %s, %d nodes", w.Name(), sim.Needs(w).Namespaces)
 }
 
 // shownNodes is how many nodes people are told of.

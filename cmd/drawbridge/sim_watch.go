@@ -8,12 +8,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os/signal"
 	"slices"
 	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // change is one connection that fares otherwise than before.
@@ -73,6 +75,8 @@ type watching struct {
 
 func (w *watching) run(ctx context.Context, lab string, o watchOrder) error {
 	const verb = "sim watch"
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
 		return err

@@ -18,11 +18,11 @@ import (
 	"time"
 
 	"drawbridge/sim/ability"
-	"drawbridge/sim/endpoint"
 	"drawbridge/sim/netns/netnstest"
 
 	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // detached is a lab that a process in the background keeps up.
@@ -110,16 +110,40 @@ func namesOfTheLab(t *testing.T, lab detached) {
 	require.Equal(t, 2, lab.sim("exec", "--machine-names", "office", "--", getent, "hosts", name).code, "getent(1): not found")
 	require.Equal(t, 2, lab.sim("exec", "office", "--", getent, "hosts", "nowhere.example").code)
 
-	t.Setenv("PGPASSWORD", endpoint.Password)
-	got = lab.sim("exec", "office", "--", netnstest.Tool(t, "psql"), "-w", "-At", "-c", "SELECT 'hello'",
-		"host="+name+" user="+endpoint.User+" dbname="+endpoint.Schema+" sslmode=verify-full")
-	require.Equal(t, result{out: "hello\n"}, got)
+	got = lab.sim("exec", "office", "--", netnstest.Tool(t, "psql"), "-w", "-At", "-c", "SELECT 'hello'", "host="+name+" sslmode=verify-full")
+	require.Equal(t, result{out: "hello\n"}, got, "with an account from the environment")
+	t.Setenv("PGPASSWORD", "another")
+	got = lab.sim("exec", "office", "--", netnstest.Tool(t, "psql"), "-w", "-c", "SELECT 'hello'", "host="+name)
+	require.Equal(t, 2, got.code, "what was set stays")
+
+	require.Equal(t, result{out: "web.osc-fr1\n"}, lab.sim("exec", "osc-fr1/web", "--", "uname", "-n"))
+	t.Setenv("PATH", "/usr/bin:/bin")
+	require.Equal(t, result{out: "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\n"}, lab.sim("exec", "office", "--", "sh", "-c", "echo $PATH"))
+	require.Equal(t, exitOK, lab.sim("exec", "office", "--", "ldconfig", "--version").code, "which is only in /sbin or /usr/sbin")
+
+	unseenDirectory(t, lab)
 
 	got = lab.sim("exec", "office", "--", "ls", "/sys/class/net")
 	require.Equal(t, "eth0\nlo\n", got.out, got.err)
 	text, err := os.ReadFile("/etc/hosts")
 	require.NoError(t, err)
 	require.NotContains(t, string(text), name, "the machine's own file stays as it is")
+}
+
+// unseenDirectory runs a program in a directory of a file system that was mounted after the lab came up.
+func unseenDirectory(t *testing.T, lab detached) {
+	over := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", over, "tmpfs", 0, ""))
+	defer func() { require.NoError(t, unix.Unmount(over, unix.MNT_DETACH)) }()
+	within := filepath.Join(over, "within")
+	require.NoError(t, os.Mkdir(within, 0o700))
+	before, err := os.Getwd()
+	require.NoError(t, err)
+	require.NoError(t, os.Chdir(within))
+	defer func() { require.NoError(t, os.Chdir(before)) }()
+	got := lab.sim("exec", "office", "--", "true")
+	require.Equal(t, exitUnjudged, got.code)
+	require.Contains(t, got.err, "drawbridge: sim exec: working directory: stat "+within+": no such file or directory")
 }
 
 // terminalOfItsOwn runs a shell with job control, and types.
@@ -334,6 +358,10 @@ func brokenAndMended(t *testing.T, lab detached) {
 		require.Equal(t, exitUsage, got.code, args)
 		require.Contains(t, got.err, want, args)
 	}
+	require.NoError(t, cmd.Process.Signal(unix.SIGINT))
+	for lines.Scan() {
+	}
+	require.NoError(t, cmd.Wait(), "Ctrl-C is how a watch ends, and no failure")
 }
 
 // impairedAndMended has a link take its time and lose everything while connections are made.
@@ -375,4 +403,18 @@ func TestDoctor(t *testing.T) {
 		require.True(t, f.Has || f.Detail != "" || strings.HasPrefix(f.Name, "nftables: "), "%s: why?", f.Name)
 	}
 	require.Regexp(t, `(?m)^packet sockets +yes `, invoke(t, nil, "sim", "doctor").out)
+}
+
+// TestAWorldWithoutDatabases: there is nothing to see, and that is said in the form that was asked for.
+func TestAWorldWithoutDatabases(t *testing.T) {
+	text, err := os.ReadFile("../../topology/testdata/minimal.yaml")
+	require.NoError(t, err)
+	bare, _, ok := strings.Cut(string(text), "hosts:\n")
+	require.True(t, ok)
+	world := filepath.Join(t.TempDir(), "bare.yaml")
+	require.NoError(t, os.WriteFile(world, []byte(bare), 0o600))
+	lab := detach(t, world)
+	require.Equal(t, result{out: "[]\n"}, lab.sim("matrix", "--json"))
+	require.Equal(t, result{out: "There is nothing to connect to: this world has no databases.\n"}, lab.sim("matrix"))
+	require.Equal(t, result{}, lab.sim("enforce", "--all"))
 }

@@ -215,8 +215,12 @@ func (l *looking) next() (which []int, why string) {
 
 // run looks at everything, then at what has changed at once, and at the rest in turn, until ctx ends.
 func (l *looking) run(ctx context.Context, o watchOrder, send func(look) error) error {
-	if err := l.look(ctx, l.all(), "everything", send); err != nil || len(l.turns) == 0 {
+	if err := l.look(ctx, l.all(), "everything", send); err != nil {
 		return err
+	}
+	if len(l.turns) == 0 { // a world without databases
+		<-ctx.Done()
+		return nil
 	}
 	turn := time.NewTicker(max(o.Round/time.Duration(len(l.turns)), 1))
 	defer turn.Stop()
@@ -248,7 +252,7 @@ func (l *looking) run(ctx context.Context, o watchOrder, send func(look) error) 
 
 // look tries some connections, if any, and sends what became of them, unless ctx ends meanwhile.
 func (l *looking) look(ctx context.Context, which []int, why string, send func(look) error) error {
-	if len(which) == 0 || ctx.Err() != nil {
+	if len(which) == 0 && len(l.specs) > 0 || ctx.Err() != nil {
 		return nil
 	}
 	k := look{At: time.Now(), Why: why, Which: which}

@@ -133,6 +133,19 @@ func TestChangesAreLookedAtAtOnceButNotWithoutEnd(t *testing.T) {
 	})
 }
 
+func TestAWorldWithoutDatabasesIsWatchedAsWell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		began := time.Now()
+		l := &looking{word: make(chan struct{}, 1), observe: func(context.Context, []probe.Spec) ([]seen, error) { return nil, nil }}
+		var looks []look
+		require.NoError(t, l.run(ctx, watchOrder{Every: 1, Round: 1}, func(k look) error { looks = append(looks, k); return nil }))
+		require.Len(t, looks, 1)
+		require.Equal(t, time.Minute, time.Since(began), "until it is told to stop")
+	})
+}
+
 func TestALookThatFailsEndsTheWatch(t *testing.T) {
 	l, gone := looksAtDefault(), errors.New("lost sight of packets")
 	l.observe = func(context.Context, []probe.Spec) ([]seen, error) { return nil, gone }

@@ -338,6 +338,16 @@ func TestLimitOfUserNamespacesIsNamed(t *testing.T) {
 	require.Contains(t, text, "user.max_user_namespaces=0; allow it with: sudo sysctl -w user.max_user_namespaces=")
 }
 
+// TestPathLeadsToRootsPrograms: enforcers call nft(8), which is not on every user's PATH.
+func TestPathLeadsToRootsPrograms(t *testing.T) {
+	require.Equal(t, "/usr/local/sbin:/usr/sbin:/sbin", Path(""))
+	require.Equal(t, "/usr/sbin:/bin:/usr/local/sbin:/sbin", Path("/usr/sbin:/bin"))
+	p := outerProcess(t, "path", "", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "PATH=/bin") })
+	require.Equal(t, "/bin:/usr/local/sbin:/usr/sbin:/sbin", p.line(t))
+	_, code := p.end(t)
+	require.Zero(t, code)
+}
+
 func TestDiagnosis(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -364,6 +374,7 @@ func TestDiagnosis(t *testing.T) {
 			"security module", "--privileged"},
 		{"nobody's switch", unix.EPERM, true, nil, "CAP_SYS_ADMIN", "root, or a container"},
 		{"a small kernel", unix.EINVAL, true, nil, "lacks namespaces", "CONFIG_USER_NS"},
+		{"too many processes", unix.EAGAIN, true, nil, "ulimit -u", "ulimit -u 4096"},
 		{"out of memory", unix.ENOMEM, true, nil, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -60,6 +60,8 @@ func (d diagnosis) error() error {
 		return d.limit(errno)
 	case syscall.EPERM, syscall.EACCES:
 		return d.permission(errno)
+	case syscall.EAGAIN: // clone(2)
+		return d.forbidden(errno, "a limit of processes is reached (ulimit -u, or pids.max of the control group)", "ulimit -u 4096, as root if it is a hard limit")
 	case syscall.EINVAL: // clone(2): a kind of namespace that the kernel was built without
 		return d.forbidden(errno, "the kernel lacks namespaces",
 			"a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS and CONFIG_UTS_NS")

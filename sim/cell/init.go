@@ -46,10 +46,11 @@ func begin(r role) (int, *failure) {
 		unix.CloseOnExec(firstExtraFile + fd)
 		files = append(files, uintptr(firstExtraFile+fd))
 	}
-	own := roleVariable + "="
-	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, own) })
+	own, path := roleVariable+"=", "PATH="
+	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, own) || strings.HasPrefix(s, path) })
 	r.part = roleWorker
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{Env: append(env, own+r.String()), Files: files})
+	env = append(env, own+r.String(), path+Path(os.Getenv("PATH")))
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{Env: env, Files: files})
 	if err != nil {
 		return 0, failed("start its worker", err)
 	}

@@ -39,6 +39,7 @@ var scenarios = map[string]func(argument string) int{
 	"orphans": orphans,
 	"nested":  nested,
 	"greet":   greet,
+	"path":    func(string) int { say("%s", os.Getenv("PATH")); return 0 },
 }
 
 func say(format string, args ...any) { fmt.Fprintf(ExtraFile(0), format+"\n", args...) }

@@ -2,6 +2,8 @@ package fabric_test
 
 import (
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 
 	"drawbridge/sim/fabric"
@@ -70,6 +72,16 @@ func TestEveryVantageHasItsNode(t *testing.T) {
 		}
 		require.Equal(t, len(v.Networks) > 0, len(n.Owned) > 0)
 	}
+}
+
+// The kernel has a route to each assigned address, and takes no second one.
+func TestANetworkOfOneAssignedAddressIsNotOwnedTwice(t *testing.T) {
+	text, err := os.ReadFile("../../topology/testdata/default.yaml")
+	require.NoError(t, err)
+	changed := strings.Replace(string(text), `[192.0.2.0/25, "3fff:c::/64"]`, `[192.0.2.1/32, 192.0.2.2/32, "3fff:c::/127"]`, 1)
+	w, err := topology.Parse("world.yaml", []byte(changed))
+	require.NoError(t, err)
+	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32"), netip.MustParsePrefix("3fff:c::/127")}, node(t, fabric.New(w), "stranger").Owned)
 }
 
 func TestEnforcementPointsGuardNothing(t *testing.T) {

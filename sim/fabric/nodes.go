@@ -30,7 +30,10 @@ func (b *builder) internetHost(h topology.InternetHost) {
 	n := b.node(h.Name, false)
 	b.attach(n, hostInterface, h.Networks...)
 	n.address(hostInterface, h.Addresses...)
-	n.Owned = h.Networks
+	// A network of one address that was assigned is the node's own by that, and the kernel takes no second route to it.
+	n.Owned = slices.DeleteFunc(slices.Clone(h.Networks), func(p netip.Prefix) bool {
+		return p.IsSingleIP() && slices.Contains(h.Addresses, p.Addr())
+	})
 }
 
 // region adds a region's edge and apps. Every egress address is the edge's own, spare ones too, and the core knows the way to them, so that a

@@ -38,6 +38,18 @@ func Hosts(w *topology.World) []byte {
 	return f.text.Bytes()
 }
 
+// longestHostname is how many bytes the kernel keeps of it (__NEW_UTS_LEN, linux/utsname.h).
+const longestHostname = 64
+
+// Hostname returns what a node calls itself: its name in Hosts, or the first part of that if the kernel takes no more.
+func Hostname(node string) string {
+	name := dotted(node)
+	if len(name) > longestHostname {
+		name, _, _ = strings.Cut(name, ".")
+	}
+	return name
+}
+
 // dotted turns region/app into app.region.
 func dotted(name string) string {
 	if owner, own, ok := strings.Cut(name, "/"); ok {

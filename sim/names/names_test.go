@@ -27,6 +27,13 @@ func TestHosts(t *testing.T) {
 	require.NotContains(t, text, "203.0.113.129\tprivate.")
 }
 
+func TestHostname(t *testing.T) {
+	long := strings.Repeat("x", 40)
+	for node, want := range map[string]string{"office": "office", "osc-fr1/web": "web.osc-fr1", long + "/" + long: long} {
+		require.Equal(t, want, names.Hostname(node))
+	}
+}
+
 func TestSources(t *testing.T) {
 	require.Equal(t, "passwd: files\n# end\nhosts: files dns\n",
 		string(names.Sources([]byte("passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n# end\n"))))

@@ -16,9 +16,19 @@ type Cover struct {
 	Over string // where; it must exist, and a symbolic link is followed
 }
 
-// StartCovered is Start for a program that sees some files in the place of others, and /sys as it is in the namespace, where the
-// kernel allows that. Nobody else sees any of it: the program gets mounts of its own, which go with it and its children.
-func (h *Handle) StartCovered(cmd *exec.Cmd, covers []Cover) error {
+// View is how a program finds the machine. The zero value is: as it is.
+type View struct {
+	Covers []Cover
+	// Hostname is what uname(2) calls the machine, unless empty.
+	Hostname string
+	// Prepare is called on the thread that starts the program, and that ends afterwards: what it does to the thread the program inherits,
+	// and nobody else. nil does nothing.
+	Prepare func() error
+}
+
+// StartViewing is Start for a program that finds the machine as the view has it, and /sys as it is in the namespace, where the
+// kernel allows that. Nobody else sees any of it: the program gets mounts and a host name of its own, which go with it and its children.
+func (h *Handle) StartViewing(cmd *exec.Cmd, v View) error {
 	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Pdeathsig != 0 {
 		return ErrPdeathsig
 	}
@@ -31,8 +41,16 @@ func (h *Handle) StartCovered(cmd *exec.Cmd, covers []Cover) error {
 		if err := held.Set(); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
-		if err := cover(covers); err != nil {
+		if err := cover(v.Covers); err != nil {
 			return err
+		}
+		if err := call(v.Hostname); err != nil {
+			return err
+		}
+		if v.Prepare != nil {
+			if err := v.Prepare(); err != nil {
+				return err
+			}
 		}
 		return cmd.Start()
 	})
@@ -53,6 +71,20 @@ func cover(covers []Cover) error {
 		if err := unix.Mount(c.File, c.Over, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("show %s at %s: %w", c.File, c.Over, err)
 		}
+	}
+	return nil
+}
+
+// call gives the calling thread a host name of its own.
+func call(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
+		return fmt.Errorf("host name of its own: %w", os.NewSyscallError("unshare", err))
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("host name %s: %w", name, os.NewSyscallError("sethostname", err))
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func Listen(ctx context.Context, h *netns.Handle, addrs []netip.Addr, udpPorts [
 	l := &Listeners{news: make(chan struct{}), open: make(map[io.Closer]struct{})}
 	for _, addr := range addrs {
 		err := l.listenTCP(ctx, h, netip.AddrPortFrom(addr, TCPPort))
-		for _, port := range append([]uint16{UDPPort}, udpPorts...) {
+		for _, port := range udp(udpPorts) {
 			err = errors.Join(err, l.listenUDP(ctx, h, netip.AddrPortFrom(addr, port)))
 		}
 		err = errors.Join(err, l.listenRaw(h, addr, flow.SCTP), l.listenRaw(h, addr, icmpOf(addr)))
@@ -62,6 +62,19 @@ func Listen(ctx context.Context, h *netns.Handle, addrs []netip.Addr, udpPorts [
 		}
 	}
 	return l, nil
+}
+
+// Sockets returns how many Listen opens for these arguments.
+func Sockets(addrs []netip.Addr, udpPorts []uint16) int {
+	const others = 3 // TCP, SCTP and ICMP
+	return len(addrs) * (others + len(udp(udpPorts)))
+}
+
+// udp are the ports of the UDP listeners, each once: a database may have UDPPort as well.
+func udp(ports []uint16) []uint16 {
+	all := append([]uint16{UDPPort}, ports...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func icmpOf(a netip.Addr) flow.Protocol {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,30 @@ func listen(t *testing.T) (*netns.Handle, *stray.Listeners) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	return h, l
+}
+
+// A database may have the port on which something listens anyway.
+func TestSocketsAreCountedOnceForEachPort(t *testing.T) {
+	h := netnstest.New(t)
+	before := sockets(t)
+	ports := []uint16{5432, stray.UDPPort}
+	l, err := stray.Listen(t.Context(), h, loopbacks, ports)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	require.Equal(t, 10, stray.Sockets(loopbacks, ports), "TCP, SCTP, ICMP and two of UDP for each address")
+	require.Equal(t, stray.Sockets(loopbacks, ports), sockets(t)-before)
+}
+
+func sockets(t *testing.T) (n int) {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, f := range files {
+		if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
 }
 
 func next(t *testing.T, l *stray.Listeners, proto flow.Protocol, to netip.AddrPort) stray.Arrival {
