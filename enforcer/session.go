@@ -91,7 +91,7 @@ func (s *Session) Close() error {
 	return errors.Join(errs...)
 }
 
-// Apply brings a policy into force, as the function of that name does. The document must not be changed afterwards.
+// Apply brings a policy into force, as the function of that name does. The document is not needed afterwards.
 func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, err error) {
 	base, difference, err := s.reader.Read(document)
 	if err != nil {
