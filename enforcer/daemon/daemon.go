@@ -424,7 +424,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 	if err := d.Snapshots.quick(checked); err != nil {
 		d.kept(err)
 	} else {
-		d.keeper.keep(kept{document: checked, policy: d.session.Policy()})
+		d.keeper.keep(d.session.Policy())
 	}
 	d.rearm()
 	d.state.applied(receipt, checked.sum, took)

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 
 	"drawbridge/enforcer"
@@ -19,23 +18,17 @@ type keeper struct {
 	wake chan struct{}
 
 	mu   sync.Mutex
-	next kept
+	next *policy.Policy // of the document that was written last; nil: it is on disk
 
-	protected []enforcer.Target // as it was written last
-}
-
-// kept is what is kept of a policy.
-type kept struct {
-	document summed
-	policy   *policy.Policy
+	protected *policy.Policy // of which it was written last what it protects; nil: none yet
 }
 
 func newKeeper(to Snapshots, log *audit, said func(error)) *keeper {
 	return &keeper{to: to, log: log, said: said, wake: make(chan struct{}, 1)}
 }
 
-// keep hands over a document. It never waits.
-func (k *keeper) keep(next kept) {
+// keep says that a document was written (Snapshots.quick), and what its policy is. It never waits.
+func (k *keeper) keep(next *policy.Policy) {
 	k.mu.Lock()
 	k.next = next
 	k.mu.Unlock()
@@ -65,25 +58,23 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) flush() {
 	k.mu.Lock()
 	next := k.next
-	k.next = kept{}
+	k.next = nil
 	k.mu.Unlock()
 	if err := k.log.sync(); err != nil {
 		k.said(err)
 	}
-	if next.document.text != nil {
-		k.said(errors.Join(k.to.secure(next.document), k.saveProtected(next.policy)))
+	if next != nil {
+		k.said(errors.Join(k.to.secure(), k.saveProtected(next)))
 	}
 }
 
 // saveProtected keeps what the policy protects, if that has changed.
 func (k *keeper) saveProtected(p *policy.Policy) error {
-	targets := enforcer.Protected(p)
-	if slices.Equal(targets, k.protected) {
-		return nil
+	if k.protected == nil || !p.SameClaims(k.protected) {
+		if err := k.to.saveProtected(enforcer.Protected(p)); err != nil {
+			return err
+		}
 	}
-	if err := k.to.saveProtected(targets); err != nil {
-		return err
-	}
-	k.protected = targets
+	k.protected = p
 	return nil
 }

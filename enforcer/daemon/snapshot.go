@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -39,8 +41,10 @@ var ErrNoSnapshot = errors.New("no whole snapshot of a policy")
 // Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, each copy is the old or the
 // new document, or can be told from a whole one by its checksum, and not both are damaged by that.
 func (s Snapshots) Save(document []byte) error {
-	d := withSum(document)
-	return errors.Join(s.quick(d), s.secure(d))
+	if err := s.quick(withSum(document)); err != nil {
+		return err
+	}
+	return s.secure()
 }
 
 // summed is a document and its checksum: several need it, and that of a large document takes milliseconds.
@@ -54,6 +58,15 @@ func withSum(text []byte) summed {
 	return summed{text: text, sum: hex.EncodeToString(sum[:])}
 }
 
+// write writes what a snapshot's file holds: the checksum in the first line, so that one rename replaces both.
+func (d summed) write(to io.Writer) error {
+	if _, err := io.WriteString(to, d.sum+"\n"); err != nil {
+		return err
+	}
+	_, err := to.Write(d.text)
+	return err
+}
+
 // quick writes one copy, which outlives the process from then on, but perhaps not the machine.
 func (s Snapshots) quick(document summed) error {
 	if s.Dir == "" {
@@ -62,25 +75,54 @@ func (s Snapshots) quick(document summed) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	if err := replace(filepath.Join(s.Dir, snapshotName), document, false); err != nil {
+	if err := replace(filepath.Join(s.Dir, snapshotName), document.write, false); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
 }
 
-// secure sees to it that what quick wrote is on disk, and then writes the other copy.
-func (s Snapshots) secure(document summed) error {
+// secure sees to it that what quick wrote last is on disk, and then makes the other copy of it. It reads the file, so that nobody has to
+// keep the document in memory for as long as the disk takes.
+func (s Snapshots) secure() error {
 	if s.Dir == "" {
 		return nil
 	}
 	first, err := os.Open(filepath.Join(s.Dir, snapshotName))
-	if err == nil {
-		err = errors.Join(first.Sync(), first.Close())
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
 	}
-	if err = errors.Join(err, replace(filepath.Join(s.Dir, copyName), document, true)); err != nil {
+	defer first.Close()
+	if err := first.Sync(); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	if err := replace(filepath.Join(s.Dir, copyName), func(to io.Writer) error { return copyWhole(to, first) }, true); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
+}
+
+// copyWhole copies a snapshot's file. The error says so if it is not whole.
+func copyWhole(to io.Writer, from *os.File) error {
+	text := bufio.NewReader(from)
+	sum, err := text.ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("%s: %w", from.Name(), err)
+	}
+	if _, err := io.WriteString(to, sum); err != nil {
+		return err
+	}
+	found := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(to, found), text); err != nil {
+		return err
+	}
+	if sum != hex.EncodeToString(found.Sum(nil))+"\n" {
+		return notWhole(from.Name())
+	}
+	return nil
+}
+
+func notWhole(path string) error {
+	return fmt.Errorf("%s: truncated or changed, its checksum does not fit", path)
 }
 
 // saveProtected writes what a policy protects, twice.
@@ -94,7 +136,7 @@ func (s Snapshots) saveProtected(targets []enforcer.Target) error {
 	}
 	protected := withSum(text)
 	for _, name := range []string{protectedName, protectedCopyName} {
-		if err := replace(filepath.Join(s.Dir, name), protected, true); err != nil {
+		if err := replace(filepath.Join(s.Dir, name), protected.write, true); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
@@ -147,18 +189,14 @@ func (s Snapshots) load(names ...string) ([]byte, error) {
 // asidePrefix begins the names of files that are not finished.
 const asidePrefix = ".new-"
 
-// replace writes a snapshot aside, and to disk if it must, and renames it. The first line is its checksum, so that one rename
-// replaces both.
-func replace(path string, document summed, toDisk bool) error {
+// replace has a file written aside, and to disk if it must, and renames it.
+func replace(path string, write func(io.Writer) error, toDisk bool) error {
 	f, err := os.CreateTemp(filepath.Dir(path), asidePrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // it is gone once it was renamed
-	_, err = f.WriteString(document.sum + "\n")
-	if err == nil {
-		_, err = f.Write(document.text)
-	}
+	err = write(f)
 	if toDisk {
 		err = errors.Join(err, f.Sync())
 	}
@@ -182,7 +220,7 @@ func read(path string) ([]byte, error) {
 	}
 	sum, document, ok := bytes.Cut(text, []byte("\n"))
 	if !ok || string(sum) != withSum(document).sum {
-		return nil, fmt.Errorf("%s: truncated or changed, its checksum does not fit", path)
+		return nil, notWhole(path)
 	}
 	return document, nil
 }
