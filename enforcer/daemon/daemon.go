@@ -482,7 +482,6 @@ func (d *daemon) mend(ctx context.Context, e nft.Event) {
 func (d *daemon) note(e entry) {
 	if err := d.audit.append(e); err != nil {
 		d.Log.Error("audit log", "error", err)
-		return
 	}
 	d.keeper.noted()
 }

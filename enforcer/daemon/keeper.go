@@ -27,15 +27,15 @@ func newKeeper(to Snapshots, log *audit, said func(error)) *keeper {
 	return &keeper{to: to, log: log, said: said, wake: make(chan struct{}, 1)}
 }
 
-// keep says that a document was written (Snapshots.quick), and what its policy is. It never waits.
+// keep says that a document was written (Snapshots.quick), and what its policy is. What is noted next has it brought to disk. It never waits.
 func (k *keeper) keep(next *policy.Policy) {
 	k.mu.Lock()
 	k.next = next
 	k.mu.Unlock()
-	k.noted()
 }
 
-// noted has the audit log brought to disk. It never waits.
+// noted has everything brought to disk, once for a change and its line in the audit log: each time others wait for the journal of the file
+// system. It never waits.
 func (k *keeper) noted() {
 	select {
 	case k.wake <- struct{}{}:
@@ -60,11 +60,12 @@ func (k *keeper) flush() {
 	next := k.next
 	k.next = nil
 	k.mu.Unlock()
-	if err := k.log.sync(); err != nil {
-		k.said(err)
-	}
+	var err error
 	if next != nil {
-		k.said(errors.Join(k.to.secure(), k.saveProtected(next)))
+		err = errors.Join(k.to.secure(), k.saveProtected(next))
+	}
+	if err = errors.Join(err, k.log.sync()); next != nil || err != nil {
+		k.said(err)
 	}
 }
 

@@ -75,7 +75,7 @@ func (s Snapshots) quick(document summed) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	if err := replace(filepath.Join(s.Dir, snapshotName), document.write, false); err != nil {
+	if err := replace(filepath.Join(s.Dir, snapshotName), document.write, nil); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
@@ -92,10 +92,9 @@ func (s Snapshots) secure() error {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	defer first.Close()
-	if err := first.Sync(); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	if err := replace(filepath.Join(s.Dir, copyName), func(to io.Writer) error { return copyWhole(to, first) }, true); err != nil {
+	// Both go to disk one right after the other, before the copy takes its place: a file system with a journal writes that once for both.
+	both := func(f *os.File) error { return errors.Join(f.Sync(), first.Sync()) }
+	if err := replace(filepath.Join(s.Dir, copyName), func(to io.Writer) error { return copyWhole(to, first) }, both); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
@@ -136,7 +135,7 @@ func (s Snapshots) saveProtected(targets []enforcer.Target) error {
 	}
 	protected := withSum(text)
 	for _, name := range []string{protectedName, protectedCopyName} {
-		if err := replace(filepath.Join(s.Dir, name), protected.write, true); err != nil {
+		if err := replace(filepath.Join(s.Dir, name), protected.write, (*os.File).Sync); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
@@ -189,21 +188,21 @@ func (s Snapshots) load(names ...string) ([]byte, error) {
 // asidePrefix begins the names of files that are not finished.
 const asidePrefix = ".new-"
 
-// replace has a file written aside, and to disk if it must, and renames it.
-func replace(path string, write func(io.Writer) error, toDisk bool) error {
+// replace has a file written aside, brought to disk, and renames it. Without toDisk it need not outlive the machine.
+func replace(path string, write func(io.Writer) error, toDisk func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), asidePrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // it is gone once it was renamed
 	err = write(f)
-	if toDisk {
-		err = errors.Join(err, f.Sync())
+	if err == nil && toDisk != nil {
+		err = toDisk(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil || !toDisk {
+	if err := os.Rename(f.Name(), path); err != nil || toDisk == nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
