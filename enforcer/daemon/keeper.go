@@ -12,7 +12,8 @@ import (
 // keeper brings snapshots to disk beside the loop: a disk may take longer than a change may. Where several wait, the latest is
 // saved.
 type keeper struct {
-	to   Snapshots
+	to   Snapshots // of what is protected
+	docs *slots
 	log  *audit
 	said func(error) // what became of each
 	wake chan struct{}
@@ -23,11 +24,11 @@ type keeper struct {
 	protected *policy.Policy // of which it was written last what it protects; nil: none yet
 }
 
-func newKeeper(to Snapshots, log *audit, said func(error)) *keeper {
-	return &keeper{to: to, log: log, said: said, wake: make(chan struct{}, 1)}
+func newKeeper(to Snapshots, docs *slots, log *audit, said func(error)) *keeper {
+	return &keeper{to: to, docs: docs, log: log, said: said, wake: make(chan struct{}, 1)}
 }
 
-// keep says that a document was written (Snapshots.quick), and what its policy is. What is noted next has it brought to disk. It never waits.
+// keep says that a document was written (slots.write), and what its policy is. What is noted next has it brought to disk. It never waits.
 func (k *keeper) keep(next *policy.Policy) {
 	k.mu.Lock()
 	k.next = next
@@ -62,7 +63,7 @@ func (k *keeper) flush() {
 	k.mu.Unlock()
 	var err error
 	if next != nil {
-		err = errors.Join(k.to.secure(), k.saveProtected(next))
+		err = errors.Join(k.docs.secure(), k.saveProtected(next))
 	}
 	if err = errors.Join(err, k.log.sync()); next != nil || err != nil {
 		k.said(err)

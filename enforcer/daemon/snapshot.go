@@ -1,14 +1,12 @@
 package daemon
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -23,7 +21,7 @@ type Snapshots struct {
 	Dir string
 }
 
-// A document is kept twice, in files of their own: a policy older than the last one may open what was revoked since.
+// Where earlier versions of the program kept a document, twice: see slots.
 const (
 	snapshotName = "policy.json"
 	copyName     = "policy.copy.json"
@@ -38,13 +36,15 @@ const (
 // ErrNoSnapshot: there is no snapshot, or none that is whole.
 var ErrNoSnapshot = errors.New("no whole snapshot of a policy")
 
-// Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, each copy is the old or the
-// new document, or can be told from a whole one by its checksum, and not both are damaged by that.
-func (s Snapshots) Save(document []byte) error {
-	if err := s.quick(withSum(document)); err != nil {
+// Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, the old or the new document is there
+// whole, and what is not can be told from that by its checksum.
+func (s Snapshots) Save(document []byte) (err error) {
+	to := newSlots(s.Dir)
+	defer func() { err = errors.Join(err, to.close()) }()
+	if err := to.write(withSum(document)); err != nil {
 		return err
 	}
-	return s.secure()
+	return to.secure()
 }
 
 // summed is a document and its checksum: several need it, and that of a large document takes milliseconds.
@@ -56,68 +56,6 @@ type summed struct {
 func withSum(text []byte) summed {
 	sum := sha256.Sum256(text)
 	return summed{text: text, sum: hex.EncodeToString(sum[:])}
-}
-
-// write writes what a snapshot's file holds: the checksum in the first line, so that one rename replaces both.
-func (d summed) write(to io.Writer) error {
-	if _, err := io.WriteString(to, d.sum+"\n"); err != nil {
-		return err
-	}
-	_, err := to.Write(d.text)
-	return err
-}
-
-// quick writes one copy, which outlives the process from then on, but perhaps not the machine.
-func (s Snapshots) quick(document summed) error {
-	if s.Dir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	if err := replace(filepath.Join(s.Dir, snapshotName), document.write, nil); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	return nil
-}
-
-// secure sees to it that what quick wrote last is on disk, and then makes the other copy of it. It reads the file, so that nobody has to
-// keep the document in memory for as long as the disk takes.
-func (s Snapshots) secure() error {
-	if s.Dir == "" {
-		return nil
-	}
-	first, err := os.Open(filepath.Join(s.Dir, snapshotName))
-	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	defer first.Close()
-	// Both go to disk one right after the other, before the copy takes its place: a file system with a journal writes that once for both.
-	both := func(f *os.File) error { return errors.Join(f.Sync(), first.Sync()) }
-	if err := replace(filepath.Join(s.Dir, copyName), func(to io.Writer) error { return copyWhole(to, first) }, both); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	return nil
-}
-
-// copyWhole copies a snapshot's file. The error says so if it is not whole.
-func copyWhole(to io.Writer, from *os.File) error {
-	text := bufio.NewReader(from)
-	sum, err := text.ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("%s: %w", from.Name(), err)
-	}
-	if _, err := io.WriteString(to, sum); err != nil {
-		return err
-	}
-	found := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(to, found), text); err != nil {
-		return err
-	}
-	if sum != hex.EncodeToString(found.Sum(nil))+"\n" {
-		return notWhole(from.Name())
-	}
-	return nil
 }
 
 func notWhole(path string) error {
@@ -135,7 +73,7 @@ func (s Snapshots) saveProtected(targets []enforcer.Target) error {
 	}
 	protected := withSum(text)
 	for _, name := range []string{protectedName, protectedCopyName} {
-		if err := replace(filepath.Join(s.Dir, name), protected.write, (*os.File).Sync); err != nil {
+		if err := replace(filepath.Join(s.Dir, name), protected); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
@@ -168,7 +106,18 @@ func (s Snapshots) clean() error {
 }
 
 // Load returns the latest document that is whole. The error wraps ErrNoSnapshot if none is.
-func (s Snapshots) Load() ([]byte, error) { return s.load(snapshotName, copyName) }
+func (s Snapshots) Load() ([]byte, error) {
+	// What an earlier version has left is gone as soon as there is anything later.
+	document, older := s.load(snapshotName, copyName)
+	if older == nil || s.Dir == "" {
+		return document, older
+	}
+	document, errs := loadSlots(s.Dir)
+	if document == nil {
+		return nil, fmt.Errorf("%w in %s: %w", ErrNoSnapshot, s.Dir, errors.Join(append(errs, older)...))
+	}
+	return document, nil
+}
 
 func (s Snapshots) load(names ...string) ([]byte, error) {
 	if s.Dir == "" {
@@ -188,24 +137,28 @@ func (s Snapshots) load(names ...string) ([]byte, error) {
 // asidePrefix begins the names of files that are not finished.
 const asidePrefix = ".new-"
 
-// replace has a file written aside, brought to disk, and renames it. Without toDisk it need not outlive the machine.
-func replace(path string, write func(io.Writer) error, toDisk func(*os.File) error) error {
+// replace writes a file aside and to disk, and renames it. The first line is the checksum, so that one rename replaces both.
+func replace(path string, document summed) error {
 	f, err := os.CreateTemp(filepath.Dir(path), asidePrefix+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // it is gone once it was renamed
-	err = write(f)
-	if err == nil && toDisk != nil {
-		err = toDisk(f)
+	_, err = f.WriteString(document.sum + "\n")
+	if err == nil {
+		_, err = f.Write(document.text)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil || toDisk == nil {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return syncDirectory(filepath.Dir(path))
+}
+
+func syncDirectory(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}

@@ -67,19 +67,19 @@ func roomFor(text []byte, length int) []byte {
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int) ([]byte, error) { return readInto(nil, path, limit) }
 
-// readQuietly opens a file for reading, without a note of when that was where this process may leave it out: noting waits for the journal
-// of the file system, which may be busy for as long as a disk takes.
-func readQuietly(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOATIME, 0)
-	if errors.Is(err, os.ErrPermission) { // somebody else's file (open(2))
-		return os.Open(path)
+// openQuietly opens a file, and has no time of access noted when it is read, where this process may leave that out: noting waits for the
+// journal of the file system, which may be busy for as long as a disk takes.
+func openQuietly(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|syscall.O_NOATIME, 0o600)
+	if errors.Is(err, os.ErrPermission) { // perhaps somebody else's file (open(2))
+		return os.OpenFile(path, flags, 0o600)
 	}
 	return f, err
 }
 
 // readInto is readBounded into memory that may be used for that, as far as it goes.
 func readInto(text []byte, path string, limit int) ([]byte, error) {
-	f, err := readQuietly(path)
+	f, err := openQuietly(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
