@@ -62,7 +62,7 @@ func Protected(p *policy.Policy) []Target {
 		}
 		out = append(out, Target{a})
 	}
-	for _, db := range p.Databases() {
+	for db := range p.EachDatabase() {
 		for _, e := range db.Endpoints() {
 			add(e.Addr)
 		}

@@ -15,7 +15,7 @@ func nextExpiry(p *policy.Policy, now time.Time) (next time.Time) {
 			next = end
 		}
 	}
-	for _, db := range p.Databases() {
+	for db := range p.EachDatabase() {
 		if !db.Timed() {
 			continue // as in expired
 		}
@@ -29,7 +29,7 @@ func nextExpiry(p *policy.Policy, now time.Time) (next time.Time) {
 
 // expired names the rules that are not in force because they have expired.
 func expired(p *policy.Policy, now time.Time) (words []string) {
-	for _, db := range p.Databases() {
+	for db := range p.EachDatabase() {
 		if !db.Timed() {
 			continue // which is nearly every one, and this is done after each change
 		}

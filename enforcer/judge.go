@@ -44,7 +44,7 @@ func newJudge(p *policy.Policy, mark compile.Mark, fresh bool, now time.Time) *j
 	for _, r := range p.ManagedRanges() {
 		j.ranges[r.Name] = r.Networks
 	}
-	for _, db := range p.Databases() {
+	for db := range p.EachDatabase() {
 		for _, e := range db.Endpoints() {
 			j.endpoints[e.Addr] = endpoint{e, db}
 			j.addresses[e.Addr.Addr()] = p.Model() == policy.Dedicated

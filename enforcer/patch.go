@@ -66,16 +66,18 @@ func (s *Session) write(ctx context.Context, change ruleset.Change) (receipt rec
 	return receipt, false
 }
 
-// difference compiles what differs. It is not ok if an element may be of more than one database.
+// difference compiles what differs, which is no chain (policy.Difference). It is not ok if an element may be of more than one database.
 func (s *Session) difference(d policy.Difference) (change ruleset.Change, ok bool) {
 	if d.After == nil {
 		return ruleset.Change{Family: ruleset.FamilyINET, Table: compile.TableName}, true
 	}
-	have, err := s.options.table(d.Before)
+	options := s.options.Compile
+	options.Now = s.options.Clock()
+	have, err := options.Sets(d.Before)
 	if err != nil {
 		return change, false
 	}
-	want, err := s.options.table(d.After)
+	want, err := options.Sets(d.After)
 	if err != nil {
 		return change, false
 	}

@@ -29,6 +29,7 @@ type Session struct {
 	blind   bool           // it came into force without a gate
 	expires time.Time      // when the next of its rules does; zero: never
 	spare   spare          // what to send first where the table is gone
+	cutter  *cut.Cutter    // nil: nothing was to be cut yet
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -80,7 +81,7 @@ func (s *Session) tables() []*remembering { return append([]*remembering{s.main}
 
 // Close closes the session's sockets.
 func (s *Session) Close() error {
-	var errs []error
+	errs := []error{s.closeCutter()}
 	// The main one last: the kernel makes whoever closes a netfilter socket wait until it has freed what was deleted (net/
 	// netfilter/nf_tables_api.c: nft_rcv_nl_event).
 	for _, t := range append(s.endings, s.main) {
@@ -91,7 +92,7 @@ func (s *Session) Close() error {
 	return errors.Join(errs...)
 }
 
-// Apply brings a policy into force, as the function of that name does. The document must not be changed afterwards.
+// Apply brings a policy into force, as the function of that name does. The document is not needed afterwards.
 func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, err error) {
 	base, difference, err := s.reader.Read(document)
 	if err != nil {
@@ -217,15 +218,35 @@ func forgets(change ruleset.Change) bool {
 
 // cut ends the connections to databases of the policy that it does not allow. fresh is as in judge.
 func (s *Session) cut(ctx context.Context, receipt Receipt, p *policy.Policy, fresh bool) (Receipt, error) {
-	var err error
-	receipt.Cut, err = cut.Run(ctx, newJudge(p, s.mark, fresh, s.options.Clock()), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
+	err := s.openCutter()
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
+	}
+	receipt.Cut, err = s.cutter.Run(ctx, newJudge(p, s.mark, fresh, s.options.Clock()), cut.Options{Behind: p.Model() == policy.Dedicated, Limit: s.options.CutLimit})
+	if err != nil {
+		// A dump that was not read to its end stands in the way of the next one.
+		return receipt, fmt.Errorf("%w: %w", ErrNotCut, errors.Join(err, s.closeCutter()))
 	}
 	if receipt.Cut.Unanswered == 0 {
 		receipt.ConnectionsEndedAt = s.options.Clock()
 	}
 	return receipt, nil
+}
+
+func (s *Session) openCutter() (err error) {
+	if s.cutter == nil {
+		s.cutter, err = cut.Open()
+	}
+	return err
+}
+
+func (s *Session) closeCutter() error {
+	if s.cutter == nil {
+		return nil
+	}
+	c := s.cutter
+	s.cutter = nil
+	return c.Close()
 }
 
 // applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that

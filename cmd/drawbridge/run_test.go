@@ -258,6 +258,21 @@ func (k *keeper) verb(args ...string) string {
 	return out.String()
 }
 
+// snapshotsIn are the files of a state directory that hold a policy.
+func snapshotsIn(t *testing.T, state string) (files []string) {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(state, "policy.*.snapshot"))
+	require.NoError(t, err)
+	for _, name := range all {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		if len(text) > 0 && text[0] != 0 { // an empty one begins with zeros
+			files = append(files, name)
+		}
+	}
+	return files
+}
+
 // TestBootBringsBackTheLastPolicy, also from half a file, and never an older one. Without any, all that it protected is denied.
 func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	k := newKeeper(t)
@@ -273,11 +288,13 @@ func TestBootBringsBackTheLastPolicy(t *testing.T) {
 	k.start()
 	require.Zero(t, k.status().Receipt.Changed, "what boot brought into force is taken over as it is")
 	k.kill()
-	require.NoError(t, os.Truncate(filepath.Join(state, "policy.json"), 100))
+	copies := snapshotsIn(t, state)
+	require.Len(t, copies, 2, "no older one is left")
+	require.NoError(t, os.Truncate(copies[0], 100))
 	code, said = k.boot()
 	require.Zero(t, code, said)
 	require.Contains(t, k.region(), "10.20.0.0/16", "the copy of it")
-	require.NoError(t, os.Truncate(filepath.Join(state, "policy.copy.json"), 100))
+	require.NoError(t, os.Truncate(copies[1], 100))
 
 	code, said = k.boot("--policy", k.policy)
 	require.Zero(t, code)

@@ -165,7 +165,7 @@ func (c *compiler) databaseChains(p *policy.Policy) {
 	if !c.dedicated {
 		return
 	}
-	for _, db := range p.Databases() {
+	for db := range p.EachDatabase() {
 		for _, f := range families {
 			if !hasEndpoint(db, f) {
 				continue

@@ -67,20 +67,40 @@ var ErrNeedsTime = errors.New("a rule expires: the time is needed")
 
 // Compile returns the table for a policy. The only errors are options that make no sense, and ErrNeedsTime.
 func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
+	c, err := o.compiler(p)
+	if err != nil {
+		return ruleset.Table{}, err
+	}
+	c.chainsOf(p)
+	return c.table(), nil
+}
+
+// Sets is Compile without the chains. Those of two policies are the same where they claim the same (policy.Policy.SameClaims), are of the
+// same point and none of their databases is open for a while: what differs between them is elements.
+func (o Options) Sets(p *policy.Policy) (ruleset.Table, error) {
+	c, err := o.compiler(p)
+	if err != nil {
+		return ruleset.Table{}, err
+	}
+	return c.table(), nil
+}
+
+// compiler returns one that has the sets with their elements.
+func (o Options) compiler(p *policy.Policy) (*compiler, error) {
 	if o.MarkMask == 0 {
 		o.MarkMask = DefaultMarkMask
 	}
 	mark, err := NewMark(o.MarkMask)
 	if err != nil {
-		return ruleset.Table{}, err
+		return nil, err
 	}
 	if o.SentTimeout != 0 && (o.SentTimeout <= freshMargin || o.SentTimeout%time.Second != 0) {
-		return ruleset.Table{}, fmt.Errorf("sent timeout %v: want whole seconds, more than %v", o.SentTimeout, freshMargin)
+		return nil, fmt.Errorf("sent timeout %v: want whole seconds, more than %v", o.SentTimeout, freshMargin)
 	}
 	if o.Now.IsZero() && p.Timed() {
-		return ruleset.Table{}, ErrNeedsTime
+		return nil, ErrNeedsTime
 	}
-	c := compiler{
+	c := &compiler{
 		now:       o.Now,
 		silent:    o.WithoutLog,
 		builder:   newBuilder(),
@@ -96,6 +116,11 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	c.glass = c.opened(p)
 	c.declareSets(p)
 	c.fill(p)
+	return c, nil
+}
+
+// chainsOf adds the chains.
+func (c *compiler) chainsOf(p *policy.Policy) {
 	c.admission()
 	c.databaseChains(p)
 	c.gate()
@@ -107,7 +132,6 @@ func (o Options) Compile(p *policy.Policy) (ruleset.Table, error) {
 	if !c.blind {
 		c.witness()
 	}
-	return c.table(), nil
 }
 
 // compiler holds what the skeleton depends on.

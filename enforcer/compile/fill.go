@@ -78,7 +78,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 		}
 	}
 	if c.dedicated {
-		for _, db := range p.Databases() {
+		for db := range p.EachDatabase() {
 			for _, f := range families {
 				if !hasEndpoint(db, f) {
 					continue // each set costs the kernel a walk over all sets of the table when it is made
@@ -128,7 +128,7 @@ func (c *compiler) fill(p *policy.Policy) {
 	} else {
 		c.fillRanges(func(f family) string { return setRegion + f.suffix }, p.Region().Networks)
 	}
-	for _, db := range p.Databases() {
+	for db := range p.EachDatabase() {
 		for _, e := range db.Endpoints() {
 			c.fillEndpoint(db, e)
 		}

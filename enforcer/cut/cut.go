@@ -49,19 +49,38 @@ type Report struct {
 // Cut is how many connections were to end.
 func (r Report) Cut() int { return r.Destroyed + r.Reset + r.Forgotten + r.Unanswered }
 
+// Cutter ends connections, over sockets that last: whoever closes a netfilter socket waits until the kernel has freed what was deleted from
+// its tables (net/netfilter/nf_tables_api.c: nft_rcv_nl_event), which takes it tens of milliseconds, and a cut follows a deletion.
+// Use it from one goroutine at a time.
+type Cutter struct {
+	conntrack, diag *nlsocket.Socket
+}
+
+// netlinkBuffer holds the answers to one request; dumps come in portions.
+const netlinkBuffer = 1 << 20
+
+// Open opens a cutter in the network namespace of the calling thread, in which it is used. The caller closes it.
+func Open() (*Cutter, error) {
+	conntrack, err := nlsocket.Open(unix.NETLINK_NETFILTER, netlinkBuffer)
+	if err != nil {
+		return nil, fmt.Errorf("open a conntrack socket: %w", err)
+	}
+	diag, err := nlsocket.Open(unix.NETLINK_SOCK_DIAG, netlinkBuffer)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a sock_diag socket: %w", err), conntrack.Close())
+	}
+	return &Cutter{conntrack: conntrack, diag: diag}, nil
+}
+
+// Close closes the sockets.
+func (c *Cutter) Close() error { return errors.Join(c.conntrack.Close(), c.diag.Close()) }
+
 // Run ends every protected connection that the judge does not allow, in the network namespace of the calling thread,
 // and returns once they have ended or the limit has passed. It starts no goroutine. On error, what could be ended has
 // been, and the report counts it.
-func Run(ctx context.Context, judge Judge, options Options) (report Report, err error) {
+func (c *Cutter) Run(ctx context.Context, judge Judge, options Options) (report Report, err error) {
 	start := time.Now()
-	c, err := openCutter()
-	if err != nil {
-		return report, err
-	}
-	defer func() {
-		err = errors.Join(err, c.close())
-		report.Took = time.Since(start)
-	}()
+	defer func() { report.Took = time.Since(start) }()
 	entries, err := c.find(ctx, judge.Protects, options.Behind)
 	if err != nil {
 		return report, err
@@ -75,11 +94,11 @@ func Run(ctx context.Context, judge Judge, options Options) (report Report, err 
 // List returns the protected connections that stand now, in the network namespace of the calling thread. behind is as in
 // Options. It ends nothing.
 func List(ctx context.Context, protects func(Connection) bool, behind bool) (out []Connection, err error) {
-	c, err := openCutter()
+	c, err := Open()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
+	defer func() { err = errors.Join(err, c.Close()) }()
 	entries, err := c.find(ctx, protects, behind)
 	for _, e := range entries {
 		if e.socket != nil || e.tracking.stands() {
@@ -89,30 +108,8 @@ func List(ctx context.Context, protects func(Connection) bool, behind bool) (out
 	return out, err
 }
 
-// cutter holds the sockets of one cut.
-type cutter struct {
-	conntrack, diag *nlsocket.Socket
-}
-
-// netlinkBuffer holds the answers to one request; dumps come in portions.
-const netlinkBuffer = 1 << 20
-
-func openCutter() (*cutter, error) {
-	conntrack, err := nlsocket.Open(unix.NETLINK_NETFILTER, netlinkBuffer)
-	if err != nil {
-		return nil, fmt.Errorf("open a conntrack socket: %w", err)
-	}
-	diag, err := nlsocket.Open(unix.NETLINK_SOCK_DIAG, netlinkBuffer)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open a sock_diag socket: %w", err), conntrack.Close())
-	}
-	return &cutter{conntrack: conntrack, diag: diag}, nil
-}
-
-func (c *cutter) close() error { return errors.Join(c.conntrack.Close(), c.diag.Close()) }
-
 // find lists the protected connections.
-func (c *cutter) find(ctx context.Context, protects func(Connection) bool, behind bool) ([]*entry, error) {
+func (c *Cutter) find(ctx context.Context, protects func(Connection) bool, behind bool) ([]*entry, error) {
 	sockets, err := dumpSockets(ctx, c.diag)
 	if err != nil {
 		return nil, err
@@ -142,7 +139,7 @@ func (c *cutter) find(ctx context.Context, protects func(Connection) bool, behin
 	return protected, nil
 }
 
-func (c *cutter) tracked(ctx context.Context) ([]tracking, error) {
+func (c *Cutter) tracked(ctx context.Context) ([]tracking, error) {
 	if noConntrack() {
 		return nil, nil
 	}
@@ -150,7 +147,7 @@ func (c *cutter) tracked(ctx context.Context) ([]tracking, error) {
 }
 
 // end ends connections, each the way it takes, and forgets them.
-func (c *cutter) end(ctx context.Context, doomed []*entry, limit time.Duration, report *Report) error {
+func (c *Cutter) end(ctx context.Context, doomed []*entry, limit time.Duration, report *Report) error {
 	var behind []*entry
 	var errs []error
 	for _, e := range doomed {
@@ -178,7 +175,7 @@ func (c *cutter) end(ctx context.Context, doomed []*entry, limit time.Duration, 
 
 // endBehind ends connections whose servers are behind this host. The limit begins with the first challenge: looking for the
 // connections takes as long as the tracking table is large, and must not eat it up.
-func (c *cutter) endBehind(ctx context.Context, behind []*entry, limit time.Duration, report *Report) (err error) {
+func (c *Cutter) endBehind(ctx context.Context, behind []*entry, limit time.Duration, report *Report) (err error) {
 	if len(behind) == 0 {
 		return nil
 	}

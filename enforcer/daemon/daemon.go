@@ -67,6 +67,7 @@ type daemon struct {
 	Options
 	source  *source
 	session *enforcer.Session
+	slots   *slots
 	keeper  *keeper
 	read    []identity // of what was read last
 	stage   stage      // of what is read next
@@ -165,7 +166,8 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.audit, err = openAudit(d.Audit); err != nil {
 		return err
 	}
-	d.keeper = newKeeper(d.Snapshots, d.audit, d.kept)
+	d.slots = newSlots(d.Snapshots.Dir)
+	d.keeper = newKeeper(d.Snapshots, d.slots, d.audit, d.kept)
 	if d.socket, err = listen(ctx, d.Socket); err != nil {
 		return err
 	}
@@ -227,6 +229,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.session.Close())
 	}
 	errs = append(errs, d.watched.close()...)
+	errs = append(errs, d.slots.close())
 	return errors.Join(append(errs, d.audit.close())...)
 }
 
@@ -421,10 +424,10 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		d.Log.Warn(w)
 	}
 	checked := withSum(document)
-	if err := d.Snapshots.quick(checked); err != nil {
+	if err := d.slots.write(checked); err != nil {
 		d.kept(err)
 	} else {
-		d.keeper.keep(kept{document: checked, policy: d.session.Policy()})
+		d.keeper.keep(d.session.Policy())
 	}
 	d.rearm()
 	d.state.applied(receipt, checked.sum, took)
@@ -482,7 +485,6 @@ func (d *daemon) mend(ctx context.Context, e nft.Event) {
 func (d *daemon) note(e entry) {
 	if err := d.audit.append(e); err != nil {
 		d.Log.Error("audit log", "error", err)
-		return
 	}
 	d.keeper.noted()
 }

@@ -57,7 +57,7 @@ func (s Snapshots) saveGlass(open []BreakGlass) error {
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(s.Dir, glassName), withSum(text), true)
+	return replace(filepath.Join(s.Dir, glassName), withSum(text))
 }
 
 // loadGlass reads it. Where nothing whole is, nothing is open.

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 
 	"drawbridge/enforcer"
@@ -13,36 +12,31 @@ import (
 // keeper brings snapshots to disk beside the loop: a disk may take longer than a change may. Where several wait, the latest is
 // saved.
 type keeper struct {
-	to   Snapshots
+	to   Snapshots // of what is protected
+	docs *slots
 	log  *audit
 	said func(error) // what became of each
 	wake chan struct{}
 
 	mu   sync.Mutex
-	next kept
+	next *policy.Policy // of the document that was written last; nil: it is on disk
 
-	protected []enforcer.Target // as it was written last
+	protected *policy.Policy // of which it was written last what it protects; nil: none yet
 }
 
-// kept is what is kept of a policy.
-type kept struct {
-	document summed
-	policy   *policy.Policy
+func newKeeper(to Snapshots, docs *slots, log *audit, said func(error)) *keeper {
+	return &keeper{to: to, docs: docs, log: log, said: said, wake: make(chan struct{}, 1)}
 }
 
-func newKeeper(to Snapshots, log *audit, said func(error)) *keeper {
-	return &keeper{to: to, log: log, said: said, wake: make(chan struct{}, 1)}
-}
-
-// keep hands over a document. It never waits.
-func (k *keeper) keep(next kept) {
+// keep says that a document was written (slots.write), and what its policy is. What is noted next has it brought to disk. It never waits.
+func (k *keeper) keep(next *policy.Policy) {
 	k.mu.Lock()
 	k.next = next
 	k.mu.Unlock()
-	k.noted()
 }
 
-// noted has the audit log brought to disk. It never waits.
+// noted has everything brought to disk, once for a change and its line in the audit log: each time others wait for the journal of the file
+// system. It never waits.
 func (k *keeper) noted() {
 	select {
 	case k.wake <- struct{}{}:
@@ -65,25 +59,24 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) flush() {
 	k.mu.Lock()
 	next := k.next
-	k.next = kept{}
+	k.next = nil
 	k.mu.Unlock()
-	if err := k.log.sync(); err != nil {
-		k.said(err)
+	var err error
+	if next != nil {
+		err = errors.Join(k.docs.secure(), k.saveProtected(next))
 	}
-	if next.document.text != nil {
-		k.said(errors.Join(k.to.secure(next.document), k.saveProtected(next.policy)))
+	if err = errors.Join(err, k.log.sync()); next != nil || err != nil {
+		k.said(err)
 	}
 }
 
 // saveProtected keeps what the policy protects, if that has changed.
 func (k *keeper) saveProtected(p *policy.Policy) error {
-	targets := enforcer.Protected(p)
-	if slices.Equal(targets, k.protected) {
-		return nil
+	if k.protected == nil || !p.SameClaims(k.protected) {
+		if err := k.to.saveProtected(enforcer.Protected(p)); err != nil {
+			return err
+		}
 	}
-	if err := k.to.saveProtected(targets); err != nil {
-		return err
-	}
-	k.protected = targets
+	k.protected = p
 	return nil
 }

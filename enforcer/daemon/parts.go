@@ -25,8 +25,8 @@ type part struct {
 	databases []json.RawMessage
 }
 
-// readParts puts the files of the directory together. Those that did not change are not read again.
-func (s *source) readParts() ([]byte, error) {
+// readParts puts the files of the directory together, in memory that may be used for that. Those that did not change are not read again.
+func (s *source) readParts(text []byte) ([]byte, error) {
 	files, err := s.files()
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (s *source) readParts() ([]byte, error) {
 		}
 	}
 	s.parts = fresh
-	return merge(files, fresh)
+	return merge(roomFor(text, size), files, fresh)
 }
 
 func (s *source) part(name string) (part, error) {
@@ -91,9 +91,9 @@ func placed(name string, text []byte, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// merge puts parts together: their lists of databases one after the other, in the order of the files' names; of every
+// merge appends the parts, put together: their lists of databases one after the other, in the order of the files' names; of every
 // other member there is one.
-func merge(files []string, parts map[string]part) ([]byte, error) {
+func merge(out []byte, files []string, parts map[string]part) ([]byte, error) {
 	whole, owner := map[string]json.RawMessage{}, map[string]string{}
 	var databases []json.RawMessage
 	for _, name := range files {
@@ -107,19 +107,22 @@ func merge(files []string, parts map[string]part) ([]byte, error) {
 		databases = append(databases, p.databases...)
 	}
 	// The databases' bytes are left as they are, so that those that did not change are known again.
-	var out bytes.Buffer
-	out.WriteByte('{')
+	out = append(out, '{')
 	for _, key := range slices.Sorted(maps.Keys(whole)) {
 		quoted, err := json.Marshal(key)
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(&out, "%s: %s,\n", quoted, whole[key])
+		out = fmt.Appendf(out, "%s: %s,\n", quoted, whole[key])
 	}
-	out.WriteString(`"databases": [`)
-	out.Write(bytes.Join(rawBytes(databases), []byte(",\n")))
-	out.WriteString("]}\n")
-	return out.Bytes(), nil
+	out = append(out, `"databases": [`...)
+	for i, database := range databases {
+		if i > 0 {
+			out = append(out, ",\n"...)
+		}
+		out = append(out, database...)
+	}
+	return append(out, "]}\n"...), nil
 }
 
 // where says in which file of the directory an error about a database is, which the whole document's line does not.
@@ -145,12 +148,4 @@ func (s *source) where(err error) error {
 		return fmt.Errorf("%w: %w", enforcer.ErrRefused, &located)
 	}
 	return err
-}
-
-func rawBytes(list []json.RawMessage) [][]byte {
-	out := make([][]byte, len(list))
-	for i, m := range list {
-		out[i] = m
-	}
-	return out
 }

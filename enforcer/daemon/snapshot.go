@@ -21,7 +21,7 @@ type Snapshots struct {
 	Dir string
 }
 
-// A document is kept twice, in files of their own: a policy older than the last one may open what was revoked since.
+// Where earlier versions of the program kept a document, twice: see slots.
 const (
 	snapshotName = "policy.json"
 	copyName     = "policy.copy.json"
@@ -36,11 +36,15 @@ const (
 // ErrNoSnapshot: there is no snapshot, or none that is whole.
 var ErrNoSnapshot = errors.New("no whole snapshot of a policy")
 
-// Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, each copy is the old or the
-// new document, or can be told from a whole one by its checksum, and not both are damaged by that.
-func (s Snapshots) Save(document []byte) error {
-	d := withSum(document)
-	return errors.Join(s.quick(d), s.secure(d))
+// Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, the old or the new document is there
+// whole, and what is not can be told from that by its checksum.
+func (s Snapshots) Save(document []byte) (err error) {
+	to := newSlots(s.Dir)
+	defer func() { err = errors.Join(err, to.close()) }()
+	if err := to.write(withSum(document)); err != nil {
+		return err
+	}
+	return to.secure()
 }
 
 // summed is a document and its checksum: several need it, and that of a large document takes milliseconds.
@@ -54,33 +58,8 @@ func withSum(text []byte) summed {
 	return summed{text: text, sum: hex.EncodeToString(sum[:])}
 }
 
-// quick writes one copy, which outlives the process from then on, but perhaps not the machine.
-func (s Snapshots) quick(document summed) error {
-	if s.Dir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	if err := replace(filepath.Join(s.Dir, snapshotName), document, false); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	return nil
-}
-
-// secure sees to it that what quick wrote is on disk, and then writes the other copy.
-func (s Snapshots) secure(document summed) error {
-	if s.Dir == "" {
-		return nil
-	}
-	first, err := os.Open(filepath.Join(s.Dir, snapshotName))
-	if err == nil {
-		err = errors.Join(first.Sync(), first.Close())
-	}
-	if err = errors.Join(err, replace(filepath.Join(s.Dir, copyName), document, true)); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	return nil
+func notWhole(path string) error {
+	return fmt.Errorf("%s: truncated or changed, its checksum does not fit", path)
 }
 
 // saveProtected writes what a policy protects, twice.
@@ -94,7 +73,7 @@ func (s Snapshots) saveProtected(targets []enforcer.Target) error {
 	}
 	protected := withSum(text)
 	for _, name := range []string{protectedName, protectedCopyName} {
-		if err := replace(filepath.Join(s.Dir, name), protected, true); err != nil {
+		if err := replace(filepath.Join(s.Dir, name), protected); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
@@ -127,7 +106,18 @@ func (s Snapshots) clean() error {
 }
 
 // Load returns the latest document that is whole. The error wraps ErrNoSnapshot if none is.
-func (s Snapshots) Load() ([]byte, error) { return s.load(snapshotName, copyName) }
+func (s Snapshots) Load() ([]byte, error) {
+	// What an earlier version has left is gone as soon as there is anything later.
+	document, older := s.load(snapshotName, copyName)
+	if older == nil || s.Dir == "" {
+		return document, older
+	}
+	document, errs := loadSlots(s.Dir)
+	if document == nil {
+		return nil, fmt.Errorf("%w in %s: %w", ErrNoSnapshot, s.Dir, errors.Join(append(errs, older)...))
+	}
+	return document, nil
+}
 
 func (s Snapshots) load(names ...string) ([]byte, error) {
 	if s.Dir == "" {
@@ -147,9 +137,8 @@ func (s Snapshots) load(names ...string) ([]byte, error) {
 // asidePrefix begins the names of files that are not finished.
 const asidePrefix = ".new-"
 
-// replace writes a snapshot aside, and to disk if it must, and renames it. The first line is its checksum, so that one rename
-// replaces both.
-func replace(path string, document summed, toDisk bool) error {
+// replace writes a file aside and to disk, and renames it. The first line is the checksum, so that one rename replaces both.
+func replace(path string, document summed) error {
 	f, err := os.CreateTemp(filepath.Dir(path), asidePrefix+"*")
 	if err != nil {
 		return err
@@ -159,16 +148,17 @@ func replace(path string, document summed, toDisk bool) error {
 	if err == nil {
 		_, err = f.Write(document.text)
 	}
-	if toDisk {
-		err = errors.Join(err, f.Sync())
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil || !toDisk {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return syncDirectory(filepath.Dir(path))
+}
+
+func syncDirectory(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -182,7 +172,7 @@ func read(path string) ([]byte, error) {
 	}
 	sum, document, ok := bytes.Cut(text, []byte("\n"))
 	if !ok || string(sum) != withSum(document).sum {
-		return nil, fmt.Errorf("%s: truncated or changed, its checksum does not fit", path)
+		return nil, notWhole(path)
 	}
 	return document, nil
 }

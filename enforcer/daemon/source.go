@@ -22,6 +22,7 @@ type source struct {
 	path  string // absolute
 	dir   bool
 	parts map[string]part // of a directory, as they were read last
+	text  []byte          // the document as it was read last
 	links bool            // symbolic links lead to the document, as far as was seen when the directories were looked for last
 }
 
@@ -41,17 +42,44 @@ func newSource(path string, await bool) (*source, error) {
 	return &source{path: absolute, dir: info.IsDir()}, nil
 }
 
-// read returns the whole document. Nobody changes it afterwards.
-func (s *source) read() ([]byte, error) {
+// read returns the whole document, which is there until it is read again: a large one in new memory for each change would keep the
+// garbage collector busy.
+func (s *source) read() (document []byte, err error) {
 	if s.dir {
-		return s.readParts()
+		document, err = s.readParts(s.text[:0])
+	} else {
+		document, err = readInto(s.text[:0], s.path, policy.MaxSize)
 	}
-	return readBounded(s.path, policy.MaxSize)
+	if err == nil {
+		s.text = document
+	}
+	return document, err
+}
+
+// roomFor makes room for a text of this length and for some more, as the next one may have.
+func roomFor(text []byte, length int) []byte {
+	if length <= cap(text) {
+		return text
+	}
+	return append(make([]byte, 0, length+length/16), text...)
 }
 
 // readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int) ([]byte, error) {
-	f, err := os.Open(path)
+func readBounded(path string, limit int) ([]byte, error) { return readInto(nil, path, limit) }
+
+// openQuietly opens a file, and has no time of access noted when it is read, where this process may leave that out: noting waits for the
+// journal of the file system, which may be busy for as long as a disk takes.
+func openQuietly(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|syscall.O_NOATIME, 0o600)
+	if errors.Is(err, os.ErrPermission) { // perhaps somebody else's file (open(2))
+		return os.OpenFile(path, flags, 0o600)
+	}
+	return f, err
+}
+
+// readInto is readBounded into memory that may be used for that, as far as it goes.
+func readInto(text []byte, path string, limit int) ([]byte, error) {
+	f, err := openQuietly(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +91,7 @@ func readBounded(path string, limit int) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	text := make([]byte, 0, min(info.Size(), int64(limit))+1)
+	text = roomFor(text, int(min(info.Size(), int64(limit)))+1)
 	for {
 		n, err := f.Read(text[len(text):cap(text)])
 		text = text[:len(text)+n]
@@ -75,7 +103,7 @@ func readBounded(path string, limit int) ([]byte, error) {
 		case len(text) > limit:
 			return nil, fmt.Errorf("%s: more than %d MiB; split the point, or send fewer databases", path, limit>>20)
 		case len(text) == cap(text):
-			text = slices.Grow(text, cap(text))
+			text = roomFor(text, 2*cap(text))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -61,8 +62,11 @@ type Socket struct {
 	fd       int
 	sequence uint32
 	sendSize int
-	buffer   [receiveSize]byte
+	buffer   *[receiveSize]byte // to receive into
 }
+
+// buffers are those of closed sockets: a cut opens two each time, and would otherwise leave behind more than all else that a change does.
+var buffers = sync.Pool{New: func() any { return new([receiveSize]byte) }}
 
 // Open opens a socket of a netlink protocol (unix.NETLINK_...) in the network namespace of the calling thread, with a
 // receive buffer of this many bytes, or of net.core.rmem_max for users who may not ask for more. The caller closes it;
@@ -72,9 +76,9 @@ func Open(protocol, receiveBuffer int) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &Socket{fd: fd, sequence: uint32(time.Now().UnixNano())}
+	s := &Socket{fd: fd, sequence: uint32(time.Now().UnixNano()), buffer: buffers.Get().(*[receiveSize]byte)}
 	if err := s.setUp(receiveBuffer); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -100,8 +104,14 @@ func (s *Socket) resize(force, ordinary, size int) error {
 	return os.NewSyscallError("setsockopt", err)
 }
 
-// Close closes the socket.
-func (s *Socket) Close() error { return os.NewSyscallError("close", unix.Close(s.fd)) }
+// Close closes the socket. What came out of Each is gone with it.
+func (s *Socket) Close() error {
+	if s.buffer != nil {
+		buffers.Put(s.buffer)
+		s.buffer = nil
+	}
+	return os.NewSyscallError("close", unix.Close(s.fd))
+}
 
 // Send sends messages in one datagram and returns them with the sequence numbers that they got, which are consecutive.
 func (s *Socket) Send(messages ...netlink.Message) ([]netlink.Message, error) {

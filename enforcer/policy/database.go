@@ -28,6 +28,7 @@ func (d *decoder) database(it value, p *Policy, c *claims) Database {
 	}
 	d.consistent(it, db)
 	db.rules = d.rules(&o, db, p)
+	db.ends = slices.ContainsFunc(db.rules, func(r Rule) bool { return !r.Expires.IsZero() })
 	d.toggles(&o, &db)
 	o.close()
 	db.warnings = openRules(db, p.ranges)

@@ -67,23 +67,30 @@ func (d document) fail(offset int, path, reason, hint string) *Error {
 	return e
 }
 
+// whole is the value of a document, and the text of which its strings and offsets are parts.
+type whole struct {
+	value
+	text string
+}
+
 // read parses the document as JSON and nothing but JSON: one value, valid UTF-8, no NUL, no name twice in an object.
-func (d document) read() (value, *Error) {
+func (d document) read() (whole, *Error) {
 	if len(d.data) > MaxSize {
-		return value{}, d.fail(-1, "", fmt.Sprintf("%d bytes are more than %d MiB", len(d.data), MaxSize>>20), "split the point, or send fewer databases")
+		return whole{}, d.fail(-1, "", fmt.Sprintf("%d bytes are more than %d MiB", len(d.data), MaxSize>>20), "split the point, or send fewer databases")
 	}
 	if i := bytes.IndexByte(d.data, 0); i >= 0 {
-		return value{}, d.fail(i, "", "NUL byte", "send JSON text in UTF-8")
+		return whole{}, d.fail(i, "", "NUL byte", "send JSON text in UTF-8")
 	}
 	if !utf8.Valid(d.data) {
-		return value{}, d.fail(firstInvalid(d.data), "", "not valid UTF-8", "send JSON text in UTF-8")
+		return whole{}, d.fail(firstInvalid(d.data), "", "not valid UTF-8", "send JSON text in UTF-8")
 	}
 	if !json.Valid(d.data) {
-		var whole json.RawMessage
-		return value{}, d.syntax(json.Unmarshal(d.data, &whole))
+		var all json.RawMessage
+		return whole{}, d.syntax(json.Unmarshal(d.data, &all))
 	}
 	r := reader{document: d, text: string(d.data)}
-	return r.value(0)
+	v, err := r.value(0)
+	return whole{value: v, text: r.text}, err
 }
 
 func firstInvalid(data []byte) int {

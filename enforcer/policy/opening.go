@@ -40,7 +40,7 @@ func (p *Policy) CanOpen(database string) error {
 }
 
 func (p *Policy) find(database string) int {
-	return slices.IndexFunc(p.databases, func(db Database) bool { return db.name == database })
+	return slices.IndexFunc(p.databases, func(db *Database) bool { return db.name == database })
 }
 
 // everybody is each family's whole address space.
@@ -60,7 +60,10 @@ func (p *Policy) Open(openings []Opening) (open *Policy, refused []error) {
 			open = new(*p)
 			open.databases = slices.Clone(p.databases)
 		}
-		open.databases[p.find(o.Database)].open(o)
+		at := p.find(o.Database)
+		db := new(*open.databases[at])
+		db.open(o)
+		open.databases[at] = db
 	}
 	return open, refused
 }
@@ -72,7 +75,7 @@ func (db *Database) open(o Opening) {
 		db.openUntil = o.Until
 		return
 	}
-	db.rules = slices.Clone(db.rules)
+	db.rules, db.ends = slices.Clone(db.rules), true
 	for _, all := range everybody {
 		db.rules = append(db.rules, Rule{CIDR: all, Label: "break-glass: " + o.Reason, Expires: o.Until})
 	}

@@ -21,15 +21,15 @@ func Parse(name string, data []byte) (*Policy, error) {
 }
 
 // parse returns the policy with the value that it was read from.
-func parse(doc document) (*Policy, value, error) {
+func parse(doc document) (*Policy, whole, error) {
 	root, failed := doc.read()
 	if failed != nil {
-		return nil, value{}, failed
+		return nil, whole{}, failed
 	}
-	d := &decoder{document: doc, root: root}
-	p := d.policy(root)
+	d := &decoder{document: doc, root: root.value}
+	p := d.policy(root.value)
 	if d.err != nil {
-		return nil, value{}, d.err
+		return nil, whole{}, d.err
 	}
 	return p, root, nil
 }
@@ -53,7 +53,7 @@ func (d *decoder) policy(root value) *Policy {
 	}
 	c := &claims{d: d, names: map[string]int{}, keys: map[claimKey]claim{}}
 	for _, it := range o.list("databases", true) {
-		p.databases = append(p.databases, d.database(it, p, c))
+		p.databases = append(p.databases, new(d.database(it, p, c)))
 	}
 	o.close()
 	return p

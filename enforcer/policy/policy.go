@@ -88,7 +88,7 @@ type Policy struct {
 	interfaces []Interface
 	region     Region
 	ranges     []ManagedRange
-	databases  []Database
+	databases  []*Database // shared by the versions of a policy in which they are the same: nobody changes one
 }
 
 // Interface is one interface of the point.
@@ -161,6 +161,7 @@ type Database struct {
 	forceTLS           bool
 	internetAccessible bool
 	rules              []Rule
+	ends               bool // one of the rules has an end
 	keepUnknown        bool
 	openUntil          time.Time
 	warnings           []Warning
@@ -198,7 +199,20 @@ func (p *Policy) ManagedRanges() []ManagedRange {
 }
 
 // Databases returns the databases in document order.
-func (p *Policy) Databases() []Database { return slices.Clone(p.databases) }
+func (p *Policy) Databases() []Database {
+	return slices.AppendSeq(make([]Database, 0, len(p.databases)), p.EachDatabase())
+}
+
+// EachDatabase goes over Databases without a copy of them all.
+func (p *Policy) EachDatabase() iter.Seq[Database] {
+	return func(yield func(Database) bool) {
+		for _, db := range p.databases {
+			if !yield(*db) {
+				return
+			}
+		}
+	}
+}
 
 // Warnings returns what users should be told, in document order (SPEC D-11).
 func (p *Policy) Warnings() []Warning {
@@ -256,10 +270,10 @@ func defaultForceTLS(m Model) bool { return m != Shared }
 
 // Timed tells whether the policy has rules or openings with an end, passed ones included. A nil policy has none.
 func (p *Policy) Timed() bool {
-	return p != nil && slices.ContainsFunc(p.databases, Database.Timed)
+	return p != nil && slices.ContainsFunc(p.databases, (*Database).Timed)
 }
 
 // Timed tells whether the database has rules or an opening with an end, passed ones included.
 func (d Database) Timed() bool {
-	return !d.openUntil.IsZero() || slices.ContainsFunc(d.rules, func(r Rule) bool { return !r.Expires.IsZero() })
+	return d.ends || !d.openUntil.IsZero()
 }

@@ -18,15 +18,13 @@ type Reader struct {
 	last *parsed
 }
 
-// parsed is a document that was parsed, and where its databases are in it.
+// parsed is what a document that was parsed said, word by word. The texts are those that the policy's own strings are parts of, so
+// that keeping them keeps nothing more.
 type parsed struct {
-	data   []byte
-	spans  []span // as many as policy.databases
-	policy *Policy
+	head, tail string   // what is around the databases
+	texts      []string // of the databases, as many as policy.databases
+	policy     *Policy
 }
-
-// span is where a value is in a document.
-type span struct{ start, end int }
 
 // Difference is what two policies differ in.
 type Difference struct {
@@ -38,7 +36,7 @@ type Difference struct {
 }
 
 // Read parses the next version. The difference is that to the version that was read without an error before; its zero value says
-// that anything may differ. data must not be changed afterwards.
+// that anything may differ. data is not needed afterwards.
 func (r *Reader) Read(data []byte) (*Policy, Difference, error) {
 	if next, difference, ok := r.patch(data); ok {
 		r.last = next
@@ -48,28 +46,31 @@ func (r *Reader) Read(data []byte) (*Policy, Difference, error) {
 	if err != nil {
 		return nil, Difference{}, err
 	}
-	r.last = &parsed{data: data, spans: databaseSpans(root), policy: p}
+	r.last = takeApart(root, p)
 	return p, Difference{}, nil
 }
 
-func databaseSpans(root value) []span {
+// takeApart cuts the document of a policy into its databases and what is around them.
+func takeApart(root whole, p *Policy) *parsed {
+	out := &parsed{policy: p}
 	for _, m := range root.members {
-		if m.name != "databases" {
+		if m.name != "databases" || len(m.value.items) == 0 {
 			continue
 		}
-		spans := make([]span, len(m.value.items))
-		for i, v := range m.value.items {
-			spans[i] = span{start: v.offset, end: v.end}
+		items := m.value.items
+		out.head, out.tail = root.text[:items[0].offset], root.text[items[len(items)-1].end:]
+		out.texts = make([]string, len(items))
+		for i, v := range items {
+			out.texts[i] = root.text[v.offset:v.end]
 		}
-		return spans
 	}
-	return nil
+	return out
 }
 
 // patch parses what differs from the last version. It is sure of what it accepts; whatever else there is, it leaves to
 // a parse of the whole.
 func (r *Reader) patch(data []byte) (*parsed, Difference, bool) {
-	if r.last == nil || len(r.last.spans) == 0 || len(data) > MaxSize {
+	if r.last == nil || len(r.last.texts) == 0 || len(data) > MaxSize {
 		return nil, Difference{}, false
 	}
 	p := patcher{old: r.last, data: data, name: r.Name}
@@ -98,48 +99,49 @@ type patcher struct {
 	data    []byte
 	name    string
 	at      int
-	spans   []span
+	texts   []string // as they are now; nil: as they were
 	changed []changedDatabase
 }
 
 type changedDatabase struct {
 	index    int
-	database Database
+	database *Database
 }
 
 func (p *patcher) next(policy *Policy) *parsed {
-	return &parsed{data: p.data, spans: p.spans, policy: policy}
+	next := *p.old
+	next.policy = policy
+	if p.texts != nil {
+		next.texts = p.texts
+	}
+	return &next
 }
 
 // walk compares what is around the databases, and the databases one by one. An object ends where its own bytes say so: where
 // those of an old one follow, there is that object and nothing else.
 func (p *patcher) walk() bool {
-	spans := p.old.spans
-	head := p.old.data[:spans[0].start]
-	if !bytes.HasPrefix(p.data, head) {
+	if !p.take(p.old.head) {
 		return false
 	}
-	p.at = len(head)
-	p.spans = make([]span, 0, len(spans))
-	for i, s := range spans {
+	for i, text := range p.old.texts {
 		if i > 0 && !p.comma() {
 			return false
 		}
-		text := p.old.data[s.start:s.end]
-		if bytes.HasPrefix(p.data[p.at:], text) {
-			p.take(len(text))
-			continue
-		}
-		if !p.database(i) {
+		if !p.take(text) && !p.database(i) {
 			return false
 		}
 	}
-	return bytes.Equal(p.data[p.at:], p.old.data[spans[len(spans)-1].end:])
+	return string(p.data[p.at:]) == p.old.tail
 }
 
-func (p *patcher) take(length int) {
-	p.spans = append(p.spans, span{start: p.at, end: p.at + length})
-	p.at += length
+// take takes what is here if it is this text.
+func (p *patcher) take(text string) bool {
+	end := p.at + len(text)
+	if end > len(p.data) || string(p.data[p.at:end]) != text {
+		return false
+	}
+	p.at = end
+	return true
 }
 
 // comma takes one comma and the space around it.
@@ -174,20 +176,30 @@ func (p *patcher) database(i int) bool {
 	d := &decoder{document: doc}
 	was := p.old.policy.databases[i]
 	rest := *p.old.policy // the database is decoded as if it were the only one: what the others claim does not change
-	db := d.database(v, &rest, &claims{d: d, names: map[string]int{}, keys: map[claimKey]claim{}})
+	db := new(d.database(v, &rest, &claims{d: d, names: map[string]int{}, keys: map[claimKey]claim{}}))
 	if d.err != nil || !sameClaims(was, db) {
 		return false
 	}
 	if !reflect.DeepEqual(was, db) {
 		p.changed = append(p.changed, changedDatabase{index: i, database: db})
 	}
-	p.take(len(raw))
+	if p.texts == nil {
+		p.texts = slices.Clone(p.old.texts)
+	}
+	p.texts[i] = r.text
+	p.at += len(raw)
 	return true
+}
+
+// SameClaims tells whether two policies name the same databases, which claim the same addresses, ports and nodes: whatever else differs
+// between them, they protect the same. It looks at nothing but what is not the very same database.
+func (p *Policy) SameClaims(other *Policy) bool {
+	return p.model == other.model && slices.EqualFunc(p.databases, other.databases, func(a, b *Database) bool { return a == b || sameClaims(a, b) })
 }
 
 // sameClaims tells whether two versions of a database have the same name, and claim the same addresses, ports and nodes: then
 // the other databases of the point do not matter for what has changed.
-func sameClaims(a, b Database) bool {
+func sameClaims(a, b *Database) bool {
 	return a.name == b.name && a.engine == b.engine && slices.Equal(a.endpoints, b.endpoints) && slices.Equal(a.clusterPorts, b.clusterPorts) &&
 		slices.EqualFunc(a.nodes, b.nodes, func(x, y Node) bool {
 			return x.Name == y.Name && x.Here == y.Here && slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Ports, y.Ports)
