@@ -288,18 +288,27 @@ func (s *slots) inPlace() bool {
 	return true
 }
 
-// replaceOlderForm takes snapshots away that an earlier version of the program has left, when what replaces them is on disk.
+// replaceOlderForm takes snapshots away that an earlier version of the program has left, when what replaces them is on disk. They are
+// gone for good before anything later is written: Load believes them first.
 func (s *slots) replaceOlderForm(by *os.File) error {
+	removed := false
 	for _, name := range []string{snapshotName, copyName} {
 		path := filepath.Join(s.dir, name)
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if err := errors.Join(datasync(by), os.Remove(path)); err != nil {
+		if err := datasync(by); err != nil {
 			return err
 		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		removed = true
 	}
-	return nil
+	if !removed {
+		return nil
+	}
+	return syncDirectory(s.dir)
 }
 
 // close closes the slots. Nobody may be writing.
