@@ -1,6 +1,7 @@
 package addrset_test
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 
@@ -30,9 +31,8 @@ func TestIntervals(t *testing.T) {
 	}
 }
 
-// TestArithmetic compares with sets of single addresses, of both families, at the edges of the address space.
-func TestArithmetic(t *testing.T) {
-	var pool []netip.Addr
+// edges are addresses of both families at the edges of the address space.
+func edges() (pool []netip.Addr) {
 	for i := range 12 {
 		pool = append(pool, netip.AddrFrom4([4]byte{0, 0, 0, byte(i)}), netip.AddrFrom4([4]byte{255, 255, 255, byte(255 - i)}))
 		low, high := [16]byte{15: byte(i)}, [16]byte{}
@@ -42,7 +42,21 @@ func TestArithmetic(t *testing.T) {
 		high[15] -= byte(i)
 		pool = append(pool, netip.AddrFrom16(low), netip.AddrFrom16(high))
 	}
-	rapid.Check(t, func(t *rapid.T) {
+	return pool
+}
+
+func TestArithmetic(t *testing.T) { rapid.Check(t, computesAsSetsOfAddresses(edges())) }
+
+func FuzzArithmetic(f *testing.F) {
+	for n := range 8 {
+		f.Add(bytes.Repeat([]byte{byte(37 * n), 0, 0, 0, 0, 0, 0, 1}, 1+8*n))
+	}
+	f.Fuzz(rapid.MakeFuzz(computesAsSetsOfAddresses(edges())))
+}
+
+// computesAsSetsOfAddresses compares with sets of single addresses.
+func computesAsSetsOfAddresses(pool []netip.Addr) func(*rapid.T) {
+	return func(t *rapid.T) {
 		draw := func(name string) (addrset.Set, map[netip.Addr]bool) {
 			in := map[netip.Addr]bool{}
 			var list []netip.Addr
@@ -64,5 +78,5 @@ func TestArithmetic(t *testing.T) {
 		require.True(t, addrset.Of(a.Union(b).Intervals()...).Equal(a.Union(b)), "canonical")
 		everything := addrset.All(true).Union(addrset.All(false))
 		require.True(t, everything.Minus(everything.Minus(a)).Equal(a))
-	})
+	}
 }
