@@ -58,6 +58,38 @@ func eachWay(t *testing.T, run func(t *testing.T, p port, encrypted bool)) {
 	}
 }
 
+// tired returns from each Write long after the bytes are gone, as on a busy machine: the answer may be there before.
+type tired struct {
+	net.Conn
+	rest time.Duration
+}
+
+func (c tired) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	<-time.After(c.rest)
+	return n, err
+}
+
+// TestSessionSurvivesABusyMachine: net/http gives a connection up whose writer has not come back 50 ms after the answer.
+func TestSessionSurvivesABusyMachine(t *testing.T) {
+	const rest = 80 * time.Millisecond
+	a := newAuthority(t)
+	eachWay(t, func(t *testing.T, p port, encrypted bool) {
+		t.Parallel()
+		s := serve(t, p.config(a))
+		d := &dialer{addr: s.Addr()}
+		dial := func(ctx context.Context) (net.Conn, error) {
+			conn, err := d.dial(ctx)
+			return tired{conn, rest}, err
+		}
+		session, err := client.Open(deadline(t), dial, target(a, s, p, encrypted))
+		require.NoError(t, err)
+		require.NoError(t, session.Query(deadline(t), "marker-1"))
+		require.NoError(t, session.Query(deadline(t), "marker-2"))
+		require.NoError(t, session.Close())
+	})
+}
+
 func TestSessionIsServedAndJournalled(t *testing.T) {
 	a := newAuthority(t)
 	eachWay(t, func(t *testing.T, p port, encrypted bool) {

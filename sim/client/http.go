@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -36,10 +37,13 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("%d %s", e.code, http.StatusText(e.code)) }
 
+// httpDriver speaks HTTP on the session's one connection. net/http's own client may want another one at any time: it gives a connection up
+// if the goroutine that wrote the request has not said so 50 ms after the answer came, as on a busy machine.
 type httpDriver struct {
-	transport *http.Transport
-	base      string
-	requests  requests
+	conn     net.Conn
+	answers  *bufio.Reader
+	base     string
+	requests requests
 }
 
 // openHTTP asks for something at once: TCP alone does not show that a database is there.
@@ -48,11 +52,11 @@ func openHTTP(r requests) func(context.Context, *only, Target) (driver, error) {
 		if err := o.secure(ctx, t); err != nil {
 			return nil, err
 		}
-		dial := func(context.Context, string, string) (net.Conn, error) { return o.take() }
-		d := httpDriver{
-			transport: &http.Transport{DialContext: dial, DialTLSContext: dial, MaxConnsPerHost: 1, DisableCompression: true},
-			base:      "http://" + t.Addr.String(), requests: r,
+		conn, err := o.take()
+		if err != nil {
+			return nil, err
 		}
+		d := httpDriver{conn: conn, answers: bufio.NewReader(conn), base: "http://" + t.Addr.String(), requests: r}
 		if t.TLS {
 			d.base = "https://" + t.Addr.String()
 		}
@@ -77,7 +81,10 @@ func (d httpDriver) get(ctx context.Context, path, marker string) (string, error
 	if marker != "" {
 		req.Header.Set(d.requests.echo, marker)
 	}
-	res, err := d.transport.RoundTrip(req)
+	if err := req.Write(d.conn); err != nil {
+		return "", err
+	}
+	res, err := http.ReadResponse(d.answers, req)
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +98,5 @@ func (d httpDriver) get(ctx context.Context, path, marker string) (string, error
 	return res.Header.Get(d.requests.echo), nil
 }
 
-func (d httpDriver) close() error {
-	d.transport.CloseIdleConnections()
-	return nil
-}
+// close has nothing to say: HTTP has no word for it.
+func (d httpDriver) close() error { return nil }
