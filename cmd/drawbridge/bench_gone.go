@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -43,7 +44,7 @@ func (p *program) benchLabOnceCommand() *cobra.Command {
 	}
 	c.Flags().IntVar(&o.hosts, "hosts", 50, "how many hosts")
 	c.Flags().BoolVar(&o.rootless, "rootless", false, "in a user namespace")
-	c.Flags().BoolVar(&o.hold, "hold", false, "say where the router's routing sockets are, and stay until killed")
+	c.Flags().BoolVar(&o.hold, "hold", false, "say where the router's routing sockets are, and stay until killed, or until standard input ends")
 	return c
 }
 
@@ -93,8 +94,8 @@ func (p *program) holdLab(ctx context.Context, n int) error {
 	if err := json.NewEncoder(p.std.out).Encode(held{w.events, w.questions}); err != nil {
 		return err
 	}
-	<-ctx.Done() // SIGKILL comes first
-	return errors.Join(ctx.Err(), l.Close())
+	_, err = io.Copy(io.Discard, p.std.in) // SIGKILL comes first, unless whoever started this has ended
+	return errors.Join(err, l.Close())
 }
 
 // child starts this program once more.
@@ -144,6 +145,11 @@ func (b *comparer) goneTask(n int) bench.Task {
 
 func killLab(ctx context.Context, n int) (took time.Duration, err error) {
 	cmd := child(ctx, "--hold", "--hosts", strconv.Itoa(n))
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	defer stdin.Close()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, err
