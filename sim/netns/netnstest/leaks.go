@@ -103,16 +103,34 @@ func (i inventory) files() {
 	}
 }
 
+// mostListings bounds how often the threads are listed because some ended meanwhile.
+const mostListings = 16
+
+// tasks are the directories of the process's threads. Where one ends while the kernel lists them, those behind it are left out
+// (fs/proc/base.c: next_tid), so the list is compared with their number.
+func tasks() (list []string) {
+	for range mostListings {
+		list, _ = filepath.Glob("/proc/self/task/*") // the pattern is well-formed
+		status, _ := os.ReadFile("/proc/self/status")
+		_, rest, _ := strings.Cut(string(status), "\nThreads:")
+		number, _, _ := strings.Cut(rest, "\n")
+		if n, err := strconv.Atoi(strings.TrimSpace(number)); err == nil && len(list) >= n {
+			return list
+		}
+	}
+	return list
+}
+
 // threads counts those that are in another network or mount namespace than the process. How many there are is the runtime's affair.
 func (i inventory) threads() {
+	all := tasks()
 	for _, kind := range []string{"net", "mnt"} {
 		own, err := os.Readlink("/proc/self/ns/" + kind)
 		if err != nil {
 			continue
 		}
-		tasks, _ := filepath.Glob("/proc/self/task/*/ns/" + kind)
-		for _, task := range tasks {
-			if name, err := os.Readlink(task); err == nil && name != own {
+		for _, task := range all {
+			if name, err := os.Readlink(filepath.Join(task, "ns", kind)); err == nil && name != own {
 				i.things["thread in another namespace: "+kind]++
 			}
 		}
