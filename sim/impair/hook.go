@@ -69,20 +69,6 @@ func redirect(index int, how netlink.MirredAct) *netlink.MirredAction {
 	return a
 }
 
-// spilt returns ErrLost if the kernel had no room for packets on their way to this process.
-func (w *Wire) spilt() error {
-	return w.control(func(c *netlink.Handle) error {
-		side, err := c.LinkByIndex(w.side)
-		if err != nil {
-			return fmt.Errorf("interface beside %s: %w", w.end.Name, err)
-		}
-		if s := side.Attrs().Statistics; s != nil && s.TxDropped > 0 {
-			return fmt.Errorf("%w: %d of them on the way to it", ErrLost, s.TxDropped)
-		}
-		return nil
-	})
-}
-
 // unhook lets packets go their way.
 func (w *Wire) unhook() error {
 	return w.control(func(c *netlink.Handle) error { return absent(c.QdiscDel(clsact(w.end.Index))) })

@@ -34,11 +34,14 @@ type Loss struct {
 //
 //	hooked end's node                                    the wires' namespace
 //	stack ── egress filter of the interface ──┐
-//	                                          ├─► side ═══ far ──► this process
+//	                                          ├─► side, where this process listens ═══ far
 //	cable ── ingress filter ──────────────────┘
 //
 //	this process ── far ═══ side ── its ingress filter ──► the interface, as if it came in there
 //	this process ── the interface itself, past its egress filter ──► cable
+//
+// What leaves by the side is heard as it is sent, so that no queue of the kernel's is between: a processor queues a thousand packets for
+// all interfaces of a machine (net.core.netdev_max_backlog), and drops what is more without telling whose it was.
 //
 // What is put back in has a bit in its source's hardware address that no interface of a lab has, and by which the ingress filter tells it
 // from what comes off the cable.
@@ -46,7 +49,8 @@ type Wire struct {
 	end     End
 	side    int // index of the interface beside the hooked one
 	number  uint64
-	far     *os.File // in the wires' namespace: reads everything, and puts back what came in
+	heard   *os.File // at the side: everything that leaves by it
+	far     *os.File // in the wires' namespace: puts back what came in
 	direct  *os.File // at the hooked interface
 	in, out *lane
 	readers sync.WaitGroup
@@ -130,7 +134,10 @@ func (w *Wire) open(yard *netns.Handle) (err error) {
 		return err
 	}
 	w.paired = true
-	if w.far, err = listen(yard, far.Index); err != nil {
+	if w.heard, err = listen(w.end.Node, side.Index); err != nil {
+		return err
+	}
+	if w.far, err = speak(yard, far.Index); err != nil {
 		return err
 	}
 	w.direct, err = speak(w.end.Node, w.end.Index)
@@ -187,11 +194,11 @@ const (
 	put        = 0x04
 )
 
-// read takes everything off the side until it is closed.
+// read takes everything that leaves by the side, until it is closed.
 func (w *Wire) read() {
 	buf := make([]byte, 1<<16+vnetHeader)
 	for {
-		n, err := w.far.Read(buf)
+		n, err := w.heard.Read(buf)
 		if w.closing.Load() {
 			return
 		}
@@ -203,6 +210,9 @@ func (w *Wire) read() {
 			continue
 		}
 		f := frame(buf[:n])
+		if f[sourceMAC]&put != 0 {
+			continue // on its way back in by the side
+		}
 		l := w.in
 		if string(f[sourceMAC:sourceMAC+macLength]) == string(w.end.MAC) {
 			l = w.out
@@ -291,7 +301,7 @@ func (w *Wire) Err() error {
 		err = errors.Join(err, failed)
 	}
 	if !closed {
-		w.fail(errors.Join(drops(w.far), w.spilt()))
+		w.fail(drops(w.heard))
 	}
 	err = errors.Join(err, w.failure())
 	if err != nil {
@@ -347,7 +357,7 @@ func (w *Wire) Close() error {
 			}
 		}
 	}
-	for _, f := range []*os.File{w.far, w.direct} {
+	for _, f := range []*os.File{w.heard, w.far, w.direct} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
@@ -359,11 +369,9 @@ func (w *Wire) Close() error {
 	return errors.Join(errs...)
 }
 
-// listen opens a packet socket that reads whatever arrives at an interface, and sends from there.
+// listen opens a packet socket that reads whatever comes and goes by an interface.
 func listen(ns *netns.Handle, index int) (*os.File, error) {
-	f, err := packetSocket(ns, index, everything, [][3]int{
-		{unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1}, {unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer},
-	})
+	f, err := packetSocket(ns, index, everything, [][3]int{{unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer}})
 	if err != nil {
 		return nil, err
 	}
