@@ -231,7 +231,7 @@ func (w linkWatch) until(ctx context.Context, links int) error {
 		for { // what happened matters less than that something did
 			if _, err := unix.Read(w.events, buffer); err == unix.EAGAIN {
 				break
-			} else if err != nil && err != unix.ENOBUFS && !errors.Is(err, unix.EINTR) {
+			} else if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
 				return os.NewSyscallError("read", err)
 			}
 		}

@@ -80,8 +80,8 @@ func pretend() error {
 	return nil
 }
 
-// environment adds the variables by which programs find the lab's certificate authority, and root's programs. Others that were set meant
-// servers that cannot be reached from here. The account of the lab's servers is there for clients that were told of none.
+// environment adds the variables by which programs find the lab's certificate authority. Others that were set meant servers that
+// cannot be reached from here. The account of the lab's servers is there for clients that were told of none.
 func (n labNames) environment(of []string) []string {
 	env := slices.Clone(of)
 	for _, name := range []string{"DRAWBRIDGE_CA_FILE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "PGSSLROOTCERT"} {
