@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"drawbridge/enforcer/compile"
@@ -28,7 +29,6 @@ type Session struct {
 	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
 	expires time.Time      // when the next of its rules does; zero: never
-	spare   spare          // what to send first where the table is gone
 	cutter  *cut.Cutter    // nil: nothing was to be cut yet
 }
 
@@ -42,13 +42,14 @@ func Open(options Options) (s *Session, err error) {
 	}
 	s = &Session{options: options, mark: mark, reader: policy.Reader{Name: options.Name}}
 	wrote := &generations{}
+	sentry := &Sentry{wrote: wrote, clock: options.Clock}
 	for _, family := range managed {
 		kernel, err := nft.OpenFamily(family, compile.TableName)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 		if family == ruleset.FamilyINET {
-			s.main = &remembering{Conn: kernel, wrote: wrote}
+			s.main = &remembering{Conn: kernel, wrote: wrote, sentry: sentry}
 		} else {
 			s.endings = append(s.endings, &remembering{Conn: kernel, wrote: wrote})
 		}
@@ -82,6 +83,9 @@ func (s *Session) tables() []*remembering { return append([]*remembering{s.main}
 // Close closes the session's sockets.
 func (s *Session) Close() error {
 	errs := []error{s.closeCutter()}
+	if s.main != nil {
+		errs = append(errs, s.Sentry().close())
+	}
 	// The main one last: the kernel makes whoever closes a netfilter socket wait until it has freed what was deleted (net/
 	// netfilter/nf_tables_api.c: nft_rcv_nl_event).
 	for _, t := range append(s.endings, s.main) {
@@ -155,15 +159,24 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 	for _, t := range s.tables() {
 		t.forget()
 	}
-	denied, err := s.denyMeanwhile(ctx)
+	put, err := s.stopGap(ctx)
 	if err != nil {
 		return Receipt{}, err
 	}
-	defer func() { receipt.DeniedAt = denied }()
+	receipt, err = s.repair(ctx, put.whole)
+	switch {
+	case !put.whole:
+		receipt.DeniedAt = put.at
+	case receipt.Changed == Changed{}: // else somebody has changed it since
+		receipt.InForceAt, receipt.Changed, receipt.Attempts = put.at, put.changed, 1
+	}
+	return receipt, err
+}
+
+// repair brings the policy into force again. fresh is as in judge.
+func (s *Session) repair(ctx context.Context, fresh bool) (Receipt, error) {
 	if !s.blind && s.want.Name != "" && s.expires.IsZero() {
-		s.main.spare = s.spare.wholeOf(s.policy)
-		defer func() { s.main.spare = nil }()
-		return s.install(ctx, s.policy, s.want)
+		return s.install(ctx, s.policy, s.want, fresh)
 	}
 	return s.enforce(ctx, s.policy)
 }
@@ -179,7 +192,7 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt, err := s.install(ctx, p, want)
+	receipt, err := s.install(ctx, p, want, false)
 	if errors.Is(err, errNoLog) {
 		s.options.Compile.WithoutLog = true // which admits and denies the same
 		return s.enforce(ctx, p)
@@ -187,8 +200,8 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error
 	return receipt, err
 }
 
-// install brings the table of a policy into force.
-func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Table) (receipt Receipt, err error) {
+// install brings the table of a policy into force. fresh: it was made anew just now.
+func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Table, fresh bool) (receipt Receipt, err error) {
 	done, blind, err := enforceOrDeny(ctx, s.main, p, want, s.options)
 	if err != nil {
 		return Receipt{}, err
@@ -205,10 +218,10 @@ func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Ta
 	if err != nil {
 		return receipt, fmt.Errorf("%w: %w", ErrNotCut, err)
 	}
-	if compile.OnlyOpens(done.Change) {
+	if compile.OnlyOpens(done.Change) && !fresh {
 		return receipt, nil
 	}
-	return s.cut(ctx, receipt, p, forgets(done.Change) || done.Repaired != nil || blind != nil)
+	return s.cut(ctx, receipt, p, fresh || forgets(done.Change) || done.Repaired != nil || blind != nil)
 }
 
 // forgets tells whether a change makes sets anew in which rules remember handshakes under way.
@@ -268,20 +281,25 @@ func (s *Session) applyEndings(ctx context.Context) (warnings []string, err erro
 // remembering is a kernel's table whose state is remembered as long as nobody else can have changed it.
 type remembering struct {
 	*nft.Conn
-	last  nft.State
-	known bool
-	at    time.Time     // when last was read: lifetimes run from there
-	wrote *generations  // of the whole session
-	spare *nft.Prepared // sent by a Commit that creates the table; nil: what is to be sent must be written first
+	last   nft.State
+	known  bool
+	at     time.Time    // when last was read: lifetimes run from there
+	wrote  *generations // of the whole session
+	sentry *Sentry      // nil: nobody guards this table
 }
 
 // generations are those that came of a commit of one session. Nobody else wrote anything in them.
-type generations struct{ known map[uint32]bool }
+type generations struct {
+	mu    sync.Mutex // a Sentry writes beside the session
+	known map[uint32]bool
+}
 
 // maxGenerations bounds what is remembered of generations: events about them come within milliseconds.
 const maxGenerations = 4096
 
 func (g *generations) add(n uint32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.known == nil || len(g.known) >= maxGenerations {
 		g.known = map[uint32]bool{}
 	}
@@ -290,6 +308,8 @@ func (g *generations) add(n uint32) {
 
 // all tells whether all commits from one generation to a later one were the session's own.
 func (g *generations) all(from, to uint32) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if to-from > maxGenerations {
 		return false
 	}
@@ -299,6 +319,12 @@ func (g *generations) all(from, to uint32) bool {
 		}
 	}
 	return true
+}
+
+func (g *generations) has(n uint32) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.known[n]
 }
 
 // committed notes the generation that a commit made, which its condition makes the next one.
@@ -350,23 +376,22 @@ func (r *remembering) ReadAfter(ctx context.Context, before nft.State, change ru
 
 // Commit writes a change. What stands afterwards is not known before it was read back.
 func (r *remembering) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
-	r.forget()
-	if r.spare != nil && change.CreateTable {
-		return r.create(ctx, r.spare, generation)
-	}
+	r.touch()
 	return r.committed(generation, r.Conn.Commit(ctx, change, generation))
-}
-
-// create makes a table that was written beforehand. What stands afterwards is not known before it was read back.
-func (r *remembering) create(ctx context.Context, p *nft.Prepared, generation uint32) error {
-	r.forget()
-	return r.committed(generation, r.Create(ctx, p, generation))
 }
 
 // Replace writes a whole table.
 func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bool, generation uint32) error {
-	r.forget()
+	r.touch()
 	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
+}
+
+// touch comes before each change: what is remembered passes, and what a Sentry has ready.
+func (r *remembering) touch() {
+	r.forget()
+	if r.sentry != nil {
+		r.sentry.disarm()
+	}
 }
 
 // Policy is the policy that came into force last; nil if none did.
@@ -388,7 +413,7 @@ func (s *Session) Untouched(ctx context.Context) (bool, error) {
 
 // Wrote tells whether a generation of the ruleset came from this session.
 func (s *Session) Wrote(generation uint32) bool {
-	return s.main.wrote.known[generation]
+	return s.main.wrote.has(generation)
 }
 
 // Owns tells whether nobody else can change the session's tables.

@@ -65,21 +65,23 @@ var ErrNoPolicy = errors.New("no policy could be brought into force")
 // daemon is a running daemon. Its loop owns the session.
 type daemon struct {
 	Options
-	source  *source
-	session *enforcer.Session
-	slots   *slots
-	keeper  *keeper
-	read    []identity // of what was read last
-	stage   stage      // of what is read next
-	files   *fsnotify.Watcher
-	kernel  *nft.Watcher
-	state   *state
-	audit   *audit
-	socket  net.Listener // nil: none
-	clock   *wallClock
-	expiry  *time.Timer                // fires when the next rule ends
-	work    chan func(context.Context) // what others ask the loop to do
-	watched watched
+	source    *source
+	session   *enforcer.Session
+	slots     *slots
+	keeper    *keeper
+	suspect   bool       // the tables may have been touched without word of it
+	read      []identity // of what was read last
+	stage     stage      // of what is read next
+	files     *fsnotify.Watcher
+	kernel    *nft.Watcher
+	deletions *nft.DeletionWatcher // nil: the tables are the daemon's own
+	state     *state
+	audit     *audit
+	socket    net.Listener // nil: none
+	clock     *wallClock
+	expiry    *time.Timer                // fires when the next rule ends
+	work      chan func(context.Context) // what others ask the loop to do
+	watched   watched
 
 	glass    []BreakGlass // what is open
 	reminded time.Time    // when the log was told of it last
@@ -106,9 +108,6 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	d.keeper.flush() // whoever is told that this daemon is ready may rely on both copies
-	if o.Ready != nil {
-		o.Ready()
-	}
 	defer d.keeping()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -116,12 +115,18 @@ func Run(ctx context.Context, o Options) (err error) {
 	g.Go(func() error { return serve(ctx, d.socket, d.handler()) })
 	g.Go(func() error { return d.hear(ctx) })
 	g.Go(func() error { return d.sample(ctx) })
-	foreign := make(chan nft.Event)
+	foreign := make(chan written)
 	g.Go(func() error { return d.listen(ctx, foreign) })
+	guarded := make(chan struct{})
+	g.Go(func() error { return d.standGuard(ctx, guarded) })
 	g.Go(func() error {
 		<-ctx.Done()
-		return d.kernel.Close()
+		return d.closeWatches()
 	})
+	<-guarded
+	if o.Ready != nil {
+		o.Ready()
+	}
 	ended := d.loop(ctx, foreign) // on this thread: connections are cut in its namespace
 	cancel()
 	return errors.Join(unlessCanceled(ended), unlessCanceled(g.Wait()))
@@ -183,24 +188,6 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	return d.openWatched(ctx)
 }
 
-// watchKernel begins to hear of others' commits, and mends what they have done before that. As soon as anybody on the machine hears of
-// commits, the kernel writes a message about each element, which would make the first installation a fifth slower.
-func (d *daemon) watchKernel(ctx context.Context) (err error) {
-	if d.kernel, err = nft.Watch(); err != nil {
-		return err
-	}
-	return d.lookAtTables(ctx)
-}
-
-// lookAtTables mends what was done to the tables without word of it.
-func (d *daemon) lookAtTables(ctx context.Context) error {
-	untouched, err := d.session.Untouched(ctx)
-	if err == nil && !untouched {
-		d.mend(ctx, nft.Event{})
-	}
-	return err
-}
-
 // own makes the tables the daemon's, where the kernel can.
 func (d *daemon) own(ctx context.Context) error {
 	if d.NoOwner {
@@ -219,9 +206,7 @@ func (d *daemon) close() error {
 	if d.files != nil {
 		errs = append(errs, d.files.Close())
 	}
-	if d.kernel != nil {
-		_ = d.kernel.Close() // it may be closed already
-	}
+	errs = append(errs, d.closeWatches())
 	if d.socket != nil {
 		_ = d.socket.Close() // likewise
 	}
@@ -274,7 +259,7 @@ func (d *daemon) watch() error {
 }
 
 // loop acts on events, one at a time.
-func (d *daemon) loop(ctx context.Context, foreign <-chan nft.Event) error {
+func (d *daemon) loop(ctx context.Context, foreign <-chan written) error {
 	wait, ticker := time.NewTimer(time.Hour), time.NewTicker(tick)
 	defer wait.Stop()
 	defer ticker.Stop()
@@ -341,35 +326,13 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
-	if err := d.session.Prepare(); err != nil {
-		d.Log.Warn("should the tables be deleted, mending them will take longer", "error", err)
-	}
+	d.prepare()
 	if ids := d.source.identities(); !d.unmindful && ids != nil && !slices.Equal(ids, d.read) {
 		d.stage = final
 		wait.Reset(settle)
 	}
-	if err := d.lookAtTables(ctx); err != nil {
+	if err := d.lookAtTables(ctx, true); err != nil {
 		d.Log.Error("could not look after the tables", "error", err)
-	}
-}
-
-// listen passes on what others write to the ruleset.
-func (d *daemon) listen(ctx context.Context, foreign chan<- nft.Event) error {
-	for {
-		events, err := d.kernel.Next()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
-		for _, e := range events {
-			select {
-			case foreign <- e:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
 	}
 }
 
@@ -452,34 +415,6 @@ func (d *daemon) refused(why string, document []byte, err error) {
 	d.state.refused(document, err)
 	d.Log.Error("policy refused; what was in force still is", "why", why, "error", err)
 	d.note(entry{What: "refused", Why: why, Error: err.Error()})
-}
-
-// mend repairs what somebody else's commit did to the tables, unless they belong to this process. Generations that the
-// session itself made are no news.
-func (d *daemon) mend(ctx context.Context, e nft.Event) {
-	if d.session.Owns() || e.Generation != 0 && d.session.Wrote(e.Generation) {
-		return
-	}
-	start := time.Now()
-	receipt, err := d.session.Repair(ctx)
-	if err != nil {
-		d.Log.Error("could not look after the tables", "error", err)
-		if receipt.Generation == "" {
-			return
-		}
-	}
-	if receipt.Changed == (enforcer.Changed{}) && receipt.Repaired == "" {
-		return
-	}
-	took := receipt.InForceAt.Sub(start)
-	closed := took
-	if !receipt.DeniedAt.IsZero() {
-		closed = receipt.DeniedAt.Sub(start)
-	}
-	d.state.tampered(receipt, Tampering{At: start, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took, Closed: closed})
-	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
-		"what", receipt.Repaired)
-	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
 }
 
 func (d *daemon) note(e entry) {

@@ -105,10 +105,18 @@ func decodeGeneration(m netlink.Message) (generation uint32, ok bool) {
 
 // flush sends one transaction and waits for what the kernel says to it, which is something only where it refuses.
 func (c *Conn) flush(ctx context.Context, messages []netlink.Message) error {
+	d, err := c.socket.Compose(messages...)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	return c.flushComposed(ctx, d)
+}
+
+func (c *Conn) flushComposed(ctx context.Context, d *nlsocket.Datagram) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	sent, err := c.socket.Send(messages...)
+	sent, err := c.socket.SendComposed(d)
 	if errors.Is(err, nlsocket.ErrTooLarge) {
 		return fmt.Errorf("%w: a transaction of %w", ErrRejected, err)
 	}

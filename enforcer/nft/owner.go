@@ -2,13 +2,9 @@ package nft
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,101 +85,4 @@ func (h *tableHead) decode(b []byte) error {
 		}
 	}
 	return decodeError(ad)
-}
-
-// Event is a commit of somebody to the ruleset of a namespace.
-type Event struct {
-	// Generation that it made; 0 if events were lost, and nobody knows what happened.
-	Generation uint32
-	// ProcessID and ProcessName are the writer's.
-	ProcessID   uint32
-	ProcessName string
-}
-
-// Watcher hears of every commit to the ruleset of the network namespace that it was opened in.
-type Watcher struct{ conn *netlink.Conn }
-
-// Watch opens a Watcher in the namespace of the calling thread. The caller closes it, which ends a Next that waits.
-func Watch() (*Watcher, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("open a netfilter socket: %w", err)
-	}
-	filter, err := bpf.Assemble(commitsOnly())
-	if err == nil {
-		err = conn.SetBPF(filter)
-	}
-	if err == nil {
-		err = conn.JoinGroup(unix.NFNLGRP_NFTABLES)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("watch the ruleset: %w", err), conn.Close())
-	}
-	return &Watcher{conn: conn}, nil
-}
-
-// commitsOnly is a socket filter that takes the one message behind each commit and none about its parts: the parts of a table of
-// 1,000 databases would fill the socket, and with them would go the word of who it was. The kernel sends that message by itself
-// (net/netfilter/nf_tables_api.c: nf_tables_gen_notify).
-func commitsOnly() []bpf.Instruction {
-	const typeOffset, typeLength = 4, 2 // of struct nlmsghdr's nlmsg_type, in host order, which BPF reads as network order
-	kind := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, uint16(messageType(unix.NFT_MSG_NEWGEN))))
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: typeOffset, Size: typeLength},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(kind), SkipFalse: 1},
-		bpf.RetConstant{Val: math.MaxUint32},
-		bpf.RetConstant{Val: 0},
-	}
-}
-
-// Close ends the watch.
-func (w *Watcher) Close() error { return w.conn.Close() }
-
-// Next waits for commits. An overrun is an Event without a generation. After Close it returns an error.
-func (w *Watcher) Next() ([]Event, error) {
-	for {
-		messages, err := w.conn.Receive()
-		if errors.Is(err, unix.ENOBUFS) {
-			return []Event{{}}, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("watch the ruleset: %w", err)
-		}
-		var events []Event
-		for _, m := range messages {
-			if e, ok := decodeEvent(m); ok {
-				events = append(events, e)
-			}
-		}
-		if len(events) > 0 {
-			return events, nil
-		}
-	}
-}
-
-// Attributes of NFT_MSG_NEWGEN (include/uapi/linux/netfilter/nf_tables.h).
-const (
-	genProcessID   = 2 // NFTA_GEN_PROC_PID
-	genProcessName = 3 // NFTA_GEN_PROC_NAME
-)
-
-func decodeEvent(m netlink.Message) (e Event, ok bool) {
-	if m.Header.Type != messageType(unix.NFT_MSG_NEWGEN) {
-		return e, false
-	}
-	ad, err := newDecoder(payload(m))
-	if err != nil {
-		return e, true // something was written
-	}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_GEN_ID:
-			e.Generation = ad.Uint32()
-		case genProcessID:
-			e.ProcessID = ad.Uint32()
-		case genProcessName:
-			e.ProcessName = ad.String()
-		}
-	}
-	return e, true
 }

@@ -8,12 +8,13 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"drawbridge/enforcer/nlsocket"
 	"drawbridge/enforcer/ruleset"
 )
 
 // Prepared is the transaction that makes a whole table where there is none, written beforehand: when somebody has deleted the
-// table, each millisecond until it is back is one without rules. Use it from one goroutine at a time.
-type Prepared struct{ messages []netlink.Message }
+// table, each millisecond until it is back is one without rules. It belongs to the Conn that wrote it.
+type Prepared struct{ datagram *nlsocket.Datagram }
 
 // ErrExists: there is a table already. Nothing changed.
 var ErrExists = errors.New("the table is there")
@@ -23,7 +24,8 @@ func (c *Conn) Prepare(want ruleset.Table) (*Prepared, error) {
 	if want.Name != c.table || want.Family != c.family {
 		return nil, fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, want.Family, want.Name, c.family, c.table)
 	}
-	messages, err := encodeReplace(want, false, 0, c.owns)
+	const anyGeneration = 1 // Create writes another over it; 0 would be no condition
+	messages, err := encodeReplace(want, false, anyGeneration, c.owns)
 	if err != nil {
 		return nil, err
 	}
@@ -32,16 +34,29 @@ func (c *Conn) Prepare(want ruleset.Table) (*Prepared, error) {
 			messages[i].Header.Flags |= netlink.Excl
 		}
 	}
-	return &Prepared{messages: messages}, nil
+	d, err := c.socket.Compose(messages...)
+	if err != nil {
+		return nil, fmt.Errorf("prepare a transaction: %w", err)
+	}
+	return &Prepared{datagram: d}, nil
 }
 
 // Create makes the table in one transaction, on condition of the generation at which it was missing. Errors: ErrExists, ErrGeneration
 // and ErrRejected mean that nothing changed; ErrUnknownOutcome means read back.
 func (c *Conn) Create(ctx context.Context, p *Prepared, generation uint32) error {
-	p.messages[0] = batchBegin(generation)
-	err := c.flush(ctx, p.messages)
+	copy(p.datagram.Data(0), batchBegin(generation).Data)
+	err := c.flushComposed(ctx, p.datagram)
 	if errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("%w: %w", ErrExists, err)
 	}
 	return err
+}
+
+// Missed tells whether there is no table, and at which generation; it asks for nothing else.
+func (c *Conn) Missed(ctx context.Context) (generation uint32, missing bool, err error) {
+	if generation, err = c.Generation(ctx); err != nil {
+		return 0, false, err
+	}
+	head, err := c.head(ctx)
+	return generation, err == nil && !head.exists, err
 }

@@ -26,6 +26,8 @@ const (
 	receiveSize = 64 << 10
 	// replyTimeout bounds the wait for the kernel.
 	replyTimeout = 10 * time.Second
+	// sequenceOffset is that of struct nlmsghdr's nlmsg_seq (linux/netlink.h).
+	sequenceOffset = 8
 	// sendSlack is what a message takes of the send buffer beyond its own bytes (netlink_sendmsg).
 	sendSlack = 4 << 10
 )
@@ -115,31 +117,62 @@ func (s *Socket) Close() error {
 
 // Send sends messages in one datagram and returns them with the sequence numbers that they got, which are consecutive.
 func (s *Socket) Send(messages ...netlink.Message) ([]netlink.Message, error) {
+	d, err := s.Compose(messages...)
+	if err != nil {
+		return nil, err
+	}
+	return s.SendComposed(d)
+}
+
+// Datagram is what Send sends, written beforehand: of a large one the writing takes a good part of the time. It belongs to one Socket.
+type Datagram struct {
+	bytes    []byte
+	starts   []int // of each message
+	messages []netlink.Message
+}
+
+// Compose writes a datagram, and makes room for it in the send buffer.
+func (s *Socket) Compose(messages ...netlink.Message) (*Datagram, error) {
 	size := 0
 	for i := range messages {
 		messages[i].Header.Length = uint32(align(unix.NLMSG_HDRLEN + len(messages[i].Data)))
 		size += int(messages[i].Header.Length)
 	}
-	datagram := make([]byte, 0, size)
-	for i := range messages {
-		s.sequence++
-		if s.sequence == 0 {
-			s.sequence++ // 0 is the kernel's own
-		}
-		messages[i].Header.Sequence = s.sequence
-		datagram = appendMessage(datagram, messages[i])
+	d := &Datagram{bytes: make([]byte, 0, size), starts: make([]int, len(messages)), messages: messages}
+	for i, m := range messages {
+		d.starts[i] = len(d.bytes)
+		d.bytes = appendMessage(d.bytes, m)
 	}
-	if need := len(datagram) + sendSlack; need > s.sendSize {
+	if need := size + sendSlack; need > s.sendSize {
 		if err := s.resize(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, need); err != nil {
 			return nil, err
 		}
 		s.sendSize = need
 	}
-	err := unix.Sendto(s.fd, datagram, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if errors.Is(err, unix.EMSGSIZE) {
-		return nil, fmt.Errorf("%d bytes: %w", len(datagram), ErrTooLarge)
+	return d, nil
+}
+
+// Data are those of a message, to be written over in place.
+func (d *Datagram) Data(i int) []byte {
+	start := d.starts[i] + unix.NLMSG_HDRLEN
+	return d.bytes[start : start+len(d.messages[i].Data)]
+}
+
+// SendComposed is Send for what was written beforehand, each time with new sequence numbers.
+func (s *Socket) SendComposed(d *Datagram) ([]netlink.Message, error) {
+	for i, start := range d.starts {
+		s.sequence++
+		if s.sequence == 0 {
+			s.sequence++ // 0 is the kernel's own
+		}
+		d.messages[i].Header.Sequence = s.sequence
+		binary.NativeEndian.PutUint32(d.bytes[start+sequenceOffset:], s.sequence)
 	}
-	return messages, os.NewSyscallError("sendto", err)
+	err := unix.Sendto(s.fd, d.bytes, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if errors.Is(err, unix.EMSGSIZE) {
+		return nil, fmt.Errorf("%d bytes: %w", len(d.bytes), ErrTooLarge)
+	}
+	return d.messages, os.NewSyscallError("sendto", err)
 }
 
 // appendMessage appends a message, whose length is that of all of it.

@@ -1,0 +1,123 @@
+package nft
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"drawbridge/sim/netns"
+	"drawbridge/sim/netns/netnstest"
+)
+
+// TestEveryCommitIsHeardOf, with the name of whoever made it.
+func TestEveryCommitIsHeardOf(t *testing.T) {
+	c, ns := open(t)
+	var w *Watcher
+	require.NoError(t, ns.Do(func() (err error) { w, err = Watch(); return err }))
+	generation := install(t, c, sampleTable()).Generation
+	timer := time.AfterFunc(10*time.Second, func() { _ = w.Close() })
+	defer timer.Stop()
+	events, err := w.Next()
+	require.NoError(t, err)
+	require.Equal(t, generation, events[len(events)-1].Generation)
+	require.True(t, attempt(t, ns, "add table inet other"))
+	events, err = w.Next()
+	require.NoError(t, err)
+	require.Equal(t, "nft", events[0].ProcessName)
+	require.NotZero(t, events[0].ProcessID)
+	require.NoError(t, w.Close())
+	_, err = w.Next()
+	require.Error(t, err)
+}
+
+// watch opens a Watcher in a namespace.
+func watch(t *testing.T, ns *netns.Handle) *Watcher {
+	t.Helper()
+	var w *Watcher
+	require.NoError(t, ns.Do(func() (err error) {
+		w, err = Watch()
+		return err
+	}))
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+// TestWatchTellsOfLostWords: where the socket could not hold what the kernel said, the watcher says that something was lost.
+func TestWatchTellsOfLostWords(t *testing.T) {
+	ns := netnstest.New(t)
+	w := watch(t, ns)
+	require.NoError(t, unix.SetsockoptInt(w.heard.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)) // the kernel makes that its least: some messages
+	for i := range 64 {
+		nft(t, ns, "add table ip", fmt.Sprint("t", i))
+	}
+	for {
+		events, err := w.Next()
+		require.NoError(t, err)
+		if slices.Contains(events, Event{}) {
+			return
+		}
+	}
+}
+
+// TestWatchNamesWhoeverWroteMuch: a transaction of more messages than a socket holds is told of in one word.
+func TestWatchNamesWhoeverWroteMuch(t *testing.T) {
+	ns := netnstest.New(t)
+	nft(t, ns, "add table inet other; add set inet other many { type ipv4_addr; }")
+	for part := range 15 { // nft(8) of an ordinary user cannot send much at once
+		var script strings.Builder
+		fmt.Fprintf(&script, "add element inet other many { 10.%d.255.255", part)
+		for i := range 4000 {
+			fmt.Fprintf(&script, ", 10.%d.%d.%d", part, i/256, i%256)
+		}
+		script.WriteString(" }\n")
+		file := filepath.Join(t.TempDir(), "many.nft")
+		require.NoError(t, os.WriteFile(file, []byte(script.String()), 0o600))
+		nft(t, ns, "-f", file)
+	}
+	w := watch(t, ns)
+	nft(t, ns, "flush set inet other many")
+	events, err := w.Next()
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+	require.Equal(t, "nft", events[0].ProcessName)
+	require.NotZero(t, events[0].ProcessID)
+	require.NotZero(t, events[0].Generation)
+}
+
+// TestDeletionsAreHeardOf, of tables and of rules, and nothing else is: the one word of a commit of others comes after them.
+func TestDeletionsAreHeardOf(t *testing.T) {
+	ns := netnstest.New(t)
+	all := watch(t, ns)
+	var w *DeletionWatcher
+	require.NoError(t, ns.Do(func() (err error) { w, err = WatchDeletions(); return err }))
+	nft(t, ns, "add table ip t; add chain ip t c; add rule ip t c accept; add set ip t s { type ipv4_addr; }; add element ip t s { 192.0.2.1 }")
+	_, err := all.Next()
+	require.NoError(t, err)
+	for _, command := range []string{"flush chain ip t c", "delete chain ip t c", "flush ruleset"} {
+		require.False(t, heard(t, w), "before "+command)
+		nft(t, ns, command)
+		require.True(t, heard(t, w), command)
+		require.NoError(t, w.Next())
+	}
+	ended := make(chan error)
+	go func() { ended <- w.Next() }()
+	require.NoError(t, w.Close())
+	require.ErrorIs(t, <-ended, os.ErrClosed)
+	require.ErrorIs(t, w.Next(), os.ErrClosed)
+	require.NoError(t, w.Close())
+}
+
+// heard tells whether a watcher has something to tell.
+func heard(t *testing.T, w *DeletionWatcher) bool {
+	t.Helper()
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.heard.fd), Events: unix.POLLIN}}, 0)
+	require.NoError(t, err)
+	return n == 1
+}
