@@ -155,4 +155,5 @@ func (d *daemon) mend(ctx context.Context, e written) {
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
 		"what", receipt.Repaired)
 	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
+	d.prepare() // who did it once may do it again
 }
