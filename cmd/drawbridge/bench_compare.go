@@ -30,6 +30,7 @@ type compareOptions struct {
 	budget    time.Duration
 	databases []int
 	hosts     []int
+	tools     labTools
 	report    string
 	json      bool
 }
@@ -76,7 +77,11 @@ of a gateway is everywhere.`,
 func (p *program) benchLabCommand() *cobra.Command {
 	return p.compareCommand("lab", "Build a network of many hosts, and take it down", `Builds, tries and takes down a network of many hosts in both families: by drawbridge, by ip -batch, and by mininet; and says what
 creating the namespaces and links alone takes, what a host costs in memory, what it takes without privileges, and how long after
-SIGKILL the last host is there.`,
+SIGKILL the last host is there.
+
+With --tool NAME=COMMAND any other tool stands beside them: --tool 'mine=./mylab --hosts $1'. COMMAND is the shell's, where $1 is the number
+of hosts. It builds them in the network namespace in which it finds itself, prints a line, waits for a line on its standard input, takes them
+down, and prints another. A line that is a number is the seconds that it took; otherwise it is timed from outside, its start included.`,
 		withLab)
 }
 
@@ -110,6 +115,9 @@ func (p *program) compareCommand(verb, short, long string, parts part) *cobra.Co
 	}
 	if parts&withLab != 0 {
 		f.IntSliceVar(&o.hosts, "hosts", o.hosts, "how many hosts a network has, `numbers` with commas")
+	}
+	if parts&withLab != 0 {
+		f.Var(&o.tools, "tool", "another tool that builds labs (see bench lab --help); may be given again")
 	}
 	f.StringVar(&o.report, "report", "report/bench", "`directory` for bench.json, bench.md and bench.svg; empty for none")
 	f.BoolVar(&o.json, "json", false, "print the report as JSON")

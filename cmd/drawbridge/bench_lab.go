@@ -3,19 +3,12 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"time"
 
 	"drawbridge/cmd/drawbridge/internal/bench"
@@ -68,7 +61,7 @@ func (b *comparer) buildTask(n int, world *topology.World) bench.Task {
 	if mininet == "" && n > bench.MininetMost {
 		mininet = fmt.Sprintf("a Linux bridge has %s ports at most", bench.Thousands(bench.MininetMost))
 	}
-	return bench.Task{
+	t := bench.Task{
 		Group: "Lab", Name: hosts(n),
 		Metrics: []bench.Metric{{Name: metricUp, Unit: "ms"}, {Name: metricVerify, Unit: "ms"}, {Name: metricDown, Unit: "ms"}, {Name: metricMemory, Unit: "KiB a host"}},
 		Contenders: []bench.Contender{
@@ -79,6 +72,11 @@ func (b *comparer) buildTask(n int, world *topology.World) bench.Task {
 		},
 		Aims: []bench.Aim{{Metric: metricMemory, Limit: mostMemory}},
 	}
+	for _, tool := range b.tools {
+		t.Contenders = append(t.Contenders, bench.Contender{Name: tool.name, Kind: bench.Peer,
+			Run: settled(func(ctx context.Context) (bench.Values, error) { return b.buildBy(ctx, n, tool) })})
+	}
+	return t
 }
 
 // settled waits, when a run is over, until the kernel is done with the namespaces that it left.
@@ -206,66 +204,4 @@ func (b *comparer) buildByIP(ctx context.Context, n int) (bench.Values, error) {
 	_, ended := b.exec(ctx, router, end, "ip", "-batch", "-")
 	_ = m.done(metricDown)
 	return m.values, errors.Join(err, ended)
-}
-
-func (b *comparer) buildByMininet(ctx context.Context, n int) (bench.Values, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*peerLimit, errTooLong) // up and down
-	defer cancel()
-	ns, err := netns.New()
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
-	m, err := build(n)
-	if err != nil {
-		return nil, err
-	}
-	interpreter, err := bench.Interpreter(b.programs["mn"])
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, interpreter, "-c", bench.Mininet, strconv.Itoa(n))
-	var complaints strings.Builder
-	cmd.Stderr, cmd.Env = &complaints, b.environment()
-	stdin, inErr := cmd.StdinPipe()
-	stdout, outErr := cmd.StdoutPipe()
-	if err := errors.Join(inErr, outErr); err != nil {
-		return nil, err
-	}
-	if err := ns.Start(cmd); err != nil {
-		return nil, err
-	}
-	said := bufio.NewReader(stdout)
-	up, err := seconds(said)
-	if err == nil {
-		err = m.done(metricUp)
-	}
-	_, sent := io.WriteString(stdin, "\n")
-	down, downErr := seconds(said)
-	ended := cmd.Wait()
-	if err := cmp.Or(context.Cause(ctx), ended, err, sent, downErr); err != nil { // who ended has said why
-		return nil, fmt.Errorf("mininet: %w: %s", err, lastLines(complaints.String()))
-	}
-	m.values[metricUp], m.values[metricDown] = millis(up), millis(down) // without the start of the interpreter
-	return m.values, nil
-}
-
-func seconds(r *bufio.Reader) (time.Duration, error) {
-	line, err := r.ReadString('\n')
-	if err != nil {
-		return 0, err
-	}
-	s, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
-	return time.Duration(s * float64(time.Second)), err
-}
-
-// lastLines are the end of what a program complained of, where the reason is.
-func lastLines(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(lines[max(0, len(lines)-2):], " ")
-}
-
-// environment is what programs of others get.
-func (b *comparer) environment() []string {
-	return append(os.Environ(), "XTABLES_LOCKFILE="+b.dir+"/xtables.lock", "PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
 }

@@ -93,12 +93,21 @@ func TestBenchRules(t *testing.T) {
 
 // TestBenchLab builds a small network in each way that there is here, without privileges and killed too.
 func TestBenchLab(t *testing.T) {
-	s, _ := compared(t, "lab", "--hosts", "3")
+	s, _ := compared(t, "lab", "--hosts", "3", "--tool", `by hand=for i in $(seq "$1"); do ip netns add "h$i"; done; echo up; read x; ip -all netns delete; echo 0.25`)
 	var names []string
 	for _, c := range s.Comparisons {
 		names = append(names, c.Title())
 		require.Equal(t, bench.Ours, c.Lines[0].Kind)
 		require.NotNil(t, c.Lines[0].Value, c.Title())
+	}
+	for i, want := range map[int]func(ms float64){
+		0: func(ms float64) { require.Greater(t, ms, 1.0) }, // timed from outside
+		2: func(ms float64) { require.InDelta(t, 250, ms, 0.1) },
+	} {
+		tool := s.Comparisons[i].Lines[len(s.Comparisons[i].Lines)-1]
+		require.Equal(t, "by hand", tool.Name)
+		require.NotNil(t, tool.Value, tool.Note)
+		want(tool.Value.Median)
 	}
 	require.Equal(t, []string{"3 hosts: up", "3 hosts: every host connects, IPv4 and IPv6", "3 hosts: down", "3 hosts: memory",
 		"3 hosts without privileges: up", "3 hosts, SIGKILL until the last is gone"}, names)

@@ -1,0 +1,132 @@
+//go:build !operator
+
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"drawbridge/cmd/drawbridge/internal/bench"
+	"drawbridge/sim/netns"
+)
+
+// labTool is another tool that builds labs, and how it is run: with the number of hosts as its last argument. It builds them, prints a line,
+// waits for a line on its standard input, takes all down and prints another line. A line that is a number says how many seconds that
+// took by the tool's own clock; otherwise it is timed from outside, the program's start included.
+type labTool struct {
+	name string
+	argv []string
+}
+
+// labTools is a flag that may be given again: NAME=COMMAND, of which COMMAND is the shell's, where the argument is $1.
+type labTools []labTool
+
+func (t *labTools) String() string { return "" }
+
+// Type is what help calls the value.
+func (t *labTools) Type() string { return "NAME=COMMAND" }
+
+// Set adds a tool.
+func (t *labTools) Set(value string) error {
+	name, command, ok := strings.Cut(value, "=")
+	if !ok || strings.TrimSpace(name) == "" || strings.TrimSpace(command) == "" {
+		return errors.New("want NAME=COMMAND")
+	}
+	*t = append(*t, labTool{name: name, argv: []string{"sh", "-c", command, "sh"}})
+	return nil
+}
+
+func (b *comparer) buildByMininet(ctx context.Context, n int) (bench.Values, error) {
+	interpreter, err := bench.Interpreter(b.programs["mn"])
+	if err != nil {
+		return nil, err
+	}
+	return b.buildBy(ctx, n, labTool{name: "mininet", argv: []string{interpreter, "-c", bench.Mininet}})
+}
+
+// buildBy has a tool build a lab, in a network namespace of its own.
+func (b *comparer) buildBy(ctx context.Context, n int, tool labTool) (bench.Values, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*peerLimit, errTooLong) // up and down
+	defer cancel()
+	ns, err := netns.New()
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	run, err := b.startTool(ctx, tool, n)
+	if err != nil {
+		return nil, err
+	}
+	m, err := build(n)
+	if err != nil {
+		return nil, err
+	}
+	if err := ns.Start(run.cmd); err != nil {
+		return nil, err
+	}
+	upErr := run.step(m, metricUp)
+	_, sent := io.WriteString(run.stdin, "\n")
+	downErr := run.step(m, metricDown)
+	sent = cmp.Or(sent, run.stdin.Close()) // who did not wait for a line may wait for the end
+	ended := run.cmd.Wait()
+	if err := cmp.Or(context.Cause(ctx), ended, upErr, downErr, sent); err != nil { // who ended has said why
+		return nil, fmt.Errorf("%s: %w: %s", tool.name, err, lastLines(run.complaints.String()))
+	}
+	return m.values, nil
+}
+
+// toolRun is a tool at work.
+type toolRun struct {
+	cmd        *exec.Cmd
+	stdin      io.WriteCloser
+	said       *bufio.Reader
+	complaints strings.Builder
+}
+
+func (b *comparer) startTool(ctx context.Context, tool labTool, n int) (*toolRun, error) {
+	r := &toolRun{cmd: exec.CommandContext(ctx, tool.argv[0], append(tool.argv[1:len(tool.argv):len(tool.argv)], strconv.Itoa(n))...)}
+	r.cmd.Stderr, r.cmd.Env = &r.complaints, b.environment()
+	r.cmd.WaitDelay = time.Second // its own children may hold its output
+	var err error
+	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := r.cmd.StdoutPipe()
+	r.said = bufio.NewReader(stdout)
+	return r, err
+}
+
+// step waits for the tool's word that a step is done.
+func (r *toolRun) step(m *built, metric string) error {
+	line, err := r.said.ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("no line says that it is %s: %w", metric, err)
+	}
+	if err := m.done(metric); err != nil {
+		return err
+	}
+	if s, err := strconv.ParseFloat(strings.TrimSpace(line), 64); err == nil {
+		m.values[metric] = millis(time.Duration(s * float64(time.Second)))
+	}
+	return nil
+}
+
+// lastLines are the end of what a program complained of, where the reason is.
+func lastLines(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-2):], " ")
+}
+
+// environment is what programs of others get.
+func (b *comparer) environment() []string {
+	return append(os.Environ(), "XTABLES_LOCKFILE="+b.dir+"/xtables.lock", "PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
+}
