@@ -19,9 +19,9 @@ const slowSets = 64
 
 // Sentry puts a session's table back the moment that somebody has deleted it, with what was written beforehand: the table itself, or if
 // that takes the kernel too long, a denial of everything that is protected. Between the kernel's word of a deletion and the answer to it
-// lies as little as there can be: a program that ends after "flush ruleset" closes its socket some 0.3 ms later, and from then on the
-// kernel lets nobody write before it has freed what was deleted, which takes it some 20 ms (net/netfilter/nf_tables_api.c:
-// nft_rcv_nl_event). So a Sentry has a socket of its own, and may be used while the session is at work.
+// lies as little as there can be: a program that ends after "flush ruleset" closes its socket some 60 µs later, and from then on the kernel
+// lets nobody write before it has freed what was deleted, which takes it 10 to 20 ms (net/netfilter/nf_tables_api.c: nft_rcv_nl_event). So
+// a Sentry has a socket of its own, and may be used while the session is at work.
 //
 // It stands by, and puts nothing back, from the session's first attempt to change the table until Session.Prepare.
 type Sentry struct {

@@ -42,9 +42,6 @@ const (
 	canaryPrefix = "canary-"
 )
 
-// EdgeName returns the name of a region's edge router.
-func EdgeName(region string) string { return edgePrefix + region }
-
 // CanaryName returns the name of the canary database of an enforcement point.
 func CanaryName(point string) string { return canaryPrefix + point }
 
