@@ -24,6 +24,8 @@ const (
 	// patience is how long a document that cannot be read may still be on its way: a program that replaces a file in steps, or
 	// writes it in place, leaves half of one in between.
 	patience = 50 * time.Millisecond
+	// idle is how long after a change the daemon gets ready for its tables' being deleted: changes come in rows.
+	idle = 10 * time.Millisecond
 	// tick is how often the daemon looks at what it would have been told by events, should one have got lost.
 	tick = time.Second
 )
@@ -80,6 +82,7 @@ type daemon struct {
 	socket    net.Listener // nil: none
 	clock     *wallClock
 	expiry    *time.Timer                // fires when the next rule ends
+	unready   *time.Timer                // fires when there is time to get ready for the tables' being deleted
 	work      chan func(context.Context) // what others ask the loop to do
 	watched   watched
 
@@ -93,7 +96,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never),
+	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never), unready: time.NewTimer(never),
 		work: make(chan func(context.Context))}
 	defer func() { err = errors.Join(err, d.close()) }()
 	namespace, _ := NetworkNamespace() // without a name nobody takes it for theirs
@@ -264,6 +267,7 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan written) error {
 	defer wait.Stop()
 	defer ticker.Stop()
 	defer d.expiry.Stop()
+	defer d.unready.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -289,6 +293,8 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan written) error {
 			}
 		case do := <-d.work:
 			do(ctx)
+		case <-d.unready.C:
+			d.prepare()
 		case <-d.expiry.C:
 			d.expire(ctx)
 		case <-ticker.C:

@@ -55,6 +55,7 @@ func (c *wallClock) until(at time.Time) time.Duration {
 // rearm sets the timer to the next end of a rule.
 func (d *daemon) rearm() {
 	d.expiry.Reset(d.clock.until(d.session.NextExpiry()))
+	d.unready.Reset(idle)
 }
 
 // expire acts when the timer says that a rule has ended. The kernel has ended it already; what it let in is told now, at both ends.

@@ -46,7 +46,7 @@ func (d *daemon) closeWatches() error {
 	return errors.Join(errs...)
 }
 
-// prepare gets ready for the tables' being deleted.
+// prepare gets ready for the tables' being deleted. It takes nothing where the tables are the daemon's own.
 func (d *daemon) prepare() {
 	if err := d.session.Prepare(); err != nil {
 		d.Log.Warn("should the tables be deleted, mending them will take longer", "error", err)
