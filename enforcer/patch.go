@@ -23,11 +23,13 @@ func (s *Session) patch(ctx context.Context, p *policy.Policy, difference policy
 	if !ok {
 		return Receipt{}, false, nil
 	}
+	s.changesTo(p)
 	written, ok := s.write(ctx, change)
 	if !ok {
 		return Receipt{}, false, nil
 	}
-	s.policy, s.want = p, s.main.last.Table
+	s.isInForce(p)
+	s.want = s.main.last.Table
 	receipt = newReceipt(written, p, s.options.Clock())
 	warnings, err := s.lookAfterEndings(ctx)
 	receipt.Warnings = append(receipt.Warnings, warnings...)

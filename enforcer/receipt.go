@@ -28,6 +28,8 @@ type Receipt struct {
 	Changed Changed `json:"changed"`
 	// Repaired says what was wrong with a table that somebody had tampered with; empty otherwise.
 	Repaired string `json:"repaired,omitempty"`
+	// Restored: the session's Sentry had put the table back before, and this tells what it did.
+	Restored bool `json:"restored,omitempty"`
 	// Attempts is how often the change was written: more than once if others changed the ruleset at the same time.
 	Attempts int `json:"attempts"`
 	// Cut says what became of established connections. All zero if the change could end none.

@@ -37,8 +37,19 @@ func TestASentryPutsBackNothingButWhatIsInForce(t *testing.T) {
 	restores(false) // it has the older one ready
 	within(func() error { _, err := s.Repair(t.Context()); return err })
 	within(s.Prepare)
-	_, answered := s.Sentry().Answered(0)
-	require.False(t, answered)
+	require.Empty(t, s.Sentry().TakeAll())
+
+	apply(older)
+	within(s.Prepare)
+	within(func() error { // somebody else brings the newer one into force, and the session finds it there
+		_, err := enforcer.Apply(t.Context(), newer, enforcer.Options{})
+		return err
+	})
+	require.Zero(t, apply(newer).Changed)
+	h.nft(t, "flush", "ruleset")
+	restores(false)
+	within(func() error { _, err := s.Repair(t.Context()); return err })
+	within(s.Prepare)
 
 	for range 2 { // it can do it again
 		before := s.Policy()
@@ -50,9 +61,13 @@ func TestASentryPutsBackNothingButWhatIsInForce(t *testing.T) {
 		within(func() (err error) { receipt, err = s.Repair(t.Context()); return err })
 		require.NotZero(t, receipt.Changed.Chains)
 		require.True(t, receipt.InForceAt.Before(receipt.ReadAt))
-		since, answered := s.Sentry().Answered(receipt.KernelGeneration - 1)
-		require.True(t, answered)
-		require.False(t, since.After(receipt.InForceAt))
+		put, taken := s.Sentry().Take(receipt.KernelGeneration - 1)
+		require.True(t, taken)
+		require.True(t, put.Whole)
+		require.Equal(t, receipt.InForceAt, put.At)
+		require.False(t, put.Heard.After(put.At))
+		_, taken = s.Sentry().Take(receipt.KernelGeneration - 1)
+		require.False(t, taken)
 		require.Same(t, before, s.Policy())
 		within(func() (err error) { receipt, err = s.Repair(t.Context()); return err })
 		require.Zero(t, receipt.Changed, "told twice")

@@ -29,7 +29,10 @@ type Session struct {
 	want    ruleset.Table  // its table as it was read back; the zero value if none did
 	blind   bool           // it came into force without a gate
 	expires time.Time      // when the next of its rules does; zero: never
-	cutter  *cut.Cutter    // nil: nothing was to be cut yet
+	// unproven: what stands is not known since a Repair that failed.
+	unproven bool
+	cutter   *cut.Cutter // nil: nothing was to be cut yet
+	sentry   *Sentry     // puts the table back that somebody deletes
 }
 
 // Open opens a session in the network namespace of the calling thread. It changes nothing. The caller closes it; what is
@@ -42,14 +45,14 @@ func Open(options Options) (s *Session, err error) {
 	}
 	s = &Session{options: options, mark: mark, reader: policy.Reader{Name: options.Name}}
 	wrote := &generations{}
-	sentry := &Sentry{wrote: wrote, clock: options.Clock}
+	s.sentry = &Sentry{wrote: wrote, clock: options.Clock}
 	for _, family := range managed {
 		kernel, err := nft.OpenFamily(family, compile.TableName)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 		if family == ruleset.FamilyINET {
-			s.main = &remembering{Conn: kernel, wrote: wrote, sentry: sentry}
+			s.main = &remembering{Conn: kernel, wrote: wrote}
 		} else {
 			s.endings = append(s.endings, &remembering{Conn: kernel, wrote: wrote})
 		}
@@ -82,10 +85,7 @@ func (s *Session) tables() []*remembering { return append([]*remembering{s.main}
 
 // Close closes the session's sockets.
 func (s *Session) Close() error {
-	errs := []error{s.closeCutter()}
-	if s.main != nil {
-		errs = append(errs, s.Sentry().close())
-	}
+	errs := []error{s.closeCutter(), s.sentry.close()}
 	// The main one last: the kernel makes whoever closes a netfilter socket wait until it has freed what was deleted (net/
 	// netfilter/nf_tables_api.c: nft_rcv_nl_event).
 	for _, t := range append(s.endings, s.main) {
@@ -116,7 +116,7 @@ func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, 
 			return receipt, err
 		}
 	}
-	return s.enforce(ctx, p)
+	return s.enforce(ctx, p, false)
 }
 
 // SetOpenings opens these databases, and no others, for as long as they say: now, and with each policy to come. It changes nothing if it
@@ -131,7 +131,7 @@ func (s *Session) SetOpenings(ctx context.Context, openings []policy.Opening) (r
 		t.forget()
 	}
 	p, refused := s.options.open(s.base)
-	if receipt, err = s.enforce(ctx, p); s.policy != p {
+	if receipt, err = s.enforce(ctx, p, false); s.policy != p {
 		s.options.Openings = before
 		return receipt, err
 	}
@@ -159,31 +159,37 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 	for _, t := range s.tables() {
 		t.forget()
 	}
-	put, err := s.stopGap(ctx)
-	if err != nil {
-		return Receipt{}, err
+	s.unproven = true
+	denied, failed := s.stopGap(ctx)
+	put, fresh := s.sentry.last()
+	if receipt, err = s.repair(ctx, fresh); receipt.Generation == "" {
+		return receipt, errors.Join(failed, err)
 	}
-	receipt, err = s.repair(ctx, put.whole)
+	s.unproven = false
+	s.sentry.proven(put)
 	switch {
-	case !put.whole:
-		receipt.DeniedAt = put.at
+	case !put.Whole:
+		receipt.DeniedAt = put.At
 	case receipt.Changed == Changed{}: // else somebody has changed it since
-		receipt.InForceAt, receipt.Changed, receipt.Attempts = put.at, put.changed, 1
+		receipt.InForceAt, receipt.Changed, receipt.Attempts, receipt.Restored = put.At, put.Changed, 1, true
+	}
+	if receipt.DeniedAt.IsZero() {
+		receipt.DeniedAt = denied
 	}
 	return receipt, err
 }
 
-// repair brings the policy into force again. fresh is as in judge.
+// repair brings the policy into force again. fresh: the table was made anew since it was looked at last.
 func (s *Session) repair(ctx context.Context, fresh bool) (Receipt, error) {
 	if !s.blind && s.want.Name != "" && s.expires.IsZero() {
 		return s.install(ctx, s.policy, s.want, fresh)
 	}
-	return s.enforce(ctx, s.policy)
+	return s.enforce(ctx, s.policy, fresh)
 }
 
 // enforce compiles a policy and brings it into force. Whether the kernel can tell who is denied shows when it refuses the table: to
-// ask beforehand would cost every change some milliseconds.
-func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error) {
+// ask beforehand would cost every change some milliseconds. fresh is as in repair.
+func (s *Session) enforce(ctx context.Context, p *policy.Policy, fresh bool) (Receipt, error) {
 	if i := slices.Index(s.options.lacking, nft.LogGroup); i >= 0 {
 		s.options.lacking = slices.Delete(slices.Clone(s.options.lacking), i, i+1)
 		s.options.Compile.WithoutLog = true
@@ -192,22 +198,24 @@ func (s *Session) enforce(ctx context.Context, p *policy.Policy) (Receipt, error
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt, err := s.install(ctx, p, want, false)
+	receipt, err := s.install(ctx, p, want, fresh)
 	if errors.Is(err, errNoLog) {
 		s.options.Compile.WithoutLog = true // which admits and denies the same
-		return s.enforce(ctx, p)
+		return s.enforce(ctx, p, fresh)
 	}
 	return receipt, err
 }
 
-// install brings the table of a policy into force. fresh: it was made anew just now.
+// install brings the table of a policy into force. fresh is as in repair.
 func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Table, fresh bool) (receipt Receipt, err error) {
+	s.changesTo(p)
 	done, blind, err := enforceOrDeny(ctx, s.main, p, want, s.options)
 	if err != nil {
 		return Receipt{}, err
 	}
 	defer func() { err = errors.Join(err, blind) }()
-	s.policy, s.blind, s.want = p, blind != nil, s.main.last.Table
+	s.isInForce(p)
+	s.blind, s.want = blind != nil, s.main.last.Table
 	receipt = newReceipt(done, p, s.options.Clock())
 	s.expires = nextExpiry(p, s.options.Clock())
 	if s.options.Compile.WithoutLog {
@@ -222,6 +230,21 @@ func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Ta
 		return receipt, nil
 	}
 	return s.cut(ctx, receipt, p, fresh || forgets(done.Change) || done.Repaired != nil || blind != nil)
+}
+
+// changesTo comes before what brings another policy into force: from then on the table that a Sentry has ready may be outdated.
+func (s *Session) changesTo(p *policy.Policy) {
+	if p != s.policy {
+		s.sentry.beforeChange()
+	}
+}
+
+// isInForce notes the policy. What a Sentry has ready belongs to the one before, which somebody else may have replaced by this one.
+func (s *Session) isInForce(p *policy.Policy) {
+	if p != s.policy {
+		s.sentry.disarm()
+	}
+	s.policy = p
 }
 
 // forgets tells whether a change makes sets anew in which rules remember handshakes under way.
@@ -281,11 +304,10 @@ func (s *Session) applyEndings(ctx context.Context) (warnings []string, err erro
 // remembering is a kernel's table whose state is remembered as long as nobody else can have changed it.
 type remembering struct {
 	*nft.Conn
-	last   nft.State
-	known  bool
-	at     time.Time    // when last was read: lifetimes run from there
-	wrote  *generations // of the whole session
-	sentry *Sentry      // nil: nobody guards this table
+	last  nft.State
+	known bool
+	at    time.Time    // when last was read: lifetimes run from there
+	wrote *generations // of the whole session
 }
 
 // generations are those that came of a commit of one session. Nobody else wrote anything in them.
@@ -376,22 +398,14 @@ func (r *remembering) ReadAfter(ctx context.Context, before nft.State, change ru
 
 // Commit writes a change. What stands afterwards is not known before it was read back.
 func (r *remembering) Commit(ctx context.Context, change ruleset.Change, generation uint32) error {
-	r.touch()
+	r.forget()
 	return r.committed(generation, r.Conn.Commit(ctx, change, generation))
 }
 
 // Replace writes a whole table.
 func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bool, generation uint32) error {
-	r.touch()
-	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
-}
-
-// touch comes before each change: what is remembered passes, and what a Sentry has ready.
-func (r *remembering) touch() {
 	r.forget()
-	if r.sentry != nil {
-		r.sentry.disarm()
-	}
+	return r.committed(generation, r.Conn.Replace(ctx, want, exists, generation))
 }
 
 // Policy is the policy that came into force last; nil if none did.
@@ -400,8 +414,8 @@ func (s *Session) Policy() *policy.Policy { return s.policy }
 // Untouched tells whether nobody can have changed the session's tables since they were read last. It asks for no more than the
 // kernel's generation. Before anything was applied there is nothing to be touched.
 func (s *Session) Untouched(ctx context.Context) (bool, error) {
-	if s.policy == nil {
-		return true, nil
+	if s.policy == nil || s.unproven {
+		return s.policy == nil, nil
 	}
 	for _, t := range s.tables() {
 		if sure, err := t.sure(ctx); err != nil || !sure && t.known {

@@ -9,14 +9,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"drawbridge/cmd/drawbridge/internal/bench"
 	"drawbridge/sim/netns"
+
+	"golang.org/x/sys/unix"
 )
 
 // labTool is another tool that builds labs, and how it is run: with the number of hosts as its last argument. It builds them, prints a line,
@@ -62,15 +66,12 @@ func (b *comparer) buildBy(ctx context.Context, n int, tool labTool) (bench.Valu
 		return nil, err
 	}
 	defer ns.Close()
-	run, err := b.startTool(ctx, tool, n)
-	if err != nil {
-		return nil, err
-	}
 	m, err := build(n)
 	if err != nil {
 		return nil, err
 	}
-	if err := ns.Start(run.cmd); err != nil {
+	run, err := b.startTool(ctx, ns, tool, n)
+	if err != nil {
 		return nil, err
 	}
 	upErr := run.step(m, metricUp)
@@ -92,17 +93,21 @@ type toolRun struct {
 	complaints strings.Builder
 }
 
-func (b *comparer) startTool(ctx context.Context, tool labTool, n int) (*toolRun, error) {
+// startTool starts a tool in a namespace. With the context all of it ends that did not leave its process group.
+func (b *comparer) startTool(ctx context.Context, ns *netns.Handle, tool labTool, n int) (*toolRun, error) {
 	r := &toolRun{cmd: exec.CommandContext(ctx, tool.argv[0], append(tool.argv[1:len(tool.argv):len(tool.argv)], strconv.Itoa(n))...)}
 	r.cmd.Stderr, r.cmd.Env = &r.complaints, b.environment()
-	r.cmd.WaitDelay = time.Second // its own children may hold its output
-	var err error
-	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	r.cmd.Cancel = func() error { return unix.Kill(-r.cmd.Process.Pid, unix.SIGKILL) }
+	r.cmd.WaitDelay = time.Second // who left it may hold its output
+	stdin, inErr := r.cmd.StdinPipe()
+	stdout, outErr := r.cmd.StdoutPipe()
+	if err := cmp.Or(inErr, outErr); err != nil {
 		return nil, err
 	}
-	stdout, err := r.cmd.StdoutPipe()
-	r.said = bufio.NewReader(stdout)
-	return r, err
+	context.AfterFunc(ctx, func() { _ = stdout.Close() }) // ends who waits for a line
+	r.stdin, r.said = stdin, bufio.NewReader(stdout)
+	return r, ns.Start(r.cmd)
 }
 
 // step waits for the tool's word that a step is done.
@@ -114,7 +119,7 @@ func (r *toolRun) step(m *built, metric string) error {
 	if err := m.done(metric); err != nil {
 		return err
 	}
-	if s, err := strconv.ParseFloat(strings.TrimSpace(line), 64); err == nil {
+	if s, err := strconv.ParseFloat(strings.TrimSpace(line), 64); err == nil && s >= 0 && !math.IsInf(s, 0) {
 		m.values[metric] = millis(time.Duration(s * float64(time.Second)))
 	}
 	return nil

@@ -84,6 +84,7 @@ type daemon struct {
 	expiry    *time.Timer                // fires when the next rule ends
 	unready   *time.Timer                // fires when there is time to get ready for the tables' being deleted
 	work      chan func(context.Context) // what others ask the loop to do
+	foreign   chan written               // what others write to the ruleset
 	watched   watched
 
 	glass    []BreakGlass // what is open
@@ -97,7 +98,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &daemon{Options: o, state: newState(), clock: newWallClock(clockOf(o.Enforcer)), expiry: time.NewTimer(never), unready: time.NewTimer(never),
-		work: make(chan func(context.Context))}
+		work: make(chan func(context.Context)), foreign: make(chan written, backlog)}
 	defer func() { err = errors.Join(err, d.close()) }()
 	namespace, _ := NetworkNamespace() // without a name nobody takes it for theirs
 	d.state.change(func(s *Status) { s.Namespace = namespace })
@@ -118,8 +119,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	g.Go(func() error { return serve(ctx, d.socket, d.handler()) })
 	g.Go(func() error { return d.hear(ctx) })
 	g.Go(func() error { return d.sample(ctx) })
-	foreign := make(chan written)
-	g.Go(func() error { return d.listen(ctx, foreign) })
+	g.Go(func() error { return d.listen(ctx) })
 	guarded := make(chan struct{})
 	g.Go(func() error { return d.standGuard(ctx, guarded) })
 	g.Go(func() error {
@@ -130,7 +130,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Ready != nil {
 		o.Ready()
 	}
-	ended := d.loop(ctx, foreign) // on this thread: connections are cut in its namespace
+	ended := d.loop(ctx) // on this thread: connections are cut in its namespace
 	cancel()
 	return errors.Join(unlessCanceled(ended), unlessCanceled(g.Wait()))
 }
@@ -262,7 +262,7 @@ func (d *daemon) watch() error {
 }
 
 // loop acts on events, one at a time.
-func (d *daemon) loop(ctx context.Context, foreign <-chan written) error {
+func (d *daemon) loop(ctx context.Context) error {
 	wait, ticker := time.NewTimer(time.Hour), time.NewTicker(tick)
 	defer wait.Stop()
 	defer ticker.Stop()
@@ -287,7 +287,7 @@ func (d *daemon) loop(ctx context.Context, foreign <-chan written) error {
 				d.stage = final
 				wait.Reset(patience)
 			}
-		case e := <-foreign:
+		case e := <-d.foreign:
 			if !d.deaf {
 				d.mend(ctx, e)
 			}
@@ -418,6 +418,7 @@ func (d *daemon) kept(err error) {
 }
 
 func (d *daemon) refused(why string, document []byte, err error) {
+	d.unready.Reset(idle) // the attempt may have left nothing ready
 	d.state.refused(document, err)
 	d.Log.Error("policy refused; what was in force still is", "why", why, "error", err)
 	d.note(entry{What: "refused", Why: why, Error: err.Error()})

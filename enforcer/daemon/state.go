@@ -176,7 +176,10 @@ func (s *state) refusal() string {
 func (s *state) tampered(r enforcer.Receipt, by Tampering) {
 	s.change(func(st *Status) {
 		st.Tampered++
-		st.Receipt, st.LastTampering = &r, &by
+		st.LastTampering = &by
+		if r.Generation != "" { // else it could not be proven
+			st.Receipt = &r
+		}
 	})
 	s.repairs.Inc()
 	s.ended.Add(float64(r.Cut.Cut()))

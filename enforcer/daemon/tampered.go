@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"drawbridge/enforcer"
+	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/nft"
 )
 
@@ -26,7 +28,7 @@ func (d *daemon) watchKernel(ctx context.Context) (err error) {
 		return err
 	}
 	if !d.session.Owns() {
-		if d.deletions, err = nft.WatchDeletions(); err != nil {
+		if d.deletions, err = nft.WatchDeletions(compile.TableName); err != nil {
 			return err
 		}
 	}
@@ -53,24 +55,23 @@ func (d *daemon) prepare() {
 	}
 }
 
-// lookAtTables mends what was done to the tables without word of it. Where words come, only what is found twice is without: of the rest the
-// word, which says who it was, is on its way.
+// lookAtTables mends what was done to the tables without word of it. Where words come, only what is found twice in a row is without: of the
+// rest the word, which says who it was, is on its way.
 func (d *daemon) lookAtTables(ctx context.Context, wordsCome bool) error {
 	untouched, err := d.session.Untouched(ctx)
 	if err != nil {
 		return err
 	}
-	suspect := !untouched
-	if suspect && (d.suspect || !wordsCome) {
+	again := d.suspect
+	d.suspect = !untouched || d.session.Sentry().HasUntold()
+	if d.suspect && (again || !wordsCome) {
 		d.mend(ctx, written{at: time.Now()})
-		suspect = false
 	}
-	d.suspect = suspect
 	return nil
 }
 
 // listen passes on what others write to the ruleset.
-func (d *daemon) listen(ctx context.Context, foreign chan<- written) error {
+func (d *daemon) listen(ctx context.Context) error {
 	for {
 		events, err := d.kernel.Next()
 		if ctx.Err() != nil {
@@ -82,7 +83,7 @@ func (d *daemon) listen(ctx context.Context, foreign chan<- written) error {
 		at := time.Now()
 		for _, e := range events {
 			select {
-			case foreign <- written{e, at}:
+			case d.foreign <- written{e, at}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -98,11 +99,11 @@ func (d *daemon) standGuard(ctx context.Context, ready chan<- struct{}) error {
 	}
 	runtime.LockOSThread() // for good: a thread of this priority is of no use to others
 	if err := firstInLine(); err != nil {
-		d.Log.Debug("a deletion of the tables may take some 20 ms to be mended", "reason", err)
+		d.Log.Info("should the tables be deleted, mending them may take 20 ms more", "reason", err)
 	}
 	close(ready)
 	for {
-		err := d.deletions.Next()
+		deletion, err := d.deletions.Next()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -112,6 +113,9 @@ func (d *daemon) standGuard(ctx context.Context, ready chan<- struct{}) error {
 		if d.deaf {
 			continue
 		}
+		if deletion.Ours {
+			d.session.Sentry().Deleted(deletion.Generation)
+		}
 		if _, err := d.session.Sentry().Restore(ctx); err != nil {
 			d.Log.Warn("the tables could not be put back at once", "error", err)
 		}
@@ -119,34 +123,127 @@ func (d *daemon) standGuard(ctx context.Context, ready chan<- struct{}) error {
 }
 
 // firstInLine gives the calling thread the least of the real-time priorities (sched(7)): who has something to answer to the kernel that
-// cannot wait has to be woken before the process that it answers goes on. It takes CAP_SYS_NICE, or RLIMIT_RTPRIO of 1.
+// cannot wait has to be woken before the process that it answers goes on. It takes CAP_SYS_NICE, or RLIMIT_RTPRIO of 1. The thread sleeps
+// until something was deleted, and then writes for some milliseconds.
 func firstInLine() error {
 	return os.NewSyscallError("sched_setattr", unix.SchedSetAttr(0, &unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
 	}, 0))
 }
 
-// mend repairs what somebody else's commit did to the tables, unless they belong to this process. Generations that the
+// arrived are the events that have come by now.
+func (d *daemon) arrived() (all []written) {
+	for {
+		select {
+		case e := <-d.foreign:
+			all = append(all, e)
+		default:
+			return all
+		}
+	}
+}
+
+// mend repairs what somebody else's commits did to the tables, unless they belong to this process. Generations that the
 // session itself made are no news.
-func (d *daemon) mend(ctx context.Context, e written) {
-	if d.session.Owns() || e.Generation != 0 && d.session.Wrote(e.Generation) {
+func (d *daemon) mend(ctx context.Context, all ...written) {
+	all = d.others(append(all, d.arrived()...))
+	if d.session.Owns() || len(all) == 0 {
 		return
 	}
 	receipt, err := d.session.Repair(ctx)
-	answered, isAnswered := d.session.Sentry().Answered(e.Generation)
-	if isAnswered {
-		e.at = answered
-	}
 	if err != nil {
 		d.Log.Error("could not look after the tables", "error", err)
-		if receipt.Generation == "" {
-			return
+	}
+	if receipt.Generation != "" {
+		d.suspect = false
+	}
+	// What was written meanwhile may be what this Repair has found, or something that it has not seen.
+	later := slices.DeleteFunc(d.others(d.arrived()), func(e written) bool {
+		seen := e.Generation != 0 && e.Generation <= receipt.KernelGeneration
+		if seen {
+			all = append(all, e)
+		}
+		return seen
+	})
+	if d.tell(all, receipt) {
+		d.prepare() // who did it once may do it again
+	}
+	if len(later) > 0 {
+		d.mend(ctx, later...)
+	}
+}
+
+// others leaves out what the session itself wrote.
+func (d *daemon) others(all []written) []written {
+	return slices.DeleteFunc(all, func(e written) bool { return e.Generation != 0 && d.session.Wrote(e.Generation) })
+}
+
+// tell notes what was done to the tables, and by which of some commits. It tells nothing if nothing was.
+func (d *daemon) tell(all []written, receipt enforcer.Receipt) (told bool) {
+	for _, e := range all {
+		for _, put := range d.restoredAfter(e) {
+			d.tampered(e.since(put), after(receipt, put))
+			told = true
 		}
 	}
-	if receipt.Changed == (enforcer.Changed{}) && receipt.Repaired == "" && !isAnswered {
-		return
+	// What a Repair has found by itself. Of what the sentry restored, the word of who it was may be on its way.
+	if !told && !receipt.Restored && (receipt.Changed != enforcer.Changed{} || receipt.Repaired != "") {
+		d.tampered(d.culprit(all, receipt), receipt)
+		told = true
 	}
-	took := receipt.InForceAt.Sub(e.at)
+	return told
+}
+
+// culprit is the commit that deleted of the table, if that is known, and otherwise the last one that a Repair can have found.
+func (d *daemon) culprit(all []written, receipt enforcer.Receipt) (last written) {
+	deletion, known := d.session.Sentry().Deletion(receipt.KernelGeneration)
+	last = all[0]
+	for _, e := range all {
+		if known && e.Generation == deletion {
+			return e
+		}
+		if e.Generation < receipt.KernelGeneration {
+			last = e
+		}
+	}
+	return last
+}
+
+// restoredAfter is what the sentry put back where this commit had deleted it; where nobody knows whose commit it was, all that it did.
+func (d *daemon) restoredAfter(e written) []enforcer.Restored {
+	if e.Generation == 0 {
+		return d.session.Sentry().TakeAll()
+	}
+	if put, ok := d.session.Sentry().Take(e.Generation); ok {
+		return []enforcer.Restored{put}
+	}
+	return nil
+}
+
+// since is what was written, known as soon as the sentry knew.
+func (e written) since(put enforcer.Restored) written {
+	if put.Heard.Before(e.at) {
+		e.at = put.Heard
+	}
+	return e
+}
+
+// after is a receipt for what the sentry put back. That of a Repair behind it tells of the last one, if it tells of any.
+func after(receipt enforcer.Receipt, put enforcer.Restored) enforcer.Receipt {
+	if put.Whole {
+		receipt.InForceAt, receipt.Changed, receipt.Attempts = put.At, put.Changed, 1
+	} else {
+		receipt.DeniedAt = put.At
+	}
+	return receipt
+}
+
+// tampered notes what somebody did, and what became of it.
+func (d *daemon) tampered(e written, receipt enforcer.Receipt) {
+	var took time.Duration // 0: it is not known to be in force
+	if !receipt.InForceAt.IsZero() {
+		took = receipt.InForceAt.Sub(e.at)
+	}
 	closed := took
 	if !receipt.DeniedAt.IsZero() {
 		closed = receipt.DeniedAt.Sub(e.at)
@@ -155,5 +252,4 @@ func (d *daemon) mend(ctx context.Context, e written) {
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
 		"what", receipt.Repaired)
 	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
-	d.prepare() // who did it once may do it again
 }

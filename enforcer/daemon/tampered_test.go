@@ -1,15 +1,24 @@
 package daemon_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"drawbridge/enforcer"
 	"drawbridge/enforcer/daemon"
+	"drawbridge/enforcer/nft"
+	"drawbridge/enforcer/policy/policytest"
+	"drawbridge/enforcer/ruleset"
 	"drawbridge/sim/netns/netnstest"
 )
 
@@ -61,6 +70,97 @@ func TestADeletionBringsNoOlderPolicyBack(t *testing.T) {
 	// Two deletions in a row, or one beside a change, may be mended at one time.
 	st := s.until(t, func(st daemon.Status) bool { return st.Tampered >= changes })
 	require.LessOrEqual(t, st.Tampered, uint64(2*changes))
-	require.Equal(t, "nft", st.LastTampering.Program)
+	require.Equal(t, "nft", st.LastTampering.Program, s.log.String())
 	require.Empty(t, st.Refused)
+}
+
+// writes adds a table of others to the ruleset and takes it out again, hundreds of times in a second, until it is stopped.
+func (s *scene) writes(ctx context.Context, t *testing.T) (stop func()) {
+	t.Helper()
+	var conn *nft.Conn
+	require.NoError(t, s.ns.Do(func() (err error) { conn, err = nft.Open("another"); return err }))
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error)
+	go func() {
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
+		for ctx.Err() == nil {
+			<-pace.C
+			for _, write := range []func(uint32) error{
+				func(g uint32) error {
+					return conn.Commit(context.Background(), ruleset.Change{Family: ruleset.FamilyINET, Table: "another", CreateTable: true}, g)
+				},
+				func(g uint32) error { return conn.Delete(context.Background(), g) },
+			} {
+				generation, err := conn.Generation(context.Background())
+				if err == nil {
+					_ = write(generation) // it may be gone, or somebody else was faster
+				}
+			}
+		}
+		ended <- conn.Close()
+	}()
+	return func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}
+}
+
+// tampering is what the audit log tells of it.
+func tampering(t *testing.T, path string) (all []tamperingEntry) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for line := range bytes.Lines(text) {
+		var e tamperingEntry
+		require.NoError(t, json.Unmarshal(line, &e))
+		if e.What == "tampered" {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+type tamperingEntry struct {
+	What    string            `json:"what"`
+	Program string            `json:"program"`
+	Receipt *enforcer.Receipt `json:"receipt"`
+}
+
+// TestEachDeletionIsToldOfOnce, and of whom, however much others write.
+func TestEachDeletionIsToldOfOnce(t *testing.T) {
+	audit := filepath.Join(t.TempDir(), "audit")
+	s := newScene(t, func(_ *scene, o *daemon.Options) { o.NoOwner, o.Audit = true, audit })
+	stop := s.writes(t.Context(), t)
+	const deletions = 5
+	for i := range deletions {
+		s.nft(t, "flush", "ruleset")
+		st := s.until(t, func(st daemon.Status) bool { return st.Tampered > uint64(i) })
+		require.Equal(t, "nft", st.LastTampering.Program, s.log.String())
+		require.Positive(t, st.LastTampering.Took)
+		s.reaches(t, "10.10.0.0/16")
+	}
+	stop()
+	all := tampering(t, audit)
+	require.Len(t, all, deletions)
+	for _, e := range all {
+		require.Equal(t, "nft", e.Program)
+		require.NotZero(t, e.Receipt.Changed.Chains)
+	}
+}
+
+// TestALargeTableThatIsGoneTwiceIsDeniedTwice: the second time comes while the table is being made.
+func TestALargeTableThatIsGoneTwiceIsDeniedTwice(t *testing.T) {
+	s := newScene(t, func(s *scene, o *daemon.Options) {
+		o.NoOwner = true
+		s.write(t, s.policy, string(policytest.Gateway(t, 100, "198.18.0.0/24")))
+	})
+	s.until(t, func(st daemon.Status) bool { return st.Ready })
+	for range 2 {
+		s.nft(t, "flush", "ruleset")
+		s.nft(t, "flush", "ruleset") // its commit waits for the table's
+	}
+	st := s.until(t, func(st daemon.Status) bool { return st.Tampered >= 4 })
+	require.Less(t, st.LastTampering.Closed, st.LastTampering.Took)
+	require.NotContains(t, s.log.String(), "could not")
 }

@@ -52,11 +52,23 @@ func (c *Conn) Create(ctx context.Context, p *Prepared, generation uint32) error
 	return err
 }
 
-// Missed tells whether there is no table, and at which generation; it asks for nothing else.
+// maxLooks bounds how often Missed looks while others write.
+const maxLooks = 4
+
+// Missed tells whether there is no table, and in which generation; it asks for nothing else. While others write without a pause it may be
+// the one before.
 func (c *Conn) Missed(ctx context.Context) (generation uint32, missing bool, err error) {
-	if generation, err = c.Generation(ctx); err != nil {
-		return 0, false, err
+	after, err := c.Generation(ctx)
+	for range maxLooks {
+		if err != nil {
+			return 0, false, err
+		}
+		generation = after
+		head, headErr := c.head(ctx)
+		missing = !head.exists
+		if after, err = c.Generation(ctx); headErr != nil || err == nil && after == generation {
+			return generation, headErr == nil && missing, headErr
+		}
 	}
-	head, err := c.head(ctx)
-	return generation, err == nil && !head.exists, err
+	return generation, missing, err
 }

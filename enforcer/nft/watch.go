@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
@@ -66,49 +67,92 @@ func (w *Watcher) Next() ([]Event, error) {
 // commitsOnly is a socket filter that takes the one message behind each commit and none about its parts: the parts of a table of
 // 1,000 databases would fill the socket, and with them would go the word of who it was. The kernel sends that message by itself
 // (net/netfilter/nf_tables_api.c: nf_tables_gen_notify).
-func commitsOnly() []bpf.Instruction { return datagramsOf(math.MaxUint32, unix.NFT_MSG_NEWGEN) }
+func commitsOnly() []bpf.Instruction { return datagramsOf(unix.NFT_MSG_NEWGEN) }
 
-// DeletionWatcher hears of commits that delete tables, chains, rules or sets while they are still under way (net/netfilter/nf_tables_api.c:
-// nft_commit_notify comes before the ruleset is unlocked). Whoever has to answer one may be the next to write.
-type DeletionWatcher struct{ heard *listener }
+// DeletionWatcher hears of commits while they are still under way: of those that delete something as soon as the kernel tells of the first
+// part, and of each when it is complete, which is still before the ruleset is unlocked (net/netfilter/nf_tables_api.c: nf_tables_commit calls
+// nft_commit_notify, nf_tables_gen_notify and then nf_tables_commit_release). Whoever has to answer one may be the next to write.
+type DeletionWatcher struct {
+	heard *listener
+	table string
+}
 
-// WatchDeletions opens a DeletionWatcher in the namespace of the calling thread. The caller closes it, which ends a Next that waits.
-func WatchDeletions() (*DeletionWatcher, error) {
+// Deletion is a commit that may have deleted something.
+type Deletion struct {
+	// Ours: it deletes parts of the table that is watched, or all of it.
+	Ours bool
+	// Generation are the last 16 bits of the one that it made (struct nfgenmsg's res_id); 0 unless it is ours.
+	Generation uint16
+}
+
+// WatchDeletions opens a DeletionWatcher in the namespace of the calling thread, for the sake of the tables of this name. The caller closes
+// it, which ends a Next that waits.
+func WatchDeletions(table string) (*DeletionWatcher, error) {
 	heard, err := listen(deletionsOnly())
 	if err != nil {
 		return nil, err
 	}
-	return &DeletionWatcher{heard: heard}, nil
+	return &DeletionWatcher{heard: heard, table: table}, nil
 }
 
 // Close ends the watch.
 func (w *DeletionWatcher) Close() error { return w.heard.close() }
 
-// Next waits for a deletion of something by somebody. Of a large one it tells several times. After Close it returns os.ErrClosed. Use it
-// from one goroutine.
-func (w *DeletionWatcher) Next() error {
-	_, err := w.heard.next()
+// Next waits for a commit of somebody that may have deleted something. Of a large one it tells several times. After Close it returns
+// os.ErrClosed. Use it from one goroutine.
+func (w *DeletionWatcher) Next() (d Deletion, err error) {
+	datagram, err := w.heard.next()
 	if errors.Is(err, unix.ENOBUFS) { // too many to hold
-		return nil
+		return d, nil
 	}
-	return err
+	if err != nil {
+		return d, err
+	}
+	messages, _ := nlsocket.Parse(datagram) // of what is cut off at its end, the rest
+	for _, m := range messages {
+		if d.Ours = deletes(m, w.table); d.Ours {
+			d.Generation = binary.BigEndian.Uint16(m.Data[2:])
+			break
+		}
+	}
+	return d, nil
 }
 
-// deletionsOnly is a socket filter that takes of the datagrams about a commit's parts those that begin with a deletion, and of them the
-// head alone.
+// deletes tells whether a message is of a deletion in a table. Its name is the first attribute of all of them (NFTA_TABLE_NAME,
+// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE).
+func deletes(m netlink.Message, table string) bool {
+	kinds := []int{unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET}
+	if !slices.ContainsFunc(kinds, func(k int) bool { return m.Header.Type == messageType(k) }) {
+		return false
+	}
+	ad, err := newDecoder(payload(m))
+	if err != nil {
+		return false
+	}
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_TABLE_NAME {
+			return ad.String() == table
+		}
+	}
+	return false
+}
+
+// deletionsOnly is a socket filter that takes of the datagrams about a commit's parts those that begin with a deletion, and the one message
+// behind the commit: a deletion may stand further back in a datagram.
 func deletionsOnly() []bpf.Instruction {
-	return datagramsOf(unix.NLMSG_HDRLEN, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET)
+	return datagramsOf(unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWGEN)
 }
 
-// datagramsOf takes so many bytes of datagrams that begin with one of these messages, and nothing of others.
-func datagramsOf(length uint32, kinds ...int) []bpf.Instruction {
+// datagramsOf takes datagrams that begin with one of these messages, and nothing of others. It takes them whole: the kernel cuts off what
+// a filter leaves out before it passes the same datagram on to those who listen as well (net/netlink/af_netlink.c: do_one_broadcast).
+func datagramsOf(kinds ...int) []bpf.Instruction {
 	const typeOffset, typeLength = 4, 2 // of struct nlmsghdr's nlmsg_type, in host order, which BPF reads as network order
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: typeOffset, Size: typeLength}}
 	for i, kind := range kinds {
 		value := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, uint16(messageType(kind))))
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(value), SkipTrue: uint8(len(kinds) - i)})
 	}
-	return append(program, bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: length})
+	return append(program, bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: math.MaxUint32})
 }
 
 // Attributes of NFT_MSG_NEWGEN (include/uapi/linux/netfilter/nf_tables.h).

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -91,27 +92,73 @@ func TestWatchNamesWhoeverWroteMuch(t *testing.T) {
 	require.NotZero(t, events[0].Generation)
 }
 
-// TestDeletionsAreHeardOf, of tables and of rules, and nothing else is: the one word of a commit of others comes after them.
+// TestDeletionsAreHeardOf, wherever in a commit they stand. Who listened before hears all of it as well.
 func TestDeletionsAreHeardOf(t *testing.T) {
-	ns := netnstest.New(t)
-	all := watch(t, ns)
-	var w *DeletionWatcher
-	require.NoError(t, ns.Do(func() (err error) { w, err = WatchDeletions(); return err }))
-	nft(t, ns, "add table ip t; add chain ip t c; add rule ip t c accept; add set ip t s { type ipv4_addr; }; add element ip t s { 192.0.2.1 }")
-	_, err := all.Next()
+	c, ns := open(t)
+	other, err := ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
 	require.NoError(t, err)
-	for _, command := range []string{"flush chain ip t c", "delete chain ip t c", "flush ruleset"} {
+	defer unix.Close(other)
+	require.NoError(t, unix.Bind(other, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	require.NoError(t, unix.SetsockoptInt(other, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.NFNLGRP_NFTABLES))
+	var w *DeletionWatcher
+	require.NoError(t, ns.Do(func() (err error) { w, err = WatchDeletions("t"); return err }))
+	for command, ours := range map[string]bool{
+		"flush chain ip t c": true, "delete chain ip t c": true, "delete table ip t": true, "delete table ip t; delete table ip o": true,
+		// Of these the first datagram begins with something else.
+		"flush ruleset": false, "delete table ip o; flush ruleset": false, "add table ip x; delete table ip t": false,
+	} {
+		nft(t, ns, "flush ruleset; add table ip o; add counter ip o n; add table ip t; add chain ip t c; add rule ip t c accept; add set ip t s { type ipv4_addr; }")
+		deletions(t, w)
+		whole(t, other)
 		require.False(t, heard(t, w), "before "+command)
+		before, err := c.Generation(t.Context())
+		require.NoError(t, err)
 		nft(t, ns, command)
 		require.True(t, heard(t, w), command)
-		require.NoError(t, w.Next())
+		want := Deletion{}
+		if ours {
+			want = Deletion{Ours: true, Generation: uint16(before + 1)}
+		}
+		require.Contains(t, deletions(t, w), want, command)
+		require.NotZero(t, whole(t, other), command)
+	}
+	nft(t, ns, "add table ip another; delete table ip another")
+	for _, d := range deletions(t, w) {
+		require.False(t, d.Ours)
 	}
 	ended := make(chan error)
-	go func() { ended <- w.Next() }()
+	go func() { _, err := w.Next(); ended <- err }()
 	require.NoError(t, w.Close())
 	require.ErrorIs(t, <-ended, os.ErrClosed)
-	require.ErrorIs(t, w.Next(), os.ErrClosed)
+	_, err = w.Next()
+	require.ErrorIs(t, err, os.ErrClosed)
 	require.NoError(t, w.Close())
+}
+
+// whole takes all that a socket has heard, and counts datagrams. None of them is shorter than its first message says.
+func whole(t *testing.T, fd int) (n int) {
+	t.Helper()
+	b := make([]byte, 64<<10)
+	for {
+		length, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
+		if err != nil {
+			require.ErrorIs(t, err, unix.EAGAIN)
+			return n
+		}
+		require.LessOrEqual(t, int(binary.NativeEndian.Uint32(b)), length)
+		n++
+	}
+}
+
+// deletions are all that a watcher has heard of.
+func deletions(t *testing.T, w *DeletionWatcher) (all []Deletion) {
+	t.Helper()
+	for heard(t, w) {
+		d, err := w.Next()
+		require.NoError(t, err)
+		all = append(all, d)
+	}
+	return all
 }
 
 // heard tells whether a watcher has something to tell.
