@@ -52,23 +52,13 @@ func (c *Conn) Create(ctx context.Context, p *Prepared, generation uint32) error
 	return err
 }
 
-// maxLooks bounds how often Missed looks while others write.
-const maxLooks = 4
-
-// Missed tells whether there is no table, and in which generation; it asks for nothing else. While others write without a pause it may be
-// the one before.
+// Missed tells whether there is no table, and in which generation that was so or a later one: a Create on condition of that one fails if
+// somebody has made the table meanwhile. It asks for nothing else: there is no moment to lose.
 func (c *Conn) Missed(ctx context.Context) (generation uint32, missing bool, err error) {
-	after, err := c.Generation(ctx)
-	for range maxLooks {
-		if err != nil {
-			return 0, false, err
-		}
-		generation = after
-		head, headErr := c.head(ctx)
-		missing = !head.exists
-		if after, err = c.Generation(ctx); headErr != nil || err == nil && after == generation {
-			return generation, headErr == nil && missing, headErr
-		}
+	head, err := c.head(ctx)
+	if err != nil || head.exists {
+		return 0, false, err
 	}
-	return generation, missing, err
+	generation, err = c.Generation(ctx)
+	return generation, err == nil, err
 }
