@@ -2,6 +2,7 @@ package enforcer_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -77,4 +78,25 @@ func TestASentryPutsBackNothingButWhatIsInForce(t *testing.T) {
 	restores(false) // somebody else's
 	within(s.Close)
 	restores(false)
+}
+
+// TestASentryStandsByWhereRulesEnd: with each second its table would be another one.
+func TestASentryStandsByWhereRulesEnd(t *testing.T) {
+	h := host{host: netnstest.New(t)}
+	require.NoError(t, h.host.Do(func() error {
+		s, err := enforcer.Open(enforcer.Options{})
+		require.NoError(t, err)
+		defer s.Close()
+		_, err = s.Apply(t.Context(), []byte(until(time.Now().Add(time.Hour))))
+		require.NoError(t, err)
+		require.NoError(t, s.Prepare())
+		h.nft(t, "flush", "ruleset")
+		done, err := s.Sentry().Restore(t.Context())
+		require.NoError(t, err)
+		require.False(t, done)
+		receipt, err := s.Repair(t.Context())
+		require.NoError(t, err)
+		require.NotZero(t, receipt.Changed.Chains)
+		return nil
+	}))
 }
