@@ -50,18 +50,19 @@ var ErrSpec = errors.New("no such probe")
 
 // Prober makes probes in one lab. It is safe for concurrent use.
 type Prober struct {
-	lab      *sim.Lab
-	world    *topology.World
-	points   map[string]*watchpoint
-	vantages map[string]topology.Vantage
-	tapOf    map[string]*capture.Tap         // by enforcement point
-	canaries map[canaryKey]topology.Endpoint // the world is immutable: every fence needs one
-	reg      registry
-	fences   fences
-	stream   streamPorts
-	taken    map[uint16]bool // ports on which servers listen: a stream's packet from one would pass for a server's
-	nextMark atomic.Uint64
-	said     annals
+	lab        *sim.Lab
+	world      *topology.World
+	points     map[string]*watchpoint
+	vantages   map[string]topology.Vantage
+	tapOf      map[string]*capture.Tap         // by enforcement point
+	canaries   map[canaryKey]topology.Endpoint // the world is immutable: every fence needs one
+	reg        registry
+	fences     fences
+	processors *processors
+	stream     streamPorts
+	taken      map[uint16]bool // ports on which servers listen: a stream's packet from one would pass for a server's
+	nextMark   atomic.Uint64
+	said       annals
 	// least is how long a probe waits for evidence at least; see patience.
 	least   time.Duration
 	waits   time.Duration // JudgeByPatience; 0: by fence
@@ -80,7 +81,14 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 		tapOf: map[string]*capture.Tap{}, taken: map[uint16]bool{},
 		reg: registry{tracks: map[uint16]*track{}},
 	}
-	p.fences.run = p.fence
+	var err error
+	if p.processors, err = openProcessors(); err != nil {
+		return nil, err
+	}
+	p.fences.run = func(ctx context.Context, r route) error {
+		p.processors.sweep()
+		return p.fence(ctx, r)
+	}
 	p.unwatch = lab.WatchLosses(p.lose)
 	p.canaries = canaries(p.world)
 	for _, e := range append(p.world.Endpoints(), p.world.Bypasses()...) {
@@ -94,7 +102,7 @@ func New(ctx context.Context, lab *sim.Lab) (*Prober, error) {
 		}
 		prepared[v.Namespace] = true
 		if err := lab.PrepareVantages(v.Namespace); err != nil {
-			return nil, err
+			return nil, errors.Join(err, p.Close())
 		}
 	}
 	if err := p.watch(ctx); err != nil {
@@ -192,6 +200,7 @@ func (p *Prober) Close() error {
 	}
 	_ = g.Wait() // what went wrong is in errs
 	p.readers.Wait()
+	p.processors.close()
 	return errors.Join(errs...)
 }
 
