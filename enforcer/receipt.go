@@ -40,6 +40,16 @@ type Receipt struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
+// After is the receipt of a Repair that followed what a Sentry put back, as that of both.
+func (r Receipt) After(put Restored) Receipt {
+	if put.Whole {
+		r.InForceAt, r.Changed, r.Attempts = put.At, put.Changed, 1
+	} else {
+		r.DeniedAt = put.At
+	}
+	return r
+}
+
 // Changed counts the parts of a change.
 type Changed struct {
 	ElementsAdded   int `json:"elements_added"`

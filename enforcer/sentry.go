@@ -97,7 +97,7 @@ func (w *Sentry) Restore(ctx context.Context) (done bool, err error) {
 func (w *Sentry) note(generation uint32, heard time.Time) {
 	put := w.makes
 	put.Generation, put.Missed, put.Heard, put.At = generation, generation, heard, w.clock()
-	if g, ok := w.culprit(put); ok {
+	if g, ok := w.culprit(put.Missed); ok {
 		put.Generation = g
 	}
 	w.pending, w.fresh = put, w.fresh || put.Whole
@@ -113,7 +113,7 @@ func (w *Sentry) Deleted(generation uint16) {
 	defer w.mu.Unlock()
 	w.deleted = &generation
 	if n := len(w.untold); n > 0 { // it was put back before this was told
-		if g, ok := w.culprit(w.untold[n-1]); ok {
+		if g, ok := w.culprit(w.untold[n-1].Missed); ok {
 			w.untold[n-1].Generation = g
 		}
 	}
@@ -123,12 +123,12 @@ func (w *Sentry) Deleted(generation uint16) {
 const longAgo = 1 << 15
 
 // culprit is the generation of the last deletion, if that is why the table was missing and not the session's own.
-func (w *Sentry) culprit(put Restored) (generation uint32, ok bool) {
+func (w *Sentry) culprit(missed uint32) (generation uint32, ok bool) {
 	if w.deleted == nil {
 		return 0, false
 	}
-	back := uint16(put.Missed) - *w.deleted
-	generation = put.Missed - uint32(back)
+	back := uint16(missed) - *w.deleted
+	generation = missed - uint32(back)
 	return generation, back < longAgo && !w.wrote.has(generation)
 }
 
@@ -136,7 +136,7 @@ func (w *Sentry) culprit(put Restored) (generation uint32, ok bool) {
 func (w *Sentry) Deletion(until uint32) (generation uint32, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.culprit(Restored{Missed: until})
+	return w.culprit(until)
 }
 
 // Take returns, once, what was put back after the deletion that made this generation of the ruleset.

@@ -167,11 +167,9 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 	}
 	s.unproven = false
 	s.sentry.proven(put)
-	switch {
-	case !put.Whole:
-		receipt.DeniedAt = put.At
-	case receipt.Changed == Changed{}: // else somebody has changed it since
-		receipt.InForceAt, receipt.Changed, receipt.Attempts, receipt.Restored = put.At, put.Changed, 1, true
+	if !put.Whole || receipt.Changed == (Changed{}) { // else somebody has changed it since
+		receipt = receipt.After(put)
+		receipt.Restored = put.Whole
 	}
 	if receipt.DeniedAt.IsZero() {
 		receipt.DeniedAt = denied

@@ -115,8 +115,6 @@ func (p *program) compareCommand(verb, short, long string, parts part) *cobra.Co
 	}
 	if parts&withLab != 0 {
 		f.IntSliceVar(&o.hosts, "hosts", o.hosts, "how many hosts a network has, `numbers` with commas")
-	}
-	if parts&withLab != 0 {
 		f.Var(&o.tools, "tool", "another tool that builds labs (see bench lab --help); may be given again")
 	}
 	f.StringVar(&o.report, "report", "report/bench", "`directory` for bench.json, bench.md and bench.svg; empty for none")

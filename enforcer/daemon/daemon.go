@@ -211,7 +211,7 @@ func (d *daemon) close() error {
 	}
 	errs = append(errs, d.closeWatches())
 	if d.socket != nil {
-		_ = d.socket.Close() // likewise
+		_ = d.socket.Close() // it may be closed already
 	}
 	if d.session != nil {
 		errs = append(errs, d.session.Close())

@@ -52,7 +52,7 @@ func (c *wallClock) until(at time.Time) time.Duration {
 	return max(at.Sub(c.now()), 0)
 }
 
-// rearm sets the timer to the next end of a rule.
+// rearm sets the timers after a change: to the next end of a rule, and to when to get ready for what it brought into force.
 func (d *daemon) rearm() {
 	d.expiry.Reset(d.clock.until(d.session.NextExpiry()))
 	d.unready.Reset(idle)

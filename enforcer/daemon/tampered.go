@@ -182,7 +182,7 @@ func (d *daemon) others(all []written) []written {
 func (d *daemon) tell(all []written, receipt enforcer.Receipt) (told bool) {
 	for _, e := range all {
 		for _, put := range d.restoredAfter(e) {
-			d.tampered(e.since(put), after(receipt, put))
+			d.tampered(e.since(put), receipt.After(put)) // a Repair tells of the last one, if of any
 			told = true
 		}
 	}
@@ -226,16 +226,6 @@ func (e written) since(put enforcer.Restored) written {
 		e.at = put.Heard
 	}
 	return e
-}
-
-// after is a receipt for what the sentry put back. That of a Repair behind it tells of the last one, if it tells of any.
-func after(receipt enforcer.Receipt, put enforcer.Restored) enforcer.Receipt {
-	if put.Whole {
-		receipt.InForceAt, receipt.Changed, receipt.Attempts = put.At, put.Changed, 1
-	} else {
-		receipt.DeniedAt = put.At
-	}
-	return receipt
 }
 
 // tampered notes what somebody did, and what became of it.

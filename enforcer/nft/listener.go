@@ -16,7 +16,7 @@ import (
 type listener struct {
 	fd     int
 	ending int           // an eventfd that is readable from close on
-	buffer [4 << 10]byte // for one datagram: of those that pass the filters, some 100 bytes
+	buffer [4 << 10]byte // for one datagram: what a commit deletes comes in some of a page (NLMSG_GOODSIZE)
 
 	mu      sync.Mutex
 	waiting sync.WaitGroup // for what uses the descriptors

@@ -118,11 +118,13 @@ func (w *DeletionWatcher) Next() (d Deletion, err error) {
 	return d, nil
 }
 
+// deletionKinds are the messages that take apart a table, or all of it.
+var deletionKinds = [...]int{unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET}
+
 // deletes tells whether a message is of a deletion in a table. Its name is the first attribute of all of them (NFTA_TABLE_NAME,
 // NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE).
 func deletes(m netlink.Message, table string) bool {
-	kinds := []int{unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET}
-	if !slices.ContainsFunc(kinds, func(k int) bool { return m.Header.Type == messageType(k) }) {
+	if !slices.ContainsFunc(deletionKinds[:], func(k int) bool { return m.Header.Type == messageType(k) }) {
 		return false
 	}
 	ad, err := newDecoder(payload(m))
@@ -140,7 +142,7 @@ func deletes(m netlink.Message, table string) bool {
 // deletionsOnly is a socket filter that takes of the datagrams about a commit's parts those that begin with a deletion, and the one message
 // behind the commit: a deletion may stand further back in a datagram.
 func deletionsOnly() []bpf.Instruction {
-	return datagramsOf(unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWGEN)
+	return datagramsOf(append(deletionKinds[:], unix.NFT_MSG_NEWGEN)...)
 }
 
 // datagramsOf takes datagrams that begin with one of these messages, and nothing of others. It takes them whole: the kernel cuts off what

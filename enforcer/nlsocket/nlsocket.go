@@ -127,8 +127,7 @@ func (s *Socket) Send(messages ...netlink.Message) ([]netlink.Message, error) {
 // Datagram is what Send sends, written beforehand: of a large one the writing takes a good part of the time. It belongs to one Socket.
 type Datagram struct {
 	bytes    []byte
-	starts   []int // of each message
-	messages []netlink.Message
+	messages []netlink.Message // one behind the other, each as long as its header says
 }
 
 // Compose writes a datagram, and makes room for it in the send buffer.
@@ -138,9 +137,8 @@ func (s *Socket) Compose(messages ...netlink.Message) (*Datagram, error) {
 		messages[i].Header.Length = uint32(align(unix.NLMSG_HDRLEN + len(messages[i].Data)))
 		size += int(messages[i].Header.Length)
 	}
-	d := &Datagram{bytes: make([]byte, 0, size), starts: make([]int, len(messages)), messages: messages}
-	for i, m := range messages {
-		d.starts[i] = len(d.bytes)
+	d := &Datagram{bytes: make([]byte, 0, size), messages: messages}
+	for _, m := range messages {
 		d.bytes = appendMessage(d.bytes, m)
 	}
 	if need := size + sendSlack; need > s.sendSize {
@@ -154,19 +152,24 @@ func (s *Socket) Compose(messages ...netlink.Message) (*Datagram, error) {
 
 // Data are those of a message, to be written over in place.
 func (d *Datagram) Data(i int) []byte {
-	start := d.starts[i] + unix.NLMSG_HDRLEN
+	start := unix.NLMSG_HDRLEN
+	for _, m := range d.messages[:i] {
+		start += int(m.Header.Length)
+	}
 	return d.bytes[start : start+len(d.messages[i].Data)]
 }
 
 // SendComposed is Send for what was written beforehand, each time with new sequence numbers.
 func (s *Socket) SendComposed(d *Datagram) ([]netlink.Message, error) {
-	for i, start := range d.starts {
+	start := 0
+	for i := range d.messages {
 		s.sequence++
 		if s.sequence == 0 {
 			s.sequence++ // 0 is the kernel's own
 		}
 		d.messages[i].Header.Sequence = s.sequence
 		binary.NativeEndian.PutUint32(d.bytes[start+sequenceOffset:], s.sequence)
+		start += int(d.messages[i].Header.Length)
 	}
 	err := unix.Sendto(s.fd, d.bytes, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	if errors.Is(err, unix.EMSGSIZE) {
