@@ -88,8 +88,12 @@ func (b *comparer) newRuleBench(n int) (r *ruleBench, err error) {
 		return nil, err
 	}
 	r.forth, r.back = ruleset.Diff(r.was, r.is), ruleset.Diff(r.is, r.was)
+	document, err := r.file(fmt.Sprintf("%d.json", n), string(r.before))
+	if err != nil {
+		return nil, err
+	}
 	own := []*wall{
-		{name: byEnforcer, kind: bench.Ours, install: r.apply},
+		{name: byEnforcer, kind: bench.Ours, install: r.program(byEnforcer, "enforce", "apply", "--policy", document)},
 		{name: byBatch, kind: bench.Part, install: r.commitAll, add: r.commit(r.forth), remove: r.commit(r.back)},
 	}
 	for _, w := range own {
@@ -191,15 +195,6 @@ func (w *wall) change(ctx context.Context) (bench.Values, error) {
 	}
 	_, err = w.remove(ctx, w.ns)
 	return took.values(), err
-}
-
-// apply is the enforcer's whole way: from the document to what was read back.
-func (r *ruleBench) apply(ctx context.Context, ns *netns.Handle) (took spent, err error) {
-	err = ns.Do(func() (err error) {
-		took, err = spending(func() error { _, err := enforcer.Apply(ctx, r.before, enforcer.Options{}); return err })
-		return err
-	})
-	return took, err
 }
 
 // session is what the daemon has: a lasting session that owns its tables, with the policy in force.

@@ -123,7 +123,7 @@ func (s *Summary) introduce(b *strings.Builder) {
 func (c Comparison) table() [][]string {
 	table := [][]string{{"who", "median", "bounds", "ours / it", "bounds", "rounds", "note"}}
 	for _, l := range c.Lines {
-		row := []string{l.label(), "–", "", "", "", "0", l.Note}
+		row := []string{l.label(), "–", "", "", "", "0", brief(l.Note)}
 		if v := l.Value; v != nil {
 			row[1], row[2], row[5] = significant(v.Median), boundsOf(*v), fmt.Sprint(len(v.Values))
 		}
@@ -136,6 +136,17 @@ func (c Comparison) table() [][]string {
 		table = append(table, row)
 	}
 	return table
+}
+
+// longestNote is how many characters of a note a table shows: programs may say thousands when they fail, and the JSON report has
+// all of them.
+const longestNote = 200
+
+func brief(note string) string {
+	if all := []rune(note); len(all) > longestNote {
+		return string(all[:longestNote]) + "…"
+	}
+	return note
 }
 
 func (l Line) label() string {
