@@ -29,9 +29,9 @@ const (
 // No chain is left by falling off its end, but for node_speaks, which is only jumped to: behind a goto from a base chain
 // that would be the chain's policy, accept.
 func (c *compiler) admission() {
-	c.baseChain(chainAdmission, ruleset.HookPrerouting, priorityAdmission, perFamily(chainAdmission)...)
+	c.baseChain(chainAdmission, ruleset.HookPrerouting, priorityAdmission, c.perFamily(chainAdmission)...)
 	c.speakers()
-	for _, f := range families {
+	for _, f := range c.families {
 		c.regular(chainAdmission+f.suffix, append([]ruleset.Rule{
 			because("nobody outside speaks in a server's name (X-03)", ruleset.VerdictMap{Key: fields(f.saddr), Map: setSpeakers + f.suffix}),
 			rule(f.fragment(), goTo(chainFragments+f.suffix)),
@@ -180,8 +180,8 @@ func (c *compiler) databaseChains(p *policy.Policy) {
 // reply asks the same admission of the server's answers, so that a revoked connection carries no byte back either
 // (SPEC X-04), and then has the witness listen. A reset without payload gets out: it ends the client's half.
 func (c *compiler) reply() {
-	c.baseChain(chainReply, ruleset.HookPostrouting, priorityReply, perFamily(chainReply)...)
-	for _, f := range families {
+	c.baseChain(chainReply, ruleset.HookPostrouting, priorityReply, c.perFamily(chainReply)...)
+	for _, f := range c.families {
 		c.regular(chainReply+f.suffix, c.asked(c.outbound(f))...)
 		c.wayChains(c.outbound(f))
 	}

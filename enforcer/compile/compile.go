@@ -21,6 +21,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"drawbridge/enforcer/policy"
@@ -113,6 +114,7 @@ func (o Options) compiler(p *policy.Policy) (*compiler, error) {
 		budget:    cmp.Or(o.Budget, budgetRate),
 		blind:     o.WithoutGate,
 	}
+	c.families = familiesOf(p)
 	c.glass = c.opened(p)
 	c.declareSets(p)
 	c.fill(p)
@@ -138,6 +140,7 @@ func (c *compiler) chainsOf(p *policy.Policy) {
 type compiler struct {
 	*builder
 	cutting
+	families  []family // that have something to protect
 	mark      Mark
 	dedicated bool // the point is a gateway
 	zones     bool // the policy tells the interfaces' zones
@@ -151,6 +154,27 @@ type compiler struct {
 	silent    bool // nobody is told who was denied
 }
 
+// familiesOf are the families of a policy's protected addresses. What is of the other one is nobody's here: it needs neither sets nor
+// chains, and falls off the base chains' ends. They follow from what a policy claims (policy.Policy.SameClaims). Both, if it protects nothing.
+func familiesOf(p *policy.Policy) []family {
+	has := map[string]bool{}
+	for db := range p.EachDatabase() {
+		for _, e := range db.Endpoints() {
+			has[familyOf(e.Addr.Addr()).suffix] = true
+		}
+		for _, n := range db.Nodes() {
+			for _, a := range n.Addresses {
+				has[familyOf(a).suffix] = has[familyOf(a).suffix] || n.Here
+			}
+		}
+	}
+	in := slices.DeleteFunc(slices.Clone(families[:]), func(f family) bool { return !has[f.suffix] })
+	if len(in) == 0 {
+		return families[:]
+	}
+	return in
+}
+
 // baseChain is a base chain that lets pass what its rules do not mention.
 func (c *compiler) baseChain(name string, hook ruleset.Hook, priority int32, rules ...ruleset.Rule) {
 	c.chain(ruleset.Chain{Name: name, Hook: hook, Priority: priority, Policy: accept, Rules: rules})
@@ -161,9 +185,9 @@ func (c *compiler) regular(name string, rules ...ruleset.Rule) {
 }
 
 // perFamily sends each family to its own twin of a chain.
-func perFamily(chain string) []ruleset.Rule {
+func (c *compiler) perFamily(chain string) []ruleset.Rule {
 	var out []ruleset.Rule
-	for _, f := range families {
+	for _, f := range c.families {
 		out = append(out, rule(f.is(), goTo(chain+f.suffix)))
 	}
 	return out

@@ -18,14 +18,16 @@ func (c *compiler) containment() {
 		return
 	}
 	protected := goTo(chainGate)
-	for _, f := range families {
+	for _, f := range c.families {
 		if protected.Chain = chainGate + f.suffix; c.blind {
 			protected = accept
 		}
+		// Each of the two that most packets here are meets one look-up: a server's answer, and a client's packet to an endpoint.
 		c.regular(chainContainment+f.suffix,
-			because("not ours", notIn(setOurs+f.suffix, f.daddr), accept),
+			because("an answer", isReply, notIn(setOurs+f.suffix, f.daddr), accept),
 			rule(isTCP, f.to(setProtected), protected),
-			rule(goTo(chainContain)))
+			rule(in(setOurs+f.suffix, f.daddr), goTo(chainContain)),
+			because("not ours", accept))
 	}
 	icmp := ruleset.InAnonymous{Field: ruleset.F(ruleset.MetaL4Proto), Values: [][]byte{{protoICMP}, {protoICMPv6}}}
 	c.regular(chainContain,
@@ -46,8 +48,9 @@ func (c *compiler) containment() {
 // Only TCP comes here: an ICMP error, or a connection that a helper expects, has the mark of the connection that it belongs
 // to, and the beginning of the latter is a SYN.
 func (c *compiler) known() {
-	c.regular(chainKnown,
-		rule(isReply, accept),
-		rule(families[0].is(), families[0].to(setProtected), accept),
-		rule(families[1].is(), families[1].to(setProtected), accept))
+	rules := []ruleset.Rule{rule(isReply, accept)}
+	for _, f := range c.families {
+		rules = append(rules, rule(f.is(), f.to(setProtected), accept))
+	}
+	c.regular(chainKnown, rules...)
 }

@@ -60,7 +60,7 @@ func (c *compiler) declareSets(p *policy.Policy) {
 			c.declare(interfaceSet(name))
 		}
 	}
-	for _, f := range families {
+	for _, f := range c.families {
 		c.declareAdmission(f)
 		if c.blind {
 			continue
@@ -159,7 +159,7 @@ func (c *compiler) fillZone(i policy.Interface) {
 }
 
 func (c *compiler) fillRanges(set func(family) string, networks []netip.Prefix) {
-	for _, f := range families {
+	for _, f := range c.families {
 		own := slices.DeleteFunc(slices.Clone(networks), func(p netip.Prefix) bool { return p.Addr().Is4() != f.is4 })
 		for _, i := range union(own) {
 			c.put(set(f), i.element())

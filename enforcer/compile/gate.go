@@ -9,11 +9,14 @@ import (
 // Chains of the gate.
 const (
 	chainGate          = "gate"
+	chainNever         = "never_tls"
 	chainForced        = "forced"
+	chainForcedTo      = "forced_to" // per family
 	chainForcedPayload = "forced_payload"
 	chainForcedSYN     = "forced_syn"
 	chainWatched       = "watched"
 	chainStrip         = "strip"
+	chainStripWatched  = "strip_watched"
 	chainBare          = "bare"
 	chainTest          = "test" // per family
 	chainTestHello     = "test_hello"
@@ -45,7 +48,7 @@ func (c *compiler) gate() {
 	default:
 		begins = append([]ruleset.Rule{rule(append(speaksTLS, accept)...), rule(notTCP, accept)}, begins...)
 	}
-	c.baseChain(chainGate, ruleset.HookPrerouting, priorityGate, append(begins, perFamily(entry)...)...)
+	c.baseChain(chainGate, ruleset.HookPrerouting, priorityGate, append(begins, c.perFamily(entry)...)...)
 	c.containment()
 	if !c.blind {
 		c.gated()
@@ -56,34 +59,48 @@ func (c *compiler) gate() {
 //
 // Force TLS is one element: force has it for the endpoint, force_pair for one source at one endpoint, so that nodes of
 // a cluster need TLS whatever the toggle says (SPEC C-03). Elsewhere the connection is watched: it is classified, and
-// nothing happens to it.
+// nothing happens to it. Ports that never speak TLS come first: the class of their connections never says that there is nothing more to
+// look for, so that each packet of theirs comes here.
 //
 // unknown_connections: keep spares connections of ClassUnknown where Force TLS is on, those of nodes included, and
 // nothing else: whoever's beginning was seen is judged by what it said. It is weaker than cut by nature: a client that
 // gets conntrack to forget its connection is unknown afterwards.
 func (c *compiler) gated() {
-	for _, f := range families {
+	for _, f := range c.families {
 		var rules []ruleset.Rule
 		if !c.dedicated {
 			rules = append(rules, because("not ours", negate(f.to(setProtected)), accept))
 		}
-		c.regular(chainGate+f.suffix, append(rules,
+		c.regular(chainGate+f.suffix, slices.Concat(rules,
+			c.paired(f, goTo(chainForcedTo+f.suffix), f.saddr, f.daddr, ruleset.THDport),
+			[]ruleset.Rule{
+				rule(negate(f.to(setWatched)), goTo(chainNever)),
+				rule(f.to(setForce), goTo(chainForcedTo+f.suffix)),
+				rule(goTo(chainWatched)),
+			})...)
+		c.regular(chainForcedTo+f.suffix,
 			because("spared by unknown_connections", flags(syn, 0), c.mark.is(ClassUnknown), f.to(setKeep), accept),
-			rule(f.to(setForce), goTo(chainForced)),
-			because("nodes always need TLS (C-03)", in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport), goTo(chainForced)),
-			rule(f.to(setWatched), goTo(chainWatched)),
-			rule(anyFlag(syn), goTo(chainStrip)),
-			because("never speaks TLS", accept))...)
+			rule(goTo(chainForced)))
 		c.regular(chainTest+f.suffix,
 			rule(f.to(setPG), goTo(chainTestPG)),
 			rule(f.to(setMySQL), goTo(chainTestMySQL)),
 			rule(f.to(setEither), goTo(chainTestEither)),
 			rule(goTo(chainTestHello)))
 	}
+	c.regular(chainNever, rule(anyFlag(syn), goTo(chainStrip)), because("never speaks TLS", accept))
 	c.forced()
 	c.watched()
 	c.tests()
 	c.verdicts()
+}
+
+// paired are the rules that send on the packets between nodes, which always need TLS (SPEC C-03). None of them is there for a point
+// that has no cluster, and costs each packet of a handshake a look-up.
+func (c *compiler) paired(f family, to ruleset.Verdict, node, addr, port ruleset.FieldKind) []ruleset.Rule {
+	if len(c.elements[setForcePair+f.suffix]) == 0 {
+		return nil
+	}
+	return []ruleset.Rule{because("nodes always need TLS (C-03)", in(setForcePair+f.suffix, node, addr, port), to)}
 }
 
 // forced handles the client's packets where Force TLS is on.
@@ -136,17 +153,16 @@ func stripOptions() []ruleset.Rule {
 func (c *compiler) watched() {
 	m := c.mark
 	c.regular(chainWatched,
-		rule(anyFlag(syn), goTo(chainStrip)),
+		rule(anyFlag(syn), goTo(chainStripWatched)),
 		rule(state(stateInvalid|stateUntracked), accept),
 		rule(m.is(ClassUnknown, ClassPlaintext, ClassRefused, ClassAcknowledged, ClassAcknowledged|ungated, ClassTLS), accept),
 		rule(jump(chainPlace)),
 		because("the server may keep what comes out of place for later", payload,
 			m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()),
 		rule(accept))
-	c.regular(chainStrip, append([]ruleset.Rule{
-		because("bytes before the handshake prove no address (X-03)", payload, drop),
-		rule(flags(syn|ack, syn), jump(chainForget)),
-	}, stripOptions()...)...)
+	bare := because("bytes before the handshake prove no address (X-03)", payload, drop)
+	c.regular(chainStripWatched, append([]ruleset.Rule{bare, rule(flags(syn|ack, syn), jump(chainForget))}, stripOptions()...)...)
+	c.regular(chainStrip, append([]ruleset.Rule{bare}, stripOptions()...)...)
 }
 
 // tests tell TLS from plaintext. Each takes a packet with payload at the locked sequence number, and ends it. A packet

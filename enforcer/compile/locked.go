@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"time"
 
 	"drawbridge/enforcer/ruleset"
@@ -57,11 +58,12 @@ const (
 
 // Chains of the memory.
 const (
-	chainPlace  = "place"  // client's packet: is it at the locked byte?
-	chainAnswer = "answer" // server's packet: a new lock, nothing new, or more
-	chainLock   = "lock"   // server's packet: what it acknowledges is the next locked byte
-	chainAsked  = "asked"  // client's packet: a request that passed its test
-	chainForget = "forget" // client's SYN: forgets the connection before
+	chainPlace   = "place"          // client's packet: is it at the locked byte?
+	chainReplace = "place_repeated" // the same, where a request went to the server
+	chainAnswer  = "answer"         // server's packet: a new lock, nothing new, or more
+	chainLock    = "lock"           // server's packet: what it acknowledges is the next locked byte
+	chainAsked   = "asked"          // client's packet: a request that passed its test
+	chainForget  = "forget"         // client's SYN: forgets the connection before
 )
 
 // Names of what is remembered; setBudget is followed by 4 or 6.
@@ -192,23 +194,29 @@ func (c *compiler) locked() {
 	m, db := c.mark, memory{c.sent}
 	synAck := flags(syn|ack, syn|ack)
 	tentative := m.stage(ClassRequested, ClassHello, ClassGSS)
-	c.regular(chainPlace,
-		because("only a request may be repeated there", db.atRequest(), m.notStage(ClassRequested, ClassGSS), back),
-		// Whatever its test says of it, the rule below renews the lock: what says that a request is there must live longer.
-		rule(payload, db.atRequest(), db.element(ruleset.UpdateElement, setRequested, db.sent+noteMargin, ruleset.CTID, ruleset.TCPSeq)),
+	tested := []ruleset.Rule{
 		rule(statements(payload, db.at(), db.renew(db.sent), db.refresh(), goTo(chainInPlace))...),
 		because("it ends without a word", anyFlag(fin|rst), db.at(),
 			db.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPSeq), back),
-		// Not where a request went: what says so expires, and a lock that outlived it would take other bytes for the repetition.
-		because("the client has completed the TCP handshake", statements(db.at(), notIn(setRequested, ruleset.CTID, ruleset.TCPSeq), db.renew(requestTimeout))...))
-	c.regular(chainAnswer,
-		because("repeated, while a first segment is on its way", synAck, db.waits(), tentative, accept),
-		because("the endpoint's budget is used up", families[0].is(), synAck, c.overBudget(families[0]), back),
-		because("the endpoint's budget is used up", families[1].is(), synAck, c.overBudget(families[1]), back),
+	}
+	c.regular(chainPlace, slices.Concat([]ruleset.Rule{rule(db.atRequest(), goTo(chainReplace))}, tested, []ruleset.Rule{
+		// Not where a request went: what says so expires, and a lock that outlived it would take other bytes for the repetition. It is
+		// asked once more, since another CPU may have sent the request on meanwhile.
+		because("the client has completed the TCP handshake", statements(db.at(), notIn(setRequested, ruleset.CTID, ruleset.TCPSeq), db.renew(requestTimeout))...)})...)
+	c.regular(chainReplace, append([]ruleset.Rule{
+		because("only a request may be repeated there", m.notStage(ClassRequested, ClassGSS), back),
+		// Whatever its test says of it, the rule below renews the lock: what says that a request is there must live longer.
+		rule(payload, db.element(ruleset.UpdateElement, setRequested, db.sent+noteMargin, ruleset.CTID, ruleset.TCPSeq)),
+	}, tested...)...)
+	answer := []ruleset.Rule{because("repeated, while a first segment is on its way", synAck, tentative, db.waits(), accept)}
+	for _, f := range c.families {
+		answer = append(answer, because("the endpoint's budget is used up", f.is(), synAck, c.overBudget(f), back))
+	}
+	c.regular(chainAnswer, append(answer,
 		rule(statements(synAck, db.lock(synTimeout), m.set(ClassBegun), accept)...),
 		because("no room", synAck, back),
 		rule(db.waits(), goTo(chainNothingNew)),
-		because("the lock may have expired: nobody knows what the server took", tentative, db.stale(), m.set(ClassUnknown)))
+		because("the lock may have expired: nobody knows what the server took", tentative, db.stale(), m.set(ClassUnknown)))...)
 	c.regular(chainLock, rule(statements(db.lock(requestTimeout), accept)...))
 	c.regular(chainAsked, rule(statements(db.request(), accept)...))
 	c.regular(chainForget, rule(statements(db.forget(mapLatest))...), rule(statements(db.forget(mapAsked))...))
@@ -222,13 +230,15 @@ const chainInPlace = "in_place"
 // on that a byte passed whatever the test finds.
 func (c *compiler) inPlace() {
 	m := c.mark
-	c.regular(chainInPlace, perFamily(chainInPlace)...)
-	for _, f := range families {
-		c.regular(chainInPlace+f.suffix,
-			rule(f.to(setForce), goTo(chainTest+f.suffix)),
-			rule(in(setForcePair+f.suffix, f.saddr, f.daddr, ruleset.THDport), goTo(chainTest+f.suffix)),
-			rule(m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()),
-			rule(goTo(chainTest+f.suffix)))
+	c.regular(chainInPlace, c.perFamily(chainInPlace)...)
+	for _, f := range c.families {
+		c.regular(chainInPlace+f.suffix, slices.Concat(
+			[]ruleset.Rule{rule(f.to(setForce), goTo(chainTest+f.suffix))},
+			c.paired(f, goTo(chainTest+f.suffix), f.saddr, f.daddr, ruleset.THDport),
+			[]ruleset.Rule{
+				rule(m.is(ClassBegun, ClassRequested, ClassHello, ClassAnswered, ClassGSS), m.setUngated()),
+				rule(goTo(chainTest + f.suffix)),
+			})...)
 	}
 }
 

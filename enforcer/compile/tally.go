@@ -61,7 +61,7 @@ func (c *compiler) tally() {
 		{chainTallyAnswer, TallyRefused, down, nil},
 	} {
 		var rules []ruleset.Rule
-		for _, f := range families {
+		for _, f := range c.families {
 			rules = append(rules, rule(f.is(), ruleset.Dynset{Op: ruleset.UpdateElement, Set: t.set + f.suffix, Key: fields(t.key(f)...)}))
 		}
 		c.regular(t.chain, append(rules, t.end...)...)

@@ -59,7 +59,7 @@ func TestWhatAnEstablishedPacketCosts(t *testing.T) {
 // comeBack are the chains that may be left by falling off their ends, or by return. They are only ever jumped to, and who
 // jumps there goes on itself.
 var comeBack = []string{
-	"node_speaks", "forged", "known", "place", "answer", "forget", "tally_refused", "tally_no_consent",
+	"node_speaks", "forged", "known", "place", "place_repeated", "answer", "forget", "tally_refused", "tally_no_consent",
 	"forced_answer", "watched_answer", "judge", "judge_by4", "judge_by6", "judge_pg", "judge_mysql", "nothing_new",
 	"lock", "asked", "in_place", // where there is no room
 }

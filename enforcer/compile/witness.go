@@ -1,6 +1,10 @@
 package compile
 
-import "drawbridge/enforcer/ruleset"
+import (
+	"slices"
+
+	"drawbridge/enforcer/ruleset"
+)
 
 // Chains of the witness.
 const (
@@ -26,15 +30,20 @@ const (
 // The chains judge* accept an answer that fits the handshake so far. They come back with one that does not, and the
 // caller, who knows whether Force TLS is on, says what that means.
 func (c *compiler) witness() {
-	for _, f := range families {
+	for _, f := range c.families {
 		begins := append([]ruleset.Rule{rule(flags(syn, 0), c.mark.is(ClassTLS), accept)}, unjudged(toLo, accept)...)
-		c.regular(chainWitness+f.suffix, append(begins,
+		forced := goTo(chainForcedReply + f.suffix)
+		c.regular(chainWitness+f.suffix, slices.Concat(begins,
+			c.paired(f, forced, f.daddr, f.saddr, ruleset.THSport),
+			[]ruleset.Rule{
+				because("never speaks TLS", negate(f.from(setWatched)), accept),
+				rule(f.from(setForce), forced),
+				rule(goTo(chainWatchedReply + f.suffix)),
+			})...)
+		c.regular(chainForcedReply+f.suffix, append([]ruleset.Rule{
 			because("spared by unknown_connections", flags(syn, 0), c.mark.is(ClassUnknown), f.from(setKeep), accept),
-			rule(f.from(setForce), goTo(chainForcedReply+f.suffix)),
-			rule(in(setForcePair+f.suffix, f.daddr, f.saddr, ruleset.THSport), goTo(chainForcedReply+f.suffix)),
-			rule(f.from(setWatched), goTo(chainWatchedReply+f.suffix)),
-			because("never speaks TLS", accept))...)
-		c.regular(chainForcedReply+f.suffix, append([]ruleset.Rule{rule(jump(chainForcedAnswer)), rule(jump(chainJudgeBy + f.suffix))}, c.refusedAnswer()...)...)
+			rule(jump(chainForcedAnswer)), rule(jump(chainJudgeBy + f.suffix)),
+		}, c.refusedAnswer()...)...)
 		c.regular(chainWatchedReply+f.suffix, rule(jump(chainWatchedAnswer)), rule(jump(chainJudgeBy+f.suffix)), rule(c.mark.set(ClassPlaintext), goTo(chainPlaintextTaken)))
 		c.regular(chainJudgeBy+f.suffix,
 			rule(c.mark.stage(ClassRequested), f.from(setMySQL), goTo(chainJudgeMySQL)),
