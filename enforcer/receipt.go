@@ -19,7 +19,7 @@ type Receipt struct {
 	KernelGeneration uint32 `json:"kernel_generation"`
 	// InForceAt is from when on every packet met the policy. Where nothing had to be written, the time of the reading.
 	InForceAt time.Time `json:"in_force_at"`
-	// DeniedAt is since when everything that the policy protects was denied, until InForceAt: where somebody had deleted a large
+	// DeniedAt is since when everything that the policy protects was denied, until InForceAt: where somebody had deleted the
 	// table. Zero otherwise.
 	DeniedAt time.Time `json:"denied_at,omitzero"`
 	// ReadAt is when the table had been read back from the kernel.
@@ -42,10 +42,9 @@ type Receipt struct {
 
 // After is the receipt of a Repair that followed what a Sentry put back, as that of both.
 func (r Receipt) After(put Restored) Receipt {
+	r.DeniedAt = put.DeniedAt
 	if put.Whole {
 		r.InForceAt, r.Changed, r.Attempts = put.At, put.Changed, 1
-	} else {
-		r.DeniedAt = put.At
 	}
 	return r
 }

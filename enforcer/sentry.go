@@ -1,8 +1,8 @@
 package enforcer
 
 import (
-	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"sync"
@@ -15,31 +15,51 @@ import (
 	"drawbridge/enforcer/ruleset"
 )
 
-// slowSets is from how many sets on a table takes the kernel longer to make than a gap may last, some 10 ms: it looks each of them up
-// by its name in a list, again and again.
+// slowSets is from how many sets on a table takes the kernel some 10 ms and more to make: it looks each of them up by its name in a list,
+// again and again. Nor is it kept ready, which after each change would take long as well.
 const slowSets = 64
 
-// Sentry puts a session's table back the moment that somebody has deleted it, with what was written beforehand: the table itself, or if
-// that takes the kernel too long, a denial of everything that is protected. Between the kernel's word of a deletion and the answer to it
-// lies as little as there can be: a program that ends after "flush ruleset" closes its socket some 60 µs later, and from then on the kernel
-// lets nobody write before it has freed what was deleted, which takes it 10 to 20 ms (net/netfilter/nf_tables_api.c: nft_rcv_nl_event). So
-// a Sentry has a socket of its own, and may be used while the session is at work.
+// Sentry closes what somebody opens who deletes a session's table, the moment that he does, with what was written beforehand: at once comes
+// a denial of everything that is protected, which the kernel makes in less than a millisecond, and then, if that does not take it long, the
+// table itself. Packets of connections that are allowed are lost meanwhile, and sent again.
 //
-// It stands by, and puts nothing back, from the session's first attempt to bring another policy into force until Session.Prepare; a denial
-// it keeps ready until the other policy is in force.
+// Between the kernel's word of a deletion and the answer to it lies as little as there can be: a program that ends after "flush ruleset" closes
+// its socket some 60 µs later, and from then on the kernel lets nobody write before it has freed what was deleted, which takes it 10 to 20 ms
+// (net/netfilter/nf_tables_api.c: nft_rcv_nl_event). So a Sentry has sockets of its own, and may be used while the session is at work; and where
+// several threads answer the same deletion, from posts of their own, one denies, and another has the table wait in line before that program is.
+//
+// It stands by from when another policy is in force until Session.Prepare; from the first attempt to bring one into force on it puts no table back.
 type Sentry struct {
 	wrote *generations
 	clock func() time.Time
 
-	mu      sync.Mutex
-	conn    *nft.Conn // nil: nobody was to stand guard yet
-	of      *policy.Policy
-	ready   *nft.Prepared // nil: it stands by
-	makes   Restored      // what becomes of ready
-	pending Restored      // what was put back last, and no Repair has looked at since; the zero value: nothing
-	fresh   bool          // among that was a table, whose sets remember nothing
-	untold  []Restored    // what nobody has taken
-	deleted *uint16       // the last bits of the generation in which somebody deleted of the table last; nil: nobody did
+	// mu is held for reading by who puts something back, so that nobody does who began before a change and writes behind it.
+	mu    sync.RWMutex
+	posts []*sentryPost
+	of    *policy.Policy // whose table is ready; nil: nobody's, or a denial that is older
+	makes Restored       // what becomes of what is ready
+
+	told    sync.Mutex // guards what was told and heard
+	answer  *answer    // to the deletion that was heard of last
+	given   *sync.Cond // an answer was
+	pending Restored   // what was put back last, and no Repair has looked at since; the zero value: nothing
+	fresh   bool       // among that was a table, whose sets remember nothing
+	untold  []Restored // what nobody has taken
+	deleted *uint16    // the last bits of the generation in which somebody deleted of the table last; nil: nobody did
+}
+
+// sentryPost is used by one at a time.
+type sentryPost struct {
+	mu     sync.Mutex
+	conn   *nft.Conn     // nil: nobody was to stand guard yet
+	denial *nft.Prepared // of everything that is protected; nil: it stands by
+	table  *nft.Prepared // in the denial's place; nil: it is not put back
+}
+
+func newSentry(wrote *generations, clock func() time.Time) *Sentry {
+	w := &Sentry{wrote: wrote, clock: clock}
+	w.given = sync.NewCond(&w.told)
+	return w
 }
 
 // Restored is what a Sentry put back.
@@ -48,9 +68,10 @@ type Restored struct {
 	Generation uint32
 	// Missed is the one in which the table was found missing: the same, unless somebody else wrote right behind it.
 	Missed uint32
-	// Heard is since when it was known, and At from when on what was put back was in force.
-	Heard, At time.Time
-	// Whole: it is the table, of these parts. Otherwise it is a denial of everything that is protected.
+	// Heard is since when it was known. DeniedAt is from when on everything that is protected was denied, and At from when on what was put
+	// back last was in force.
+	Heard, DeniedAt, At time.Time
+	// Whole: it is the table, of these parts. Otherwise it is the denial.
 	Whole   bool
 	Changed Changed
 }
@@ -58,45 +79,46 @@ type Restored struct {
 // maxUntold bounds what is kept for who does not ask.
 const maxUntold = 64
 
-// maxRestores bounds how often others may write in between.
-const maxRestores = 8
-
-// Restore puts the table back if there is none. It changes nothing where the Sentry stands by or somebody else's table of that name is
-// there. Session.Repair has to follow: it proves what is in force, and ends connections. An error means that the table is still
-// missing, as far as is known.
-func (w *Sentry) Restore(ctx context.Context) (done bool, err error) {
-	heard := w.clock()
+// SetPosts says at how many posts the table may be put back at the same time, at least one. It must be called before Session.Prepare; otherwise
+// there is one.
+func (w *Sentry) SetPosts(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ready == nil {
-		return false, nil
+	for len(w.posts) < n {
+		w.posts = append(w.posts, &sentryPost{})
 	}
-	var since uint32 // the generation in which it was missing first
-	for range maxRestores {
-		generation, missing, err := w.conn.Missed(ctx)
-		if err != nil || !missing {
-			return false, err
-		}
-		since = cmp.Or(since, generation)
-		err = w.conn.Create(ctx, w.ready, generation)
-		switch {
-		case err == nil:
-			w.wrote.add(generation + 1)
-			w.note(since, heard)
-			return true, nil
-		case errors.Is(err, nft.ErrExists):
-			return false, nil
-		case !errors.Is(err, nft.ErrGeneration):
-			return false, err
-		}
-	}
-	return false, reconcile.ErrContended
 }
 
-// note remembers what was put back.
-func (w *Sentry) note(generation uint32, heard time.Time) {
-	put := w.makes
-	put.Generation, put.Missed, put.Heard, put.At = generation, generation, heard, w.clock()
+// Restore puts the table back if there is none, from one of the posts, which are numbered from 0, and because of what was heard. It changes
+// nothing where the Sentry stands by or somebody else's table of that name is there. Session.Repair has to follow: it proves what is in
+// force, and ends connections. An error means that the table is still missing, as far as is known.
+func (w *Sentry) Restore(ctx context.Context, post int, heard nft.Deletion) (done bool, err error) {
+	at := w.clock()
+	if heard.Ours {
+		w.deletedBy(heard.Generation)
+	}
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if post >= len(w.posts) {
+		return false, nil
+	}
+	p := w.posts[post]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.denial == nil {
+		return false, nil
+	}
+	a, first := w.join(heard, at)
+	if a == nil {
+		return false, nil
+	}
+	err = w.give(ctx, p, a, first)
+	return w.leave(a), err
+}
+
+// note remembers what was put back. The caller holds told.
+func (w *Sentry) note(put Restored) {
+	put.Generation = put.Missed
 	if g, ok := w.culprit(put.Missed); ok {
 		put.Generation = g
 	}
@@ -107,10 +129,10 @@ func (w *Sentry) note(generation uint32, heard time.Time) {
 	w.untold = append(w.untold, put)
 }
 
-// Deleted tells the Sentry of the last bits of a generation, which deleted of the table (nft.Deletion).
-func (w *Sentry) Deleted(generation uint16) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// deletedBy notes the last bits of a generation, which deleted of the table (nft.Deletion).
+func (w *Sentry) deletedBy(generation uint16) {
+	w.told.Lock()
+	defer w.told.Unlock()
 	w.deleted = &generation
 	if n := len(w.untold); n > 0 { // it was put back before this was told
 		if g, ok := w.culprit(w.untold[n-1].Missed); ok {
@@ -134,15 +156,15 @@ func (w *Sentry) culprit(missed uint32) (generation uint32, ok bool) {
 
 // Deletion is the generation in which somebody deleted of the table last, not after this one.
 func (w *Sentry) Deletion(until uint32) (generation uint32, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	return w.culprit(until)
 }
 
 // Take returns, once, what was put back after the deletion that made this generation of the ruleset.
 func (w *Sentry) Take(generation uint32) (put Restored, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	i := slices.IndexFunc(w.untold, func(r Restored) bool { return r.Generation == generation })
 	if i < 0 {
 		return Restored{}, false
@@ -154,71 +176,99 @@ func (w *Sentry) Take(generation uint32) (put Restored, ok bool) {
 
 // HasUntold tells whether something was put back that nobody has taken.
 func (w *Sentry) HasUntold() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	return len(w.untold) > 0
 }
 
 // TakeAll returns, once, all that was put back and not taken, in its order.
 func (w *Sentry) TakeAll() []Restored {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	all := w.untold
 	w.untold = nil
 	return all
 }
 
-// arm has the Sentry put this back from now on. It opens its socket in the network namespace of the calling thread.
-func (w *Sentry) arm(of *policy.Policy, want ruleset.Table, whole bool) (err error) {
+// arm has the Sentry put this back from now on: the denial, and the table if it has a name. It opens its sockets in the network namespace of the
+// calling thread.
+func (w *Sentry) arm(of *policy.Policy, denial, table ruleset.Table) error {
+	w.SetPosts(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn == nil {
-		if w.conn, err = nft.Open(compile.TableName); err != nil {
+	w.standBy()
+	// By it the table is put in the place of this denial and no other table, which somebody else may have made meanwhile.
+	proof := ruleset.Set{Name: "of_" + rand.Text(), Key: []ruleset.DataType{ruleset.TypeMark}}
+	denial.Sets = append(slices.Clone(denial.Sets), proof)
+	for _, p := range w.posts {
+		if err := p.prepare(denial, table, proof.Name); err != nil {
+			w.standBy()
 			return err
 		}
 	}
-	ready, err := w.conn.Prepare(want)
-	if err != nil {
+	w.of, w.makes = of, Restored{Changed: count(ruleset.Diff(ruleset.Table{}, table))}
+	return nil
+}
+
+func (p *sentryPost) prepare(denial, table ruleset.Table, proof string) (err error) {
+	if p.conn == nil {
+		if p.conn, err = nft.Open(compile.TableName); err != nil {
+			return err
+		}
+	}
+	if p.denial, err = p.conn.Prepare(denial); err != nil || table.Name == "" {
 		return err
 	}
-	w.of, w.ready, w.makes = of, ready, Restored{Whole: whole, Changed: count(ruleset.Diff(ruleset.Table{}, want))}
-	return nil
+	p.table, err = p.conn.PrepareOver(table, proof)
+	return err
+}
+
+// standBy has nothing ready. The caller holds mu.
+func (w *Sentry) standBy() {
+	w.of = nil
+	for _, p := range w.posts {
+		p.denial, p.table = nil, nil
+	}
 }
 
 // disarm has it stand by.
 func (w *Sentry) disarm() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.of, w.ready = nil, nil
+	w.standBy()
 }
 
-// beforeChange has it stand by where what it has ready would let in what another policy may not.
+// beforeChange has it put no table back any more, which would let in what another policy may not.
 func (w *Sentry) beforeChange() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.makes.Whole {
-		w.of, w.ready = nil, nil
+	w.of = nil
+	for _, p := range w.posts {
+		p.table = nil
 	}
 }
 
 // guards tells whether it has ready what belongs to a policy.
 func (w *Sentry) guards(p *policy.Policy) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.mu.RLock()
+	defer w.mu.RUnlock()
 	return w.of == p
 }
 
-// last is what was put back last that is not proven yet; fresh: the sets of the table remember nothing since.
+// last is what was put back last that is not proven yet, when nobody is at it any more; fresh: the sets of the table remember nothing since.
 func (w *Sentry) last() (put Restored, fresh bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
+	for w.answer != nil && w.answer.giving > 0 {
+		w.given.Wait()
+	}
 	return w.pending, w.fresh
 }
 
 // proven says that a Repair has seen to all that was put back up to this.
 func (w *Sentry) proven(put Restored) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	if w.pending == put {
 		w.pending, w.fresh = Restored{}, false
 	}
@@ -227,13 +277,15 @@ func (w *Sentry) proven(put Restored) {
 func (w *Sentry) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.of, w.ready = nil, nil
-	if w.conn == nil {
-		return nil
+	w.standBy()
+	var errs []error
+	for _, p := range w.posts {
+		if p.conn != nil {
+			errs = append(errs, p.conn.Close())
+			p.conn = nil
+		}
 	}
-	c := w.conn
-	w.conn = nil
-	return c.Close()
+	return errors.Join(errs...)
 }
 
 // Sentry is the session's. It is of no use after the session's Close.
@@ -242,15 +294,17 @@ func (s *Session) Sentry() *Sentry { return s.sentry }
 // Prepare gets the Sentry ready for the table's being deleted by somebody. It takes some milliseconds once after each change, and nothing
 // at other times; call it when nothing else is to be done, in the network namespace of the session.
 func (s *Session) Prepare() error {
-	switch {
-	case s.policy == nil || s.Owns() || s.sentry.guards(s.policy):
+	if s.policy == nil || s.Owns() || s.sentry.guards(s.policy) {
 		return nil
-	case s.isSlow():
-		return s.sentry.arm(s.policy, denial(Protected(s.policy)), false)
-	case !s.blind && s.want.Name != "" && s.expires.IsZero(): // what expires is another table each second
-		return s.sentry.arm(s.policy, s.want, true)
 	}
-	return nil
+	var table ruleset.Table
+	if !s.isSlow() && !s.blind && s.expires.IsZero() { // what expires is another table each second
+		table = s.want
+	}
+	if s.main.known {
+		s.main.wrote.saw(s.main.last.Generation)
+	}
+	return s.sentry.arm(s.policy, denial(Protected(s.policy)), table)
 }
 
 // isSlow tells whether the kernel takes long to make the table.
@@ -260,7 +314,7 @@ func (s *Session) isSlow() bool { return len(s.want.Sets) >= slowSets }
 // anew takes long, everything that is protected is denied until it is back. Packets of connections that are allowed are lost meanwhile,
 // and sent again. It returns since when that is so. Whatever it fails at, repair tries too.
 func (s *Session) stopGap(ctx context.Context) (denied time.Time, err error) {
-	if _, err := s.sentry.Restore(ctx); err != nil || !s.isSlow() {
+	if _, err := s.sentry.Restore(ctx, 0, nft.Deletion{}); err != nil || !s.isSlow() {
 		return time.Time{}, err
 	}
 	if _, missing, err := s.main.Missed(ctx); err != nil || !missing {

@@ -45,7 +45,7 @@ func Open(options Options) (s *Session, err error) {
 	}
 	s = &Session{options: options, mark: mark, reader: policy.Reader{Name: options.Name}}
 	wrote := &generations{}
-	s.sentry = &Sentry{wrote: wrote, clock: options.Clock}
+	s.sentry = newSentry(wrote, options.Clock)
 	for _, family := range managed {
 		kernel, err := nft.OpenFamily(family, compile.TableName)
 		if err != nil {
@@ -312,6 +312,7 @@ type remembering struct {
 type generations struct {
 	mu    sync.Mutex // a Sentry writes beside the session
 	known map[uint32]bool
+	last  uint32 // the one that was added or seen last
 }
 
 // maxGenerations bounds what is remembered of generations: events about them come within milliseconds.
@@ -323,7 +324,21 @@ func (g *generations) add(n uint32) {
 	if g.known == nil || len(g.known) >= maxGenerations {
 		g.known = map[uint32]bool{}
 	}
-	g.known[n] = true
+	g.known[n], g.last = true, n
+}
+
+// saw notes a generation from which near counts.
+func (g *generations) saw(n uint32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last = n
+}
+
+// near is the generation with these last bits that is the nearest to the last one that is known.
+func (g *generations) near(bits uint16) uint32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last + uint32(int32(int16(bits-uint16(g.last))))
 }
 
 // all tells whether all commits from one generation to a later one were the session's own.

@@ -3,15 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
-	"os"
-	"runtime"
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"drawbridge/enforcer"
-	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/nft"
 )
 
@@ -28,7 +23,7 @@ func (d *daemon) watchKernel(ctx context.Context) (err error) {
 		return err
 	}
 	if !d.session.Owns() {
-		if d.deletions, err = nft.WatchDeletions(compile.TableName); err != nil {
+		if err := d.postGuards(); err != nil {
 			return err
 		}
 	}
@@ -42,8 +37,8 @@ func (d *daemon) closeWatches() error {
 	if d.kernel != nil {
 		errs = append(errs, d.kernel.Close())
 	}
-	if d.deletions != nil {
-		errs = append(errs, d.deletions.Close())
+	for _, p := range d.posts {
+		errs = append(errs, p.deletions.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -89,46 +84,6 @@ func (d *daemon) listen(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// standGuard puts back what somebody deletes, at once; mend then does the rest. It closes ready when nothing escapes it any more.
-func (d *daemon) standGuard(ctx context.Context, ready chan<- struct{}) error {
-	if d.deletions == nil {
-		close(ready)
-		return nil
-	}
-	runtime.LockOSThread() // for good: a thread of this priority is of no use to others
-	if err := firstInLine(); err != nil {
-		d.Log.Info("should the tables be deleted, mending them may take 20 ms more", "reason", err)
-	}
-	close(ready)
-	for {
-		deletion, err := d.deletions.Next()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
-		if d.deaf {
-			continue
-		}
-		if deletion.Ours {
-			d.session.Sentry().Deleted(deletion.Generation)
-		}
-		if _, err := d.session.Sentry().Restore(ctx); err != nil {
-			d.Log.Warn("the tables could not be put back at once", "error", err)
-		}
-	}
-}
-
-// firstInLine gives the calling thread the least of the real-time priorities (sched(7)): who has something to answer to the kernel that
-// cannot wait has to be woken before the process that it answers goes on. It takes CAP_SYS_NICE, or RLIMIT_RTPRIO of 1. The thread sleeps
-// until something was deleted, and then writes for some milliseconds.
-func firstInLine() error {
-	return os.NewSyscallError("sched_setattr", unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
-	}, 0))
 }
 
 // arrived are the events that have come by now.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -12,20 +13,16 @@ import (
 	"drawbridge/enforcer/ruleset"
 )
 
-// Prepared is the transaction that makes a whole table where there is none, written beforehand: when somebody has deleted the
-// table, each millisecond until it is back is one without rules. It belongs to the Conn that wrote it.
+// Prepared is the transaction that makes a whole table, written beforehand: when somebody has deleted the table, each millisecond until it is
+// back is one without rules. It belongs to the Conn that wrote it.
 type Prepared struct{ datagram *nlsocket.Datagram }
 
 // ErrExists: there is a table already. Nothing changed.
 var ErrExists = errors.New("the table is there")
 
-// Prepare writes the transaction that makes this table. It sends nothing. Errors: ErrInvalid.
+// Prepare writes the transaction that makes this table where there is none. It sends nothing. Errors: ErrInvalid.
 func (c *Conn) Prepare(want ruleset.Table) (*Prepared, error) {
-	if want.Name != c.table || want.Family != c.family {
-		return nil, fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, want.Family, want.Name, c.family, c.table)
-	}
-	const anyGeneration = 1 // Create writes another over it; 0 would be no condition
-	messages, err := encodeReplace(want, false, anyGeneration, c.owns)
+	messages, err := c.compose(want, false)
 	if err != nil {
 		return nil, err
 	}
@@ -34,6 +31,30 @@ func (c *Conn) Prepare(want ruleset.Table) (*Prepared, error) {
 			messages[i].Header.Flags |= netlink.Excl
 		}
 	}
+	return c.prepared(messages)
+}
+
+// PrepareOver writes the transaction that puts this table in the place of one that has this set, and of no other one. It sends nothing.
+// Errors: ErrInvalid.
+func (c *Conn) PrepareOver(want ruleset.Table, having string) (*Prepared, error) {
+	messages, err := c.compose(want, true)
+	if err != nil {
+		return nil, err
+	}
+	b := newBatch(want.Family, want.Name)
+	b.deleteSet(having) // and the transaction with it, where there is none
+	return c.prepared(slices.Insert(messages, 1, b.messages...))
+}
+
+func (c *Conn) compose(want ruleset.Table, over bool) ([]netlink.Message, error) {
+	if want.Name != c.table || want.Family != c.family {
+		return nil, fmt.Errorf("%w: table %s %q on a connection for %s %q", ErrInvalid, want.Family, want.Name, c.family, c.table)
+	}
+	const anyGeneration = 1 // Create writes another over it; 0 would be no condition
+	return encodeReplace(want, over, anyGeneration, c.owns)
+}
+
+func (c *Conn) prepared(messages []netlink.Message) (*Prepared, error) {
 	d, err := c.socket.Compose(messages...)
 	if err != nil {
 		return nil, fmt.Errorf("prepare a transaction: %w", err)
@@ -41,7 +62,7 @@ func (c *Conn) Prepare(want ruleset.Table) (*Prepared, error) {
 	return &Prepared{datagram: d}, nil
 }
 
-// Create makes the table in one transaction, on condition of the generation at which it was missing. Errors: ErrExists, ErrGeneration
+// Create makes the table in one transaction, on condition of a generation, and that it is missing, or the one that it replaces is there. Errors: ErrExists, ErrGeneration
 // and ErrRejected mean that nothing changed; ErrUnknownOutcome means read back.
 func (c *Conn) Create(ctx context.Context, p *Prepared, generation uint32) error {
 	copy(p.datagram.Data(0), batchBegin(generation).Data)
