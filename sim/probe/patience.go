@@ -21,6 +21,21 @@ func (p *Prober) JudgeByPatience(d time.Duration) error {
 	return nil
 }
 
+// JudgeUnfencedByPatience makes the prober conclude a denial by waiting where it has no fence: where an enforcer denies all of which its policy says nothing,
+// the canary among it. A connection that arrived, of which nothing left, and that the client has repeated is then denied after the
+// prober's patience, and the observation says in which way that was found. It is for people who look into a lab; a judge has canaries in
+// its policies. Call it before the first probe.
+func (p *Prober) JudgeUnfencedByPatience() { p.unfenced = true }
+
+// judgeUnfenced is the verdict on what arrived and did not leave, without a fence to prove the path. not ok: that does not tell.
+func (p *Prober) judgeUnfenced(e Evidence, mode Mode) (c conclusion, ok bool) {
+	if !p.unfenced || e.Fenced || !e.SYNEntered || e.reached() || e.SYNs < 2 && !e.Told {
+		return c, false
+	}
+	c = concludePatiently(e, mode, p.patience(), true)
+	return c, c.verdict != Inconclusive
+}
+
 // awaitPatiently follows a track until it is served or has had its time.
 func (p *Prober) awaitPatiently(ctx context.Context, t *track) conclusion {
 	journal, stop := p.lab.Journal().Subscribe(t.port)

@@ -64,10 +64,12 @@ type Prober struct {
 	nextMark   atomic.Uint64
 	said       annals
 	// least is how long a probe waits for evidence at least; see patience.
-	least   time.Duration
-	waits   time.Duration // JudgeByPatience; 0: by fence
-	readers sync.WaitGroup
-	unwatch func() // ends the watching of the wires
+	least time.Duration
+	waits time.Duration // JudgeByPatience; 0: by fence
+	// unfenced: see JudgeUnfencedByPatience.
+	unfenced bool
+	readers  sync.WaitGroup
+	unwatch  func() // ends the watching of the wires
 
 	mu      sync.Mutex
 	watched []*watch

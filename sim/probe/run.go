@@ -61,6 +61,11 @@ func (p *Prober) judge(ctx context.Context, t *track, source netip.Addr) (conclu
 		way, follow = ByPatience, func() conclusion { return p.awaitPatiently(ctx, t) }
 	}
 	c := follow()
+	if c.verdict == Inconclusive && ctx.Err() == nil {
+		if patient, ok := p.judgeUnfenced(p.look(t), t.spec.Mode); ok {
+			return patient, ByPatience
+		}
+	}
 	if c.verdict == Served || c.by == ByDatabase {
 		way = ByAnswer
 	}
@@ -138,9 +143,12 @@ type gate struct {
 	kind  topology.VantageKind
 }
 
-// gateOf returns the gate at which a connection was denied, and false if the enforcer did not deny it.
+// gateOf returns the gate at which a connection was denied, and false if the enforcer did not deny it, or where no canary gets through.
 func (p *Prober) gateOf(o Observation) (gate, bool) {
 	to := o.Spec.To
+	if p.unfenced && o.Way == ByPatience {
+		return gate{}, false
+	}
 	return gate{to.Point, to.Addr.Addr().Is4(), p.vantages[o.Spec.From].Kind},
 		o.Verdict == Dropped || o.Verdict == Rejected || o.Verdict == TLSRefused && o.By == ByEnforcer
 }
