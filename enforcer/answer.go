@@ -29,15 +29,18 @@ func (w *Sentry) join(heard nft.Deletion, at time.Time) (a *answer, first bool) 
 	w.told.Lock()
 	defer w.told.Unlock()
 	if !heard.Ours {
+		w.giving++
 		return &answer{giving: 1, put: Restored{Heard: at}}, true
 	}
 	deletion := w.wrote.near(heard.Generation)
-	if a = w.answer; a == nil || a.deletion != deletion {
+	switch a = w.answer; {
+	case a == nil || int32(deletion-a.deletion) > 0 || int32(deletion-a.deletion) < -longAgo: // which no word of an older one is
 		a = &answer{told: true, deletion: deletion, missing: deletion, put: Restored{Heard: at, Missed: deletion}}
 		w.answer = a
-	} else if a.giving == 0 {
+	case a.deletion != deletion || a.giving == 0 || a.put.Whole: // of a large one the kernel tells again and again
 		return nil, false
 	}
+	w.giving++
 	a.giving++
 	return a, a.giving == 1
 }
@@ -46,6 +49,7 @@ func (w *Sentry) join(heard nft.Deletion, at time.Time) (a *answer, first bool) 
 func (w *Sentry) leave(a *answer) bool {
 	w.told.Lock()
 	defer w.told.Unlock()
+	w.giving--
 	if a.giving--; a.giving == 0 && !a.put.DeniedAt.IsZero() {
 		w.note(a.put)
 	}
@@ -91,7 +95,12 @@ func (w *Sentry) missed(ctx context.Context, p *sentryPost, a *answer) (bool, er
 	w.told.Lock()
 	defer w.told.Unlock()
 	a.missing = generation
-	if a.put.Missed == 0 {
+	w.wrote.saw(generation)
+	switch {
+	case a.told: // its last bits were right, whatever else was not known of it
+		a.deletion = generation - uint32(uint16(generation)-uint16(a.deletion))
+		a.put.Missed = a.deletion
+	case a.put.Missed == 0:
 		a.put.Missed = generation
 	}
 	return true, nil

@@ -39,13 +39,15 @@ type Sentry struct {
 	of    *policy.Policy // whose table is ready; nil: nobody's, or a denial that is older
 	makes Restored       // what becomes of what is ready
 
-	told    sync.Mutex // guards what was told and heard
-	answer  *answer    // to the deletion that was heard of last
-	given   *sync.Cond // an answer was
-	pending Restored   // what was put back last, and no Repair has looked at since; the zero value: nothing
-	fresh   bool       // among that was a table, whose sets remember nothing
-	untold  []Restored // what nobody has taken
-	deleted *uint16    // the last bits of the generation in which somebody deleted of the table last; nil: nobody did
+	told    sync.Mutex      // guards what was told and heard
+	ours    map[uint32]bool // netlink ports of the session: what it deletes itself is no news
+	answer  *answer         // to the latest deletion that was heard of
+	giving  int             // how many posts are at an answer, this one or another
+	given   *sync.Cond      // one of them was
+	pending Restored        // what was put back last, and no Repair has looked at since; the zero value: nothing
+	fresh   bool            // among that was a table, whose sets remember nothing
+	untold  []Restored      // what nobody has taken
+	deleted *uint16         // the last bits of the generation in which somebody deleted of the table last; nil: nobody did
 }
 
 // sentryPost is used by one at a time.
@@ -57,7 +59,7 @@ type sentryPost struct {
 }
 
 func newSentry(wrote *generations, clock func() time.Time) *Sentry {
-	w := &Sentry{wrote: wrote, clock: clock}
+	w := &Sentry{wrote: wrote, clock: clock, ours: map[uint32]bool{}}
 	w.given = sync.NewCond(&w.told)
 	return w
 }
@@ -74,6 +76,20 @@ type Restored struct {
 	// Whole: it is the table, of these parts. Otherwise it is the denial.
 	Whole   bool
 	Changed Changed
+}
+
+// with is what was put back in both of two answers to one deletion.
+func (r Restored) with(other Restored) Restored {
+	if other.Whole && !r.Whole {
+		r, other = other, r
+	}
+	if other.DeniedAt.Before(r.DeniedAt) {
+		r.DeniedAt = other.DeniedAt
+	}
+	if other.Heard.Before(r.Heard) {
+		r.Heard = other.Heard
+	}
+	return r
 }
 
 // maxUntold bounds what is kept for who does not ask.
@@ -94,8 +110,8 @@ func (w *Sentry) SetPosts(n int) {
 // force, and ends connections. An error means that the table is still missing, as far as is known.
 func (w *Sentry) Restore(ctx context.Context, post int, heard nft.Deletion) (done bool, err error) {
 	at := w.clock()
-	if heard.Ours {
-		w.deletedBy(heard.Generation)
+	if !w.hears(heard) {
+		return false, nil
 	}
 	w.mu.RLock()
 	defer w.mu.RUnlock()
@@ -122,6 +138,10 @@ func (w *Sentry) note(put Restored) {
 	if g, ok := w.culprit(put.Missed); ok {
 		put.Generation = g
 	}
+	if n := len(w.untold); n > 0 && w.untold[n-1].Missed == put.Missed { // one post has denied without having been told why, and another was
+		put = put.with(w.untold[n-1])
+		w.untold = w.untold[:n-1]
+	}
 	w.pending, w.fresh = put, w.fresh || put.Whole
 	if len(w.untold) == maxUntold {
 		w.untold = w.untold[1:]
@@ -129,16 +149,30 @@ func (w *Sentry) note(put Restored) {
 	w.untold = append(w.untold, put)
 }
 
-// deletedBy notes the last bits of a generation, which deleted of the table (nft.Deletion).
-func (w *Sentry) deletedBy(generation uint16) {
+// hears notes what was heard, unless it is the session's own doing.
+func (w *Sentry) hears(heard nft.Deletion) bool {
 	w.told.Lock()
 	defer w.told.Unlock()
-	w.deleted = &generation
+	if w.ours[heard.Writer] {
+		return false
+	}
+	if !heard.Ours {
+		return true
+	}
+	w.deleted = &heard.Generation
 	if n := len(w.untold); n > 0 { // it was put back before this was told
 		if g, ok := w.culprit(w.untold[n-1].Missed); ok {
 			w.untold[n-1].Generation = g
 		}
 	}
+	return true
+}
+
+// own says whose deletions are the session's own.
+func (w *Sentry) own(c *nft.Conn) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	w.ours[c.Port()] = true
 }
 
 // longAgo is how many generations back a deletion has nothing to do with what is missing now.
@@ -205,6 +239,7 @@ func (w *Sentry) arm(of *policy.Policy, denial, table ruleset.Table) error {
 			w.standBy()
 			return err
 		}
+		w.own(p.conn)
 	}
 	w.of, w.makes = of, Restored{Changed: count(ruleset.Diff(ruleset.Table{}, table))}
 	return nil
@@ -248,18 +283,18 @@ func (w *Sentry) beforeChange() {
 	}
 }
 
-// guards tells whether it has ready what belongs to a policy.
-func (w *Sentry) guards(p *policy.Policy) bool {
+// guards tells whether it has ready what belongs to a policy, with its table or without.
+func (w *Sentry) guards(p *policy.Policy, withTable bool) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.of == p
+	return w.of == p && withTable == (w.posts[0].table != nil)
 }
 
 // last is what was put back last that is not proven yet, when nobody is at it any more; fresh: the sets of the table remember nothing since.
 func (w *Sentry) last() (put Restored, fresh bool) {
 	w.told.Lock()
 	defer w.told.Unlock()
-	for w.answer != nil && w.answer.giving > 0 {
+	for w.giving > 0 {
 		w.given.Wait()
 	}
 	return w.pending, w.fresh
@@ -294,15 +329,15 @@ func (s *Session) Sentry() *Sentry { return s.sentry }
 // Prepare gets the Sentry ready for the table's being deleted by somebody. It takes some milliseconds once after each change, and nothing
 // at other times; call it when nothing else is to be done, in the network namespace of the session.
 func (s *Session) Prepare() error {
-	if s.policy == nil || s.Owns() || s.sentry.guards(s.policy) {
+	if s.policy == nil || s.Owns() {
 		return nil
 	}
 	var table ruleset.Table
 	if !s.isSlow() && !s.blind && s.expires.IsZero() { // what expires is another table each second
 		table = s.want
 	}
-	if s.main.known {
-		s.main.wrote.saw(s.main.last.Generation)
+	if s.sentry.guards(s.policy, table.Name != "") {
+		return nil
 	}
 	return s.sentry.arm(s.policy, denial(Protected(s.policy)), table)
 }

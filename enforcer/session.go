@@ -51,6 +51,7 @@ func Open(options Options) (s *Session, err error) {
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
+		s.sentry.own(kernel)
 		if family == ruleset.FamilyINET {
 			s.main = &remembering{Conn: kernel, wrote: wrote}
 		} else {
@@ -374,6 +375,9 @@ func (r *remembering) forget() { r.known = false }
 
 func (r *remembering) remember(s nft.State, err error) (nft.State, error) {
 	r.last, r.at, r.known = s, time.Now(), err == nil && s.Foreign == nil && s.Exists
+	if err == nil {
+		r.wrote.saw(s.Generation)
+	}
 	return s, err
 }
 
@@ -397,6 +401,9 @@ func (r *remembering) sure(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	generation, err := r.Generation(ctx)
+	if err == nil {
+		r.wrote.saw(generation)
+	}
 	if err != nil || !r.Owns() && !r.wrote.all(r.last.Generation, generation) {
 		return false, err
 	}

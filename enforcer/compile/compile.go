@@ -115,6 +115,9 @@ func (o Options) compiler(p *policy.Policy) (*compiler, error) {
 		blind:     o.WithoutGate,
 	}
 	c.families = familiesOf(p)
+	for db := range p.EachDatabase() {
+		c.clustered = c.clustered || len(db.Nodes()) > 1
+	}
 	c.glass = c.opened(p)
 	c.declareSets(p)
 	c.fill(p)
@@ -141,6 +144,7 @@ type compiler struct {
 	*builder
 	cutting
 	families  []family // that have something to protect
+	clustered bool     // a database has several nodes
 	mark      Mark
 	dedicated bool // the point is a gateway
 	zones     bool // the policy tells the interfaces' zones

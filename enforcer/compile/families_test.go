@@ -2,6 +2,7 @@ package compile_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,6 +70,38 @@ func names(t ruleset.Table) (all []string) {
 		all = append(all, c.Name)
 	}
 	return all
+}
+
+// TestNoToggleChangesAChain, also where it leaves no element of a kind: what a session patches is elements, and it looks at nothing else.
+func TestNoToggleChangesAChain(t *testing.T) {
+	for _, model := range []string{"dedicated", "shared"} {
+		for _, tls := range []string{"none", "in-band"} {
+			for _, nodes := range []int{1, 2} {
+				t.Run(fmt.Sprint(model, " ", tls, " ", nodes), func(t *testing.T) {
+					policies := map[string]ruleset.Table{}
+					for _, toggle := range []struct{ force, rules bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+						d := document{Version: 1, Point: point{"p", model}, Region: region{"r", []string{"10.10.0.0/16"}}, Ranges: map[string][]string{}}
+						db := database{Name: "orders", Model: model, Engine: "postgresql", ForceTLS: &toggle.force,
+							Endpoints: []endpoint{{"public-rw", "203.0.113.1", 5432, "ipv4", tls}}}
+						for i := range nodes {
+							db.Nodes = append(db.Nodes, node{string(rune('a' + i)), i == 0 || model == "dedicated", []string{fmt.Sprintf("10.64.1.1%d", i)}, []nodePort{{5432, tls}}})
+						}
+						if toggle.rules && model == "dedicated" {
+							db.Rules = []rule{{Type: "custom_range", CIDR: "10.64.0.0/16"}}
+						}
+						d.Databases = []database{db}
+						policies[fmt.Sprint(toggle)] = compiled(t, t.Name(), written(t, d))
+					}
+					for from, before := range policies {
+						for to, after := range policies {
+							change := ruleset.Diff(before, after)
+							require.True(t, change.IsEmpty() || change.OnlyElements(), "from %s to %s", from, to)
+						}
+					}
+				})
+			}
+		}
+	}
 }
 
 // TestWhatAHandshakeCosts counts chains, rules and look-ups of the packets that begin a connection at a gateway: where Force TLS is off, where it

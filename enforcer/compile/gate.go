@@ -94,10 +94,11 @@ func (c *compiler) gated() {
 	c.verdicts()
 }
 
-// paired are the rules that send on the packets between nodes, which always need TLS (SPEC C-03). None of them is there for a point
-// that has no cluster, and costs each packet of a handshake a look-up.
+// paired are the rules that send on the packets between nodes, which always need TLS (SPEC C-03). A point that has no cluster does without
+// them, as they cost each packet of a handshake a look-up. Like all that chains depend on, that follows from what the policy claims
+// (policy.Policy.SameClaims), and not from its toggles, of which some leave no elements.
 func (c *compiler) paired(f family, to ruleset.Verdict, node, addr, port ruleset.FieldKind) []ruleset.Rule {
-	if len(c.elements[setForcePair+f.suffix]) == 0 {
+	if !c.clustered {
 		return nil
 	}
 	return []ruleset.Rule{because("nodes always need TLS (C-03)", in(setForcePair+f.suffix, node, addr, port), to)}

@@ -68,25 +68,26 @@ var ErrNoPolicy = errors.New("no policy could be brought into force")
 // daemon is a running daemon. Its loop owns the session.
 type daemon struct {
 	Options
-	source  *source
-	session *enforcer.Session
-	slots   *slots
-	keeper  *keeper
-	suspect bool       // the tables may have been touched without word of it
-	read    []identity // of what was read last
-	stage   stage      // of what is read next
-	files   *fsnotify.Watcher
-	kernel  *nft.Watcher
-	posts   []post // none: the tables are the daemon's own
-	state   *state
-	audit   *audit
-	socket  net.Listener // nil: none
-	clock   *wallClock
-	expiry  *time.Timer                // fires when the next rule ends
-	unready *time.Timer                // fires when there is time to get ready for the tables' being deleted
-	work    chan func(context.Context) // what others ask the loop to do
-	foreign chan written               // what others write to the ruleset
-	watched watched
+	source      *source
+	session     *enforcer.Session
+	slots       *slots
+	keeper      *keeper
+	suspect     bool       // the tables may have been touched without word of it
+	read        []identity // of what was read last
+	stage       stage      // of what is read next
+	files       *fsnotify.Watcher
+	kernel      *nft.Watcher
+	posts       []post    // none: the tables are the daemon's own
+	postsToldOf sync.Once // that one is not as it should be
+	state       *state
+	audit       *audit
+	socket      net.Listener // nil: none
+	clock       *wallClock
+	expiry      *time.Timer                // fires when the next rule ends
+	unready     *time.Timer                // fires when there is time to get ready for the tables' being deleted
+	work        chan func(context.Context) // what others ask the loop to do
+	foreign     chan written               // what others write to the ruleset
+	watched     watched
 
 	glass    []BreakGlass // what is open
 	reminded time.Time    // when the log was told of it last

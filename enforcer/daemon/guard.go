@@ -65,8 +65,8 @@ func (d *daemon) postGuards() error {
 func (d *daemon) standGuard(ctx context.Context, at int, ready func()) error {
 	p := d.posts[at]
 	runtime.LockOSThread() // for good: a thread of this priority is of no use to others
-	if err := p.take(); err != nil && at == 0 {
-		d.Log.Info("should the tables be deleted, mending them may take 20 ms more", "reason", err)
+	if err := p.take(); err != nil {
+		d.postsToldOf.Do(func() { d.Log.Info("should the tables be deleted, mending them may take 20 ms more", "reason", err) })
 	}
 	ready()
 	for {

@@ -149,6 +149,31 @@ func TestEachDeletionIsToldOfOnce(t *testing.T) {
 	}
 }
 
+// TestTwoDeletionsInARow are told of, and whose they were, although the second one may come while the first is being answered. Both may be
+// mended at one time.
+func TestTwoDeletionsInARow(t *testing.T) {
+	audit := filepath.Join(t.TempDir(), "audit")
+	s := newScene(t, func(s *scene, o *daemon.Options) {
+		o.NoOwner, o.Audit = true, audit
+		s.write(t, s.policy, string(policytest.Gateway(t, 5, "198.18.0.0/24")))
+	})
+	s.until(t, func(st daemon.Status) bool { return st.Ready })
+	const times = 10
+	for i := range times {
+		s.nft(t, "flush", "ruleset")
+		s.nft(t, "flush", "ruleset")
+		s.until(t, func(st daemon.Status) bool { return st.Tampered > uint64(i) })
+	}
+	s.nft(t, "flush", "ruleset") // the last one; whatever was not told by then would be told with it
+	s.until(t, func(st daemon.Status) bool { return st.Tampered > times })
+	all := tampering(t, audit)
+	require.GreaterOrEqual(t, len(all), times)
+	require.LessOrEqual(t, len(all), 2*times+1)
+	for _, e := range all {
+		require.Equal(t, "nft", e.Program, "%+v", e.Receipt)
+	}
+}
+
 // TestALargeTableThatIsGoneTwiceIsDeniedTwice: the second time comes while the table is being made.
 func TestALargeTableThatIsGoneTwiceIsDeniedTwice(t *testing.T) {
 	s := newScene(t, func(s *scene, o *daemon.Options) {

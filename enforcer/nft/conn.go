@@ -28,6 +28,9 @@ type Conn struct {
 	owns   bool
 }
 
+// Port is the netlink port of what this Conn writes (Deletion.Writer).
+func (c *Conn) Port() uint32 { return c.socket.Port() }
+
 // Open opens a Conn for the table with this name, of family inet, in the network namespace of the calling thread; it
 // stays there wherever it is used. The caller closes it.
 func Open(table string) (*Conn, error) { return OpenFamily(ruleset.FamilyINET, table) }

@@ -83,6 +83,8 @@ type Deletion struct {
 	Ours bool
 	// Generation are the last 16 bits of the one that it made (struct nfgenmsg's res_id); 0 unless it is ours.
 	Generation uint16
+	// Writer is the netlink port of the socket that wrote it (struct nlmsghdr's nlmsg_pid); 0 if it is not known.
+	Writer uint32
 }
 
 // WatchDeletions opens a DeletionWatcher in the namespace of the calling thread, for the sake of the tables of this name. The caller closes
@@ -110,6 +112,7 @@ func (w *DeletionWatcher) Next() (d Deletion, err error) {
 	}
 	messages, _ := nlsocket.Parse(datagram) // of what is cut off at its end, the rest
 	for _, m := range messages {
+		d.Writer = m.Header.PID // the same in all: a datagram is about one commit
 		if d.Ours = deletes(m, w.table); d.Ours {
 			d.Generation = binary.BigEndian.Uint16(m.Data[2:])
 			break

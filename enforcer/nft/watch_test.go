@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"drawbridge/enforcer/ruleset"
+
 	"drawbridge/sim/netns"
 	"drawbridge/sim/netns/netnstest"
 )
@@ -119,7 +121,15 @@ func TestDeletionsAreHeardOf(t *testing.T) {
 		if ours {
 			want = Deletion{Ours: true, Generation: uint16(before + 1)}
 		}
-		require.Contains(t, deletions(t, w), want, command)
+		told := deletions(t, w)
+		writer := told[0].Writer
+		require.NotZero(t, writer)
+		require.NotEqual(t, c.Port(), writer)
+		for i := range told {
+			require.Equal(t, writer, told[i].Writer)
+			told[i].Writer = 0
+		}
+		require.Contains(t, told, want, command)
 		require.NotZero(t, whole(t, other), command)
 	}
 	nft(t, ns, "add table ip another; delete table ip another")
@@ -167,4 +177,19 @@ func heard(t *testing.T, w *DeletionWatcher) bool {
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.heard.fd), Events: unix.POLLIN}}, 0)
 	require.NoError(t, err)
 	return n == 1
+}
+
+// TestAWriterIsKnownByItsPort: whoever has several Conns tells its own deletions from others'.
+func TestAWriterIsKnownByItsPort(t *testing.T) {
+	c, ns := open(t)
+	var w *DeletionWatcher
+	require.NoError(t, ns.Do(func() (err error) { w, err = WatchDeletions(sampleTable().Name); return err }))
+	require.NoError(t, c.Commit(t.Context(), ruleset.Diff(ruleset.Table{}, sampleTable()), read(t, c).Generation))
+	require.NoError(t, c.Delete(t.Context(), read(t, c).Generation))
+	told := deletions(t, w)
+	require.NotEmpty(t, told)
+	for _, d := range told {
+		require.Equal(t, c.Port(), d.Writer)
+	}
+	require.NoError(t, w.Close())
 }

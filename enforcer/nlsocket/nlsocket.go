@@ -62,6 +62,7 @@ func (e *Error) Unwrap() error { return e.Errno }
 // Socket is a netlink socket. Use it from one goroutine at a time.
 type Socket struct {
 	fd       int
+	port     uint32
 	sequence uint32
 	sendSize int
 	buffer   *[receiveSize]byte // to receive into
@@ -89,6 +90,13 @@ func (s *Socket) setUp(receiveBuffer int) error {
 	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
+	at, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	if at, ok := at.(*unix.SockaddrNetlink); ok {
+		s.port = at.Pid
+	}
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
 		if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, option, 1); err != nil {
 			return os.NewSyscallError("setsockopt", err)
@@ -96,6 +104,9 @@ func (s *Socket) setUp(receiveBuffer int) error {
 	}
 	return s.resize(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
 }
+
+// Port is the socket's netlink port (netlink(7): nl_pid), by which the kernel tells others whose message something came of.
+func (s *Socket) Port() uint32 { return s.port }
 
 // resize sets a buffer's size, or as much of it as this user may.
 func (s *Socket) resize(force, ordinary, size int) error {
