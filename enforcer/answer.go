@@ -15,6 +15,7 @@ import (
 // kernel before the denial, and sends that as well: the first one may have to be woken up.
 type answer struct {
 	told     bool   // which deletion it is
+	counted  bool   // among those that a Repair waits for
 	deletion uint32 // its generation
 	missing  uint32 // the last one in which the table was missing, as far as is known
 	giving   int    // how many posts are at it
@@ -22,14 +23,13 @@ type answer struct {
 }
 
 // maxAttempts bounds how often one post writes for one answer, where others write in between.
-const maxAttempts = 16
+const maxAttempts = 64
 
 // join takes part in the answer to what was heard; first: nobody else does yet. It is nil where the answer was given. The caller leaves it.
 func (w *Sentry) join(heard nft.Deletion, at time.Time) (a *answer, first bool) {
 	w.told.Lock()
 	defer w.told.Unlock()
-	if !heard.Ours {
-		w.giving++
+	if !heard.Ours { // most are of no deletion
 		return &answer{giving: 1, put: Restored{Heard: at}}, true
 	}
 	deletion := w.wrote.near(heard.Generation)
@@ -37,21 +37,34 @@ func (w *Sentry) join(heard nft.Deletion, at time.Time) (a *answer, first bool) 
 	case a == nil || int32(deletion-a.deletion) > 0 || int32(deletion-a.deletion) < -longAgo: // which no word of an older one is
 		a = &answer{told: true, deletion: deletion, missing: deletion, put: Restored{Heard: at, Missed: deletion}}
 		w.answer = a
-	case a.deletion != deletion || a.giving == 0 || a.put.Whole: // of a large one the kernel tells again and again
+	case a.deletion != deletion || a.put.Whole || a.giving == 0 && !a.put.DeniedAt.IsZero(): // of a large one the kernel tells again and again
 		return nil, false
 	}
-	w.giving++
+	w.count(a)
 	a.giving++
 	return a, a.giving == 1
+}
+
+// count has Repairs wait for an answer, until all posts have left it. The caller holds told.
+func (w *Sentry) count(a *answer) {
+	if !a.counted {
+		a.counted = true
+		w.giving++
+	}
 }
 
 // leave ends a post's part, and tells whether something was put back. The last one to leave remembers that.
 func (w *Sentry) leave(a *answer) bool {
 	w.told.Lock()
 	defer w.told.Unlock()
-	w.giving--
-	if a.giving--; a.giving == 0 && !a.put.DeniedAt.IsZero() {
-		w.note(a.put)
+	if a.giving--; a.giving == 0 {
+		if !a.put.DeniedAt.IsZero() {
+			w.note(a.put)
+		}
+		if a.counted {
+			a.counted = false
+			w.giving--
+		}
 	}
 	w.given.Broadcast()
 	return !a.put.DeniedAt.IsZero()
@@ -96,6 +109,7 @@ func (w *Sentry) missed(ctx context.Context, p *sentryPost, a *answer) (bool, er
 	defer w.told.Unlock()
 	a.missing = generation
 	w.wrote.saw(generation)
+	w.count(a)
 	switch {
 	case a.told: // its last bits were right, whatever else was not known of it
 		a.deletion = generation - uint32(uint16(generation)-uint16(a.deletion))
@@ -135,13 +149,13 @@ func (w *Sentry) deny(ctx context.Context, p *sentryPost, a *answer, first bool)
 	return !missing, err
 }
 
-// restore writes the table in the denial's place. over: it is there, or somebody else has written something since the denial, and Session.Repair
-// has to see to it; or it is not kept ready.
+// restore writes the table in the denial's place, if it is kept ready. over: it is there, or somebody else has written something since the denial,
+// and Session.Repair has to see to it.
 func (w *Sentry) restore(ctx context.Context, p *sentryPost, a *answer) (over bool) {
-	if p.table == nil {
-		return true
-	}
 	missed, denied := w.stands(a)
+	if p.table == nil {
+		return denied
+	}
 	if err := p.conn.Create(ctx, p.table, missed+1); err != nil {
 		return denied || !errors.Is(err, nft.ErrGeneration)
 	}

@@ -7,8 +7,7 @@ func Lacking(features ...nft.Feature) Options { return Options{lacking: features
 
 // Unproven tells whether the Sentry has put back what no Repair has looked at.
 func (s *Session) Unproven() bool {
-	put, _ := s.sentry.last()
-	return put != Restored{}
+	return s.sentry.IsPending()
 }
 
 // SawLast has the session know of no later generation than this one.

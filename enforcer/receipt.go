@@ -49,6 +49,20 @@ func (r Receipt) After(put Restored) Receipt {
 	return r
 }
 
+// with is the receipt of a Repair that looked once more, as that of both looks.
+func (r Receipt) with(earlier Receipt) Receipt {
+	if r.Changed == (Changed{}) && earlier.Changed != (Changed{}) {
+		r.Changed, r.InForceAt, r.Attempts = earlier.Changed, earlier.InForceAt, earlier.Attempts
+	}
+	if r.Repaired == "" {
+		r.Repaired = earlier.Repaired
+	}
+	if r.Cut == (cut.Report{}) {
+		r.Cut, r.ConnectionsEndedAt = earlier.Cut, earlier.ConnectionsEndedAt
+	}
+	return r
+}
+
 // Changed counts the parts of a change.
 type Changed struct {
 	ElementsAdded   int `json:"elements_added"`

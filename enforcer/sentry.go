@@ -47,6 +47,8 @@ type Sentry struct {
 	pending Restored        // what was put back last, and no Repair has looked at since; the zero value: nothing
 	fresh   bool            // among that was a table, whose sets remember nothing
 	untold  []Restored      // what nobody has taken
+	settled uint32          // the generation in which what was put back last was missing, or of the deletion that was told last
+	before  uint32          // the same, before that
 	deleted *uint16         // the last bits of the generation in which somebody deleted of the table last; nil: nobody did
 }
 
@@ -135,14 +137,16 @@ func (w *Sentry) Restore(ctx context.Context, post int, heard nft.Deletion) (don
 // note remembers what was put back. The caller holds told.
 func (w *Sentry) note(put Restored) {
 	put.Generation = put.Missed
-	if g, ok := w.culprit(put.Missed); ok {
+	if g, ok := w.culprit(put.Missed, w.settled); ok {
 		put.Generation = g
 	}
-	if n := len(w.untold); n > 0 && w.untold[n-1].Missed == put.Missed { // one post has denied without having been told why, and another was
+	if n := len(w.untold); n > 0 && w.untold[n-1].Generation == put.Generation { // one post has denied without having been told why, and another was
 		put = put.with(w.untold[n-1])
 		w.untold = w.untold[:n-1]
+	} else {
+		w.before, w.settled = w.settled, put.Missed
 	}
-	w.pending, w.fresh = put, w.fresh || put.Whole
+	w.pending, w.fresh = put, true
 	if len(w.untold) == maxUntold {
 		w.untold = w.untold[1:]
 	}
@@ -159,9 +163,12 @@ func (w *Sentry) hears(heard nft.Deletion) bool {
 	if !heard.Ours {
 		return true
 	}
+	if w.deleted != nil && int16(heard.Generation-*w.deleted) < 0 {
+		return true // a post that lags behind
+	}
 	w.deleted = &heard.Generation
 	if n := len(w.untold); n > 0 { // it was put back before this was told
-		if g, ok := w.culprit(w.untold[n-1].Missed); ok {
+		if g, ok := w.culprit(w.untold[n-1].Missed, w.before); ok {
 			w.untold[n-1].Generation = g
 		}
 	}
@@ -178,21 +185,25 @@ func (w *Sentry) own(c *nft.Conn) {
 // longAgo is how many generations back a deletion has nothing to do with what is missing now.
 const longAgo = 1 << 15
 
-// culprit is the generation of the last deletion, if that is why the table was missing and not the session's own.
-func (w *Sentry) culprit(missed uint32) (generation uint32, ok bool) {
+// culprit is the generation of the last deletion, if that is why the table was missing: after another generation, and not the session's own.
+func (w *Sentry) culprit(missed, after uint32) (generation uint32, ok bool) {
 	if w.deleted == nil {
 		return 0, false
 	}
 	back := uint16(missed) - *w.deleted
 	generation = missed - uint32(back)
-	return generation, back < longAgo && !w.wrote.has(generation)
+	return generation, back < longAgo && int32(generation-after) > 0 && !w.wrote.has(generation)
 }
 
-// Deletion is the generation in which somebody deleted of the table last, not after this one.
+// Deletion is the generation in which somebody deleted of the table last, not after this one and not before what was put back last. It is told
+// once.
 func (w *Sentry) Deletion(until uint32) (generation uint32, ok bool) {
 	w.told.Lock()
 	defer w.told.Unlock()
-	return w.culprit(until)
+	if generation, ok = w.culprit(until, w.settled); ok {
+		w.before, w.settled = w.settled, generation
+	}
+	return generation, ok
 }
 
 // Take returns, once, what was put back after the deletion that made this generation of the ruleset.
@@ -290,14 +301,30 @@ func (w *Sentry) guards(p *policy.Policy, withTable bool) bool {
 	return w.of == p && withTable == (w.posts[0].table != nil)
 }
 
-// last is what was put back last that is not proven yet, when nobody is at it any more; fresh: the sets of the table remember nothing since.
-func (w *Sentry) last() (put Restored, fresh bool) {
+// last is what was put back last that is not proven yet, when all who are at it now have left, or the context ends; fresh: the sets of the
+// table remember nothing since.
+func (w *Sentry) last(ctx context.Context) (put Restored, fresh bool) {
+	defer context.AfterFunc(ctx, w.wake)()
 	w.told.Lock()
 	defer w.told.Unlock()
-	for w.giving > 0 {
+	for w.giving > 0 && ctx.Err() == nil {
 		w.given.Wait()
 	}
 	return w.pending, w.fresh
+}
+
+// wake has who waits look again.
+func (w *Sentry) wake() {
+	w.told.Lock()
+	defer w.told.Unlock()
+	w.given.Broadcast()
+}
+
+// IsPending tells whether something was put back that no Repair has proven.
+func (w *Sentry) IsPending() bool {
+	w.told.Lock()
+	defer w.told.Unlock()
+	return w.pending != Restored{}
 }
 
 // proven says that a Repair has seen to all that was put back up to this.

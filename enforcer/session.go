@@ -162,9 +162,17 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 	}
 	s.unproven = true
 	denied, failed := s.stopGap(ctx)
-	put, fresh := s.sentry.last()
-	if receipt, err = s.repair(ctx, fresh); receipt.Generation == "" {
-		return receipt, errors.Join(failed, err)
+	put, fresh := s.sentry.last(ctx)
+	for range maxLooks {
+		earlier := receipt
+		if receipt, err = s.repair(ctx, fresh); receipt.Generation == "" {
+			return receipt, errors.Join(failed, err)
+		}
+		receipt = receipt.with(earlier)
+		before := put
+		if put, fresh = s.sentry.last(ctx); put == before {
+			break // nothing was put back beside this
+		}
 	}
 	s.unproven = false
 	s.sentry.proven(put)
@@ -177,6 +185,9 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 	}
 	return receipt, err
 }
+
+// maxLooks bounds how often a Repair looks, where the Sentry puts something back beside it each time.
+const maxLooks = 4
 
 // repair brings the policy into force again. fresh: the table was made anew since it was looked at last.
 func (s *Session) repair(ctx context.Context, fresh bool) (Receipt, error) {

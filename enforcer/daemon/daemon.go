@@ -78,6 +78,7 @@ type daemon struct {
 	files       *fsnotify.Watcher
 	kernel      *nft.Watcher
 	posts       []post    // none: the tables are the daemon's own
+	waiting     []written // what others wrote that nobody could look at yet
 	postsToldOf sync.Once // that one is not as it should be
 	state       *state
 	audit       *audit
@@ -137,7 +138,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	ended := d.loop(ctx) // on this thread: connections are cut in its namespace
 	cancel()
-	return errors.Join(unlessCanceled(ended), unlessCanceled(g.Wait()))
+	err = g.Wait()
+	d.lookBack(ctx)
+	return errors.Join(unlessCanceled(ended), unlessCanceled(err))
 }
 
 func unlessCanceled(err error) error {

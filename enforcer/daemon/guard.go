@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,10 +81,31 @@ func (d *daemon) standGuard(ctx context.Context, at int, ready func()) error {
 		if d.deaf {
 			continue
 		}
-		if _, err := d.session.Sentry().Restore(ctx, at, deletion); err != nil {
+		if err := d.answer(ctx, at, deletion); err != nil {
 			d.Log.Warn("the tables could not be put back at once", "error", err)
 		}
 	}
+}
+
+// answerLimit bounds an answer, which takes milliseconds.
+const answerLimit = 5 * time.Second
+
+// answer puts back what was deleted. Who ends the daemon meanwhile does not leave the denial behind instead of the table.
+func (d *daemon) answer(ctx context.Context, at int, deletion nft.Deletion) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
+	defer cancel()
+	_, err := d.session.Sentry().Restore(ctx, at, deletion)
+	return err
+}
+
+// lookBack proves and tells, before the daemon ends, what was put back and nobody has looked at.
+func (d *daemon) lookBack(ctx context.Context) {
+	if !d.session.Sentry().IsPending() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
+	defer cancel()
+	d.mend(ctx, written{at: time.Now()})
 }
 
 // take binds the calling thread to the post's processor, and gives it the least of the real-time priorities (sched(7)): who has something to

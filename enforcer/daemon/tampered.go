@@ -58,7 +58,7 @@ func (d *daemon) lookAtTables(ctx context.Context, wordsCome bool) error {
 		return err
 	}
 	again := d.suspect
-	d.suspect = !untouched || d.session.Sentry().HasUntold()
+	d.suspect = !untouched || len(d.waiting) > 0 || d.session.Sentry().HasUntold() || d.session.Sentry().IsPending()
 	if d.suspect && (again || !wordsCome) {
 		d.mend(ctx, written{at: time.Now()})
 	}
@@ -99,9 +99,10 @@ func (d *daemon) arrived() (all []written) {
 }
 
 // mend repairs what somebody else's commits did to the tables, unless they belong to this process. Generations that the
-// session itself made are no news.
+// session itself made are no news. Where it fails, it is tried again with the next tick at the latest.
 func (d *daemon) mend(ctx context.Context, all ...written) {
-	all = d.others(append(all, d.arrived()...))
+	all = d.others(slices.Concat(d.waiting, all, d.arrived()))
+	d.waiting = nil
 	if d.session.Owns() || len(all) == 0 {
 		return
 	}
@@ -109,9 +110,11 @@ func (d *daemon) mend(ctx context.Context, all ...written) {
 	if err != nil {
 		d.Log.Error("could not look after the tables", "error", err)
 	}
-	if receipt.Generation != "" {
-		d.suspect = false
+	if receipt.Generation == "" {
+		d.wait(all)
+		return
 	}
+	d.suspect = false
 	// What was written meanwhile may be what this Repair has found, or something that it has not seen.
 	later := slices.DeleteFunc(d.others(d.arrived()), func(e written) bool {
 		seen := e.Generation != 0 && e.Generation <= receipt.KernelGeneration
@@ -123,8 +126,28 @@ func (d *daemon) mend(ctx context.Context, all ...written) {
 	if d.tell(all, receipt) {
 		d.prepare() // who did it once may do it again
 	}
-	if len(later) > 0 {
-		d.mend(ctx, later...)
+	d.again(later)
+}
+
+// again has the loop look at what others wrote when it has seen to everything else.
+func (d *daemon) again(later []written) {
+	for _, e := range later {
+		select {
+		case d.foreign <- e:
+		default:
+			d.wait([]written{e})
+		}
+	}
+}
+
+// maxWaiting bounds what is kept of whose commits nobody could look at yet: who deleted is among the first or the last.
+const maxWaiting = 256
+
+// wait keeps what others wrote until it can be looked at.
+func (d *daemon) wait(all []written) {
+	d.waiting = append(d.waiting, all...)
+	if n := len(d.waiting); n > maxWaiting {
+		d.waiting = slices.Delete(d.waiting, maxWaiting/2, n-maxWaiting/2)
 	}
 }
 

@@ -189,3 +189,23 @@ func TestALargeTableThatIsGoneTwiceIsDeniedTwice(t *testing.T) {
 	require.Less(t, st.LastTampering.Closed, st.LastTampering.Took)
 	require.NotContains(t, s.log.String(), "could not")
 }
+
+// TestAStopLeavesNoDenialBehind: who ends the daemon while it answers a deletion finds the table afterwards, or, if nobody has heard of it, none.
+func TestAStopLeavesNoDenialBehind(t *testing.T) {
+	for range 8 {
+		s := newScene(t, func(_ *scene, o *daemon.Options) { o.NoOwner = true })
+		s.until(t, func(st daemon.Status) bool { return st.Ready })
+		stopped := make(chan struct{})
+		flush := exec.Command(netnstest.Tool(t, "nft"), "flush", "ruleset")
+		require.NoError(t, s.ns.Start(flush))
+		go func() { s.stop(); close(stopped) }()
+		require.NoError(t, flush.Wait())
+		<-stopped
+		list := exec.Command(netnstest.Tool(t, "nft"), "list", "ruleset")
+		var rules bytes.Buffer
+		list.Stdout = &rules
+		require.NoError(t, s.ns.Start(list))
+		require.NoError(t, list.Wait())
+		require.NotContains(t, rules.String(), "deny_", s.log.String())
+	}
+}

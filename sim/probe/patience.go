@@ -16,7 +16,7 @@ func (p *Prober) JudgeByPatience(d time.Duration) error {
 	if d <= LeastPatience {
 		return fmt.Errorf("%w: patience of %s: must be more than %s", ErrSpec, d, LeastPatience)
 	}
-	p.waits = d
+	p.waits, p.unfenced = d, false // its controls count
 	p.least = max(p.least, 2*d)
 	return nil
 }
@@ -32,7 +32,9 @@ func (p *Prober) judgeUnfenced(e Evidence, mode Mode) (c conclusion, ok bool) {
 	if !p.unfenced || e.Fenced || !e.SYNEntered || e.reached() || e.SYNs < 2 && !e.Told {
 		return c, false
 	}
-	c = concludePatiently(e, mode, p.patience(), true)
+	if c = concludePatiently(e, mode, p.patience(), true); e.FenceError != "" {
+		c.reason += "; that the way was open then is not proven: " + e.FenceError
+	}
 	return c, c.verdict != Inconclusive
 }
 
