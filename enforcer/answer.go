@@ -162,7 +162,7 @@ func (w *Sentry) restore(ctx context.Context, p *sentryPost, a *answer) (over bo
 	w.wrote.add(missed + 2)
 	w.told.Lock()
 	defer w.told.Unlock()
-	a.put.Whole, a.put.Changed, a.put.At = true, w.makes.Changed, w.clock()
+	a.put.Whole, a.put.Changed, a.put.At = true, w.makes, w.clock()
 	if a.put.DeniedAt.IsZero() { // who denied has not come back yet
 		a.put.DeniedAt = a.put.At
 	}

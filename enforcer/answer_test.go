@@ -93,8 +93,8 @@ func TestARepairWaitsForNoOnesCommits(t *testing.T) {
 	}
 }
 
-// TestARepairLooksAgain where a post has put the table back beside it: what its sets knew is gone.
-func TestARepairLooksAgain(t *testing.T) {
+// TestARepairProvesWhatWasPutBack, and nothing is left to be looked at.
+func TestARepairProvesWhatWasPutBack(t *testing.T) {
 	h := host{host: netnstest.New(t)}
 	s := guarded(t, h, policytest.Gateway(t, 2, "198.18.0.0/24"), 1)
 	require.Positive(t, answer(t, s, h.deletion(t, "flush", "ruleset"), 1))

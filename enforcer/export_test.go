@@ -5,10 +5,5 @@ import "drawbridge/enforcer/nft"
 // Lacking are options with which the kernel is said to lack features.
 func Lacking(features ...nft.Feature) Options { return Options{lacking: features} }
 
-// Unproven tells whether the Sentry has put back what no Repair has looked at.
-func (s *Session) Unproven() bool {
-	return s.sentry.IsPending()
-}
-
 // SawLast has the session know of no later generation than this one.
 func (s *Session) SawLast(generation uint32) { s.main.wrote.saw(generation) }

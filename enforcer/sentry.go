@@ -37,7 +37,7 @@ type Sentry struct {
 	mu    sync.RWMutex
 	posts []*sentryPost
 	of    *policy.Policy // whose table is ready; nil: nobody's, or a denial that is older
-	makes Restored       // what becomes of what is ready
+	makes Changed        // what the table is made of that is ready
 
 	told    sync.Mutex      // guards what was told and heard
 	ours    map[uint32]bool // netlink ports of the session: what it deletes itself is no news
@@ -252,7 +252,7 @@ func (w *Sentry) arm(of *policy.Policy, denial, table ruleset.Table) error {
 		}
 		w.own(p.conn)
 	}
-	w.of, w.makes = of, Restored{Changed: count(ruleset.Diff(ruleset.Table{}, table))}
+	w.of, w.makes = of, count(ruleset.Diff(ruleset.Table{}, table))
 	return nil
 }
 

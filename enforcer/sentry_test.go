@@ -199,7 +199,7 @@ func TestPostsAnswerTogether(t *testing.T) {
 		var receipt enforcer.Receipt
 		require.NoError(t, h.host.Do(func() (err error) { receipt, err = s.Repair(t.Context()); return err }))
 		require.True(t, receipt.Restored)
-		require.False(t, s.Unproven(), i)
+		require.False(t, s.Sentry().IsPending(), i)
 	}
 }
 
@@ -280,7 +280,7 @@ func TestARepairWaitsForThePosts(t *testing.T) {
 		}
 		require.NoError(t, h.host.Do(func() error { _, err := s.Repair(t.Context()); return err }))
 		require.NoError(t, <-ended)
-		require.False(t, s.Unproven(), i)
+		require.False(t, s.Sentry().IsPending(), i)
 		s.Sentry().TakeAll()
 	}
 }

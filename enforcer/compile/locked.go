@@ -58,12 +58,12 @@ const (
 
 // Chains of the memory.
 const (
-	chainPlace   = "place"          // client's packet: is it at the locked byte?
-	chainReplace = "place_repeated" // the same, where a request went to the server
-	chainAnswer  = "answer"         // server's packet: a new lock, nothing new, or more
-	chainLock    = "lock"           // server's packet: what it acknowledges is the next locked byte
-	chainAsked   = "asked"          // client's packet: a request that passed its test
-	chainForget  = "forget"         // client's SYN: forgets the connection before
+	chainPlace         = "place"          // client's packet: is it at the locked byte?
+	chainPlaceRepeated = "place_repeated" // the same, where a request went to the server
+	chainAnswer        = "answer"         // server's packet: a new lock, nothing new, or more
+	chainLock          = "lock"           // server's packet: what it acknowledges is the next locked byte
+	chainAsked         = "asked"          // client's packet: a request that passed its test
+	chainForget        = "forget"         // client's SYN: forgets the connection before
 )
 
 // Names of what is remembered; setBudget is followed by 4 or 6.
@@ -199,11 +199,11 @@ func (c *compiler) locked() {
 		because("it ends without a word", anyFlag(fin|rst), db.at(),
 			db.element(ruleset.DeleteElement, setExpected, 0, ruleset.CTID, ruleset.TCPSeq), back),
 	}
-	c.regular(chainPlace, slices.Concat([]ruleset.Rule{rule(db.atRequest(), goTo(chainReplace))}, tested, []ruleset.Rule{
+	c.regular(chainPlace, slices.Concat([]ruleset.Rule{rule(db.atRequest(), goTo(chainPlaceRepeated))}, tested, []ruleset.Rule{
 		// Not where a request went: what says so expires, and a lock that outlived it would take other bytes for the repetition. It is
 		// asked once more, since another CPU may have sent the request on meanwhile.
 		because("the client has completed the TCP handshake", statements(db.at(), notIn(setRequested, ruleset.CTID, ruleset.TCPSeq), db.renew(requestTimeout))...)})...)
-	c.regular(chainReplace, append([]ruleset.Rule{
+	c.regular(chainPlaceRepeated, append([]ruleset.Rule{
 		because("only a request may be repeated there", m.notStage(ClassRequested, ClassGSS), back),
 		// Whatever its test says of it, the rule below renews the lock: what says that a request is there must live longer.
 		rule(payload, db.element(ruleset.UpdateElement, setRequested, db.sent+noteMargin, ruleset.CTID, ruleset.TCPSeq)),
