@@ -102,8 +102,8 @@ func (p *Prober) reach(ctx context.Context, v topology.Vantage, to topology.Endp
 	}
 	defer conn.Close()
 	if e, _ := t.snapshot(); took >= repetition+2*p.lab.Delay() && e.Lost == 0 {
-		return fmt.Errorf("%s to %s at %s: connected after %s: packets get lost, or the machine is too busy to conclude anything",
-			v.Name, to.Database, to.Addr, took.Round(time.Millisecond))
+		return fmt.Errorf("%s to %s at %s: connected after %s, and its SYN came to the enforcement point %d times: packets get lost, or the machine is too busy to conclude anything",
+			v.Name, to.Database, to.Addr, took.Round(time.Millisecond), e.SYNs)
 	}
 	if p.lab.Lossy() { // TCP repeats what it has to say, and with it the acknowledgement that the server waits for
 		if _, err := conn.Write([]byte{0}); err != nil {
