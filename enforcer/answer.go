@@ -18,6 +18,7 @@ type answer struct {
 	counted  bool   // among those that a Repair waits for
 	deletion uint32 // its generation
 	missing  uint32 // the last one in which the table was missing, as far as is known
+	needless bool   // a table stands: rules were deleted of it, or somebody made another at once, which Session.Repair mends
 	giving   int    // how many posts are at it
 	put      Restored
 }
@@ -37,7 +38,7 @@ func (w *Sentry) join(heard nft.Deletion, at time.Time) (a *answer, first bool) 
 	case a == nil || int32(deletion-a.deletion) > 0 || int32(deletion-a.deletion) < -longAgo: // which no word of an older one is
 		a = &answer{told: true, deletion: deletion, missing: deletion, put: Restored{Heard: at, Missed: deletion}}
 		w.answer = a
-	case a.deletion != deletion || a.put.Whole || a.giving == 0 && !a.put.DeniedAt.IsZero(): // of a large one the kernel tells again and again
+	case a.deletion != deletion || a.needless || a.put.Whole || a.giving == 0 && !a.put.DeniedAt.IsZero(): // of a large one the kernel tells again and again
 		return nil, false
 	}
 	w.count(a)
@@ -87,6 +88,7 @@ func (w *Sentry) give(ctx context.Context, p *sentryPost, a *answer, first bool)
 	for i := range maxAttempts {
 		if denying := first == (i%2 == 0); denying {
 			if over, err := w.deny(ctx, p, a, first); err != nil || over {
+				w.dismiss(a, over)
 				return err
 			}
 		} else if w.restore(ctx, p, a) {
@@ -97,6 +99,14 @@ func (w *Sentry) give(ctx context.Context, p *sentryPost, a *answer, first bool)
 		return nil // the first one is at it
 	}
 	return reconcile.ErrContended
+}
+
+// dismiss has nobody else come to an answer that is not needed: each attempt that the kernel refuses takes it some 20 ms, in which Session.Repair
+// cannot write.
+func (w *Sentry) dismiss(a *answer, needless bool) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	a.needless = a.needless || needless
 }
 
 // missed asks whether the table is missing, and since when as far as is known.

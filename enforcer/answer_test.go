@@ -104,3 +104,14 @@ func TestARepairProvesWhatWasPutBack(t *testing.T) {
 	require.True(t, receipt.Restored)
 	require.False(t, s.Sentry().IsPending())
 }
+
+// TestADeletionOfRulesAloneIsAnsweredOnce: the kernel tells of each of them, and an answer that it refuses takes time that a Repair needs.
+func TestADeletionOfRulesAloneIsAnsweredOnce(t *testing.T) {
+	h := host{host: netnstest.New(t)}
+	s := guarded(t, h, policytest.Gateway(t, 2, "198.18.0.0/24"), 1)
+	emptied := h.deletion(t, "flush", "table", "inet", "drawbridge")
+	require.Zero(t, answer(t, s, emptied, 1), "a table stands")
+	h.nft(t, "delete", "table", "inet", "drawbridge") // so that a second answer to the first word would show
+	require.Zero(t, answer(t, s, emptied, 1))
+	require.Positive(t, answer(t, s, nft.Deletion{}, 1), "another word of another deletion")
+}
