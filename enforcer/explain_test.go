@@ -1,6 +1,7 @@
 package enforcer_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -89,4 +90,47 @@ func TestExplainWhereNothingIsInForce(t *testing.T) {
 		_, err := enforcer.Explain(t.Context(), enforcer.Query{From: netip.MustParseAddr("192.0.2.1"), Database: "x"}, nil, enforcer.Options{})
 		return err
 	}), enforcer.ErrNothingInForce)
+}
+
+// inRegion is a cluster on shared hosts whose second node has an address of the region's networks.
+const inRegion = `{"version":1,"point":{"name":"h","model":"shared"},
+"interfaces":[{"name":"inet0","zone":"internet"},{"name":"reg0","zone":"regional"}],"region":{"name":"r","networks":["10.10.0.0/16"]},"managed_ranges":{},
+"databases":[{"name":"sessions","model":"shared","engine":"redis","force_tls":%t,
+"endpoints":[{"kind":"public-rw","address":"198.51.100.131","port":6380,"family":"ipv4","tls":"only"},
+{"kind":"public-rw","address":"198.51.100.131","port":6381,"family":"ipv4","tls":"either"},
+{"kind":"public-rw","address":"198.51.100.131","port":6379,"family":"ipv4","tls":"none"}],
+"nodes":[{"name":"n1","here":true,"addresses":["198.51.100.131"],"ports":[{"port":6379,"tls":"none"},{"port":6380,"tls":"only"},{"port":6381,"tls":"either"},{"port":16380,"tls":"only"}]},
+{"name":"n2","here":false,"addresses":["10.10.0.132"],"ports":[{"port":6379,"tls":"none"},{"port":6380,"tls":"only"},{"port":6381,"tls":"either"},{"port":16380,"tls":"only"}]}],
+"cluster_ports":[{"port":16380,"shared":false}]}]}`
+
+// TestANodeInItsRegion may say no more in plaintext than one that is elsewhere (SPEC C-03).
+func TestANodeInItsRegion(t *testing.T) {
+	const node, app = "10.10.0.132", "10.10.0.7"
+	type ask struct {
+		from string
+		port uint16
+		says intent.Speech
+	}
+	allowed := map[ask]bool{
+		{node, 6379, intent.SaysPlain}: false, {node, 6381, intent.SaysPlain}: false, {node, 6381, intent.SaysTLS}: true,
+		{node, 6380, intent.SaysTLS}: true, {node, 16380, intent.SaysTLS}: true, {app, 16380, intent.SaysTLS}: false,
+		{app, 6381, intent.SaysTLS}: true, {app, 6380, intent.SaysTLS}: true,
+	}
+	for _, forced := range []bool{false, true} {
+		ns := netnstest.New(t)
+		document := fmt.Appendf(nil, inRegion, forced)
+		mustApply(t, ns, document)
+		allowed[ask{app, 6379, intent.SaysPlain}], allowed[ask{app, 6381, intent.SaysPlain}] = !forced, !forced
+		for a, want := range allowed {
+			q := enforcer.Query{From: netip.MustParseAddr(a.from), Interface: "reg0", Database: "sessions", Port: a.port, Says: a.says}
+			var all []enforcer.Explanation
+			require.NoError(t, ns.Do(func() (err error) {
+				all, err = enforcer.Explain(t.Context(), q, document, enforcer.Options{})
+				return err
+			}))
+			require.Len(t, all, 1)
+			require.Equal(t, []any{want, false}, []any{all[0].Policy.Allowed, all[0].Differ}, "%+v, Force TLS %t: %s", a, forced, all[0].Policy.Why)
+		}
+		require.True(t, verify(t, ns, string(document)).Proven)
+	}
 }

@@ -103,6 +103,7 @@ func (w way) ranges() string              { return w.name + "_ranges" + w.suffix
 func (w way) peering() string             { return w.name + "_peering" + w.suffix }
 func (w way) sometimes() string           { return w.name + "_sometimes" + w.suffix }
 func (w way) region() string              { return w.name + "_region" + w.suffix }
+func (w way) strangers() string           { return w.name + "_strangers" + w.suffix }
 func (w way) nodes() string               { return w.name + "_nodes" + w.suffix }
 
 // endpoint matches packets of a set's endpoints.
@@ -138,6 +139,9 @@ func (c *compiler) wayChains(w way) {
 			opened = []ruleset.Rule{because("break-glass", w.endpoint(setOpened+w.suffix), w.through)}
 		}
 		c.regular(w.region(), append(opened, rule(regional...), rule(goTo(w.nodes())))...)
+		if c.clustered {
+			c.regular(w.strangers(), append(c.paired(w.family, goTo(w.nodes()), w.client, w.addr, w.port), rule(goTo(w.region())))...)
+		}
 	}
 	node := append(c.zone(setZoneNodes, w), in(setCluster+w.suffix, w.client, w.addr, w.port), w.through)
 	c.regular(w.nodes(), because("the cluster's own nodes (C-04)", node...), rule(goTo(w.denial)))

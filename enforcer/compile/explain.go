@@ -31,6 +31,8 @@ func judgedMeaning(w way, v ruleset.Verdict) string {
 		return "Internet accessibility is on"
 	case goTo(w.region()):
 		return "open to its region"
+	case goTo(w.strangers()):
+		return "open to its region, but for the nodes of its cluster"
 	case goTo(w.peering()):
 		return "endpoint of the peering"
 	case goTo(w.nodes()):

@@ -63,6 +63,9 @@ func (c *compiler) declareSets(p *policy.Policy) {
 	for _, f := range c.families {
 		c.declareAdmission(f)
 		if c.blind {
+			if !c.dedicated {
+				c.declare(f.pairSet(setForcePair)) // a shared host's nodes stay out of ports that never speak TLS
+			}
 			continue
 		}
 		for _, name := range append(slices.Clone(negotiations), setWatched, setForce, setKeep) {
@@ -179,16 +182,19 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 		if c.dedicated {
 			c.judge(w, db, e, neverTLS, closed)
 		} else if !closed {
-			c.put(w.judged, ruleset.Element{Key: endpointKey(e.Addr), Verdict: w.shared(db.InternetAccessible())})
+			c.put(w.judged, ruleset.Element{Key: endpointKey(e.Addr), Verdict: w.shared(db, neverTLS)})
 		}
 	}
 	if left, ok := c.left(db.OpenUntil()); ok && c.glass && !closed {
 		c.put(setOpened+f.suffix, ruleset.Element{Key: endpointKey(e.Addr), Timeout: left})
 	}
-	if closed || !c.dedicated {
+	if closed {
 		return
 	}
 	c.forceOnNodes(db, e.Addr)
+	if !c.dedicated {
+		return
+	}
 	for _, r := range db.EachRule() {
 		if left, ok := c.lifetime(r); ok && r.Range != "" {
 			c.put(setUsers(f, r.Range), ruleset.Element{Key: endpointKey(e.Addr), Timeout: left})
@@ -196,10 +202,14 @@ func (c *compiler) fillEndpoint(db policy.Database, e policy.Endpoint) {
 	}
 }
 
-// shared is the verdict for a shared host's endpoint: the region reaches it (SPEC S-01), or everybody does (S-08).
-func (w way) shared(accessible bool) ruleset.Verdict {
-	if accessible {
+// shared is the verdict for a shared host's endpoint: the region reaches it (SPEC S-01), or everybody does (S-08). Nodes of the same cluster
+// may be in the region, and where no TLS can be asked of them they stay out (C-03).
+func (w way) shared(db policy.Database, neverTLS bool) ruleset.Verdict {
+	switch {
+	case db.InternetAccessible():
 		return w.through
+	case neverTLS && len(db.Nodes()) > 1:
+		return goTo(w.strangers())
 	}
 	return goTo(w.region())
 }
@@ -238,9 +248,9 @@ func hasEndpoint(db policy.Database, f family) bool {
 }
 
 // forceOnNodes makes the nodes of a cluster speak TLS at the cluster's own endpoint as well (SPEC C-03): whether they
-// get in there is the rules' affair.
+// get in there is the rules' affair, but for a shared host's endpoint that never speaks TLS.
 func (c *compiler) forceOnNodes(db policy.Database, endpoint netip.AddrPort) {
-	if len(db.Nodes()) < 2 || c.blind {
+	if len(db.Nodes()) < 2 || c.blind && c.dedicated {
 		return
 	}
 	f := familyOf(endpoint.Addr())

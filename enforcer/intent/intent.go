@@ -289,7 +289,11 @@ func (i *Point) shared(j *Judgement, at port, iface string) {
 		j.Grants = append(j.Grants, Grant{set: anyone(to), words: "break-glass, until " + until.UTC().Format(time.RFC3339)})
 	}
 	if i.in(iface, policy.ZoneRegional) {
-		j.Grants = append(j.Grants, Grant{set: i.regional.Intersect(anyone(to)), words: "the networks of region " + i.region.Name + " (S-01)"})
+		regional := i.regional.Intersect(anyone(to))
+		if at.tls == policy.TLSNone || i.blind {
+			regional = regional.Minus(members(at.database, to.Is4())) // of which TLS cannot be asked (C-03)
+		}
+		j.Grants = append(j.Grants, Grant{set: regional, words: "the networks of region " + i.region.Name + " (S-01)"})
 	}
 	j.Default = "Internet accessibility is off (S-02), and it does not come from the region's networks over the regional network"
 }
@@ -314,6 +318,19 @@ func (i *Point) peers(db policy.Database, n policy.Node, is4 bool) addrset.Set {
 		}
 		for _, a := range other.Addresses {
 			if a.Is4() == is4 && !slices.Contains(n.Addresses, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	return addrset.Addrs(all...)
+}
+
+// members are the addresses of a cluster's nodes; none of a database that has one node.
+func members(db policy.Database, is4 bool) addrset.Set {
+	var all []netip.Addr
+	for _, n := range db.Nodes() {
+		for _, a := range n.Addresses {
+			if a.Is4() == is4 && len(db.Nodes()) > 1 {
 				all = append(all, a)
 			}
 		}
