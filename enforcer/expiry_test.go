@@ -98,3 +98,17 @@ func TestAnotherLifetimeIsFound(t *testing.T) {
 	require.Equal(t, ruleset.Difference{Object: "element of set custom4_orders of table inet drawbridge", What: v.Objects[0].What}, v.Objects[0])
 	require.Contains(t, v.Objects[0].What, "timeout 2h must be 198.51.100.48-198.51.100.255 timeout 59m")
 }
+
+// TestARuleThatOutlivesTheKernelsCount is in force like one without an end: neither the kernel's lifetimes nor Go's get as far as dates do.
+func TestARuleThatOutlivesTheKernelsCount(t *testing.T) {
+	for _, end := range []string{"2319-06-01T00:00:00Z", "9999-12-31T23:59:59Z"} {
+		at, err := time.Parse(time.RFC3339, end)
+		require.NoError(t, err)
+		ns := netnstest.New(t)
+		mustApply(t, ns, []byte(until(at)))
+		require.True(t, verify(t, ns, until(at)).Proven)
+		again := mustApply(t, ns, []byte(until(at)))
+		require.Zero(t, again.Changed)
+		require.NotContains(t, strings.Join(again.Warnings, "\n"), "expired")
+	}
+}

@@ -13,6 +13,10 @@ import (
 // one, so that what rules cover is cut up: where several do, the longest lifetime holds.
 const forever time.Duration = 0
 
+// longestLifetime is that of an element. What ends later than this is permanent until a compilation nearer to its end: kernels count
+// milliseconds and time.Duration nanoseconds, and neither gets as far as a document may say (292 years, RFC 3339 until 9999).
+const longestLifetime = 100 * 365 * 24 * time.Hour
+
 // lifetime is how long a rule has to live, in whole seconds, and forever if it does not expire: it never lasts longer than
 // it may. Not ok: it has expired.
 func (c *compiler) lifetime(r policy.Rule) (left time.Duration, ok bool) {
@@ -24,7 +28,9 @@ func (c *compiler) lifetime(r policy.Rule) (left time.Duration, ok bool) {
 
 // left is how long it is until an end, as lifetime counts it.
 func (c *compiler) left(end time.Time) (left time.Duration, ok bool) {
-	left = end.Sub(c.now).Truncate(time.Second)
+	if left = end.Sub(c.now).Truncate(time.Second); left > longestLifetime {
+		return forever, true
+	}
 	return left, left > 0
 }
 

@@ -16,6 +16,7 @@ import (
 	"drawbridge/enforcer"
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/reconcile"
 )
 
 const (
@@ -428,7 +429,11 @@ func (d *daemon) kept(err error) {
 func (d *daemon) refused(why string, document []byte, err error) {
 	d.unready.Reset(idle) // the attempt may have left nothing ready
 	d.state.refused(document, err)
-	d.Log.Error("policy refused; what was in force still is", "why", why, "error", err)
+	what := "policy refused; what was in force still is"
+	if errors.Is(err, reconcile.ErrNotInForce) {
+		what = "the kernel took the policy, but holds something else; ask enforce verify what is in force"
+	}
+	d.Log.Error(what, "why", why, "error", err)
 	d.note(entry{What: "refused", Why: why, Error: err.Error()})
 }
 
