@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -63,7 +65,7 @@ func (r reader) root(data []byte) (*yaml.Node, bool) {
 		if errors.Is(err, io.EOF) {
 			r.add(start, "a world needs at least version, name, regions and internet", "the document is empty")
 		} else {
-			r.syntax(err)
+			r.syntax(err, data)
 		}
 		return nil, false
 	}
@@ -72,7 +74,7 @@ func (r reader) root(data []byte) (*yaml.Node, bool) {
 		r.add(place{line: second.Line, column: second.Column}, "keep one world in a file", "a second document begins here")
 		return nil, false
 	case !errors.Is(err, io.EOF):
-		r.syntax(err)
+		r.syntax(err, data)
 		return nil, false
 	}
 	if !r.plain(&doc) {
@@ -81,15 +83,34 @@ func (r reader) root(data []byte) (*yaml.Node, bool) {
 	return doc.Content[0], true
 }
 
-func (r reader) syntax(err error) {
-	at, reason := place{}, err.Error()
+func (r reader) syntax(err error, data []byte) {
+	at, way, reason := place{}, "", err.Error()
 	if m := syntaxLine.FindStringSubmatch(reason); m != nil {
 		reason = m[2]
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			at.line = n
 		}
 	}
-	r.add(at, "", "not YAML: %s", reason)
+	if i := notText(data); at.line == 0 && i < len(data) { // of characters the decoder does not tell where they are
+		before := data[:i]
+		at.line = 1 + bytes.Count(before, []byte{'\n'})
+		at.column = 1 + utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
+		way = "save it as UTF-8 without control characters"
+	}
+	r.add(at, way, "not YAML: %s", reason)
+}
+
+// notText is where the first byte is that no YAML document has (YAML 1.2.2 section 5.1): of no character, or of one that controls something;
+// the length if there is none.
+func notText(data []byte) int {
+	for i := 0; i < len(data); {
+		c, size := utf8.DecodeRune(data[i:])
+		if c == utf8.RuneError && size <= 1 || unicode.IsControl(c) && !strings.ContainsRune("\t\n\r\u0085", c) {
+			return i
+		}
+		i += size
+	}
+	return len(data)
 }
 
 // plain refuses anchors and aliases anywhere: a few lines of them can expand to a document of any size.

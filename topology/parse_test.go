@@ -20,6 +20,8 @@ var refusals = []struct {
 }{
 	// Form
 	{"syntax", "name: default\n", "name: default\n\tx: [\n", "", "not YAML"},
+	{"control character", "name: office", "name: §\x00office", "", "not YAML: control characters are not allowed"},
+	{"not UTF-8", "name: office", "name: o§\xe9ffice", "", "not YAML: "},
 	{"not a mapping", string(defaultWorld), "§- 1\n", "", "is a list, not a mapping"},
 	{"empty document", string(defaultWorld), "# nothing\n", "", "the document is empty"},
 	{"second document", "    plain_port: 9201\n    nodes: [{}]\n", "    plain_port: 9201\n    nodes: [{}]\n§---\nname: other\n", "", "a second document begins here"},

@@ -182,7 +182,7 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if err != nil {
 		return selectionError(err)
 	}
-	world, err := loadWorld(o.world)
+	world, err := loadLabWorld(o.world)
 	if err != nil {
 		return err
 	}
@@ -288,6 +288,14 @@ func (p *program) listScenarios(chosen []suite.Selected, asJSON bool) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Profile, strings.Join(s.Statements, " "), s.File, s.Name)
 	}
 	return w.Flush()
+}
+
+// loadLabWorld is loadWorld for what builds a lab of it: that is done by another process, which reads the file again.
+func loadLabWorld(path string) (*topology.World, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return nil, misusef("", "%s: a lab's world is read twice, and this is no regular file: save it to one first", path)
+	}
+	return loadWorld(path)
 }
 
 // loadWorld reads a topology, or returns the embedded one for "".

@@ -27,7 +27,7 @@ func TestLabByHand(t *testing.T) {
 	}
 	t.Run("taken", func(t *testing.T) {
 		got := sim("up")
-		require.Equal(t, result{code: exitUsage, err: "drawbridge: sim up: lab " + lab + ": a lab of that name is up already\n"}, got)
+		require.Equal(t, result{code: exitUsage, err: "drawbridge: sim up: lab " + lab + ": a lab of that name is up already: give this one another name with --lab, or end that one: drawbridge sim down --lab " + lab + "\n"}, got)
 	})
 	t.Run("exec", func(t *testing.T) {
 		got := sim("exec", "office", "--", "sh", "-c", "cat /proc/net/dev; pwd; echo complaint >&2; exit 7")

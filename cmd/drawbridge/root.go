@@ -114,9 +114,15 @@ func (p *program) colour(w io.Writer) bool {
 	if value, _ := p.env("NO_COLOR"); value != "" {
 		return false
 	}
-	if value, _ := p.env("TERM"); value == "dumb" {
+	if p.isDumb() {
 		return false
 	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// isDumb tells whether the terminal, if it is one, says that it takes no orders.
+func (p *program) isDumb() bool {
+	value, _ := p.env("TERM")
+	return value == "dumb"
 }

@@ -72,7 +72,7 @@ func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 	if err := control.CheckName(name); err != nil {
 		return misuse(verb+": --lab", err)
 	}
-	world, err := loadWorld(o.world)
+	world, err := loadLabWorld(o.world)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (p *program) simUp(ctx context.Context, name string, o upOptions) error {
 	}
 	doorman, err := control.Listen(os.Getuid(), name)
 	if errors.Is(err, control.ErrTaken) {
-		return misuse(verb, err)
+		return misuse(verb, fmt.Errorf("%w: give this one another name with --lab, or end that one: drawbridge sim down --lab %s", err, name))
 	}
 	if err != nil {
 		return unable(verb, err)

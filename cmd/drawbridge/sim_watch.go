@@ -48,7 +48,7 @@ nothing tells of, a server that died for instance, shows within the time of a ro
 			if o.Round <= 0 {
 				return misusef("sim watch: --round", "must be above 0")
 			}
-			w := watching{out: p.std.out, screen: isTerminal(p.std.out), json: asJSON, now: time.Now, round: o.Round}
+			w := watching{out: p.std.out, screen: isTerminal(p.std.out) && !p.isDumb(), json: asJSON, now: time.Now, round: o.Round}
 			return w.run(c.Context(), *name, o)
 		},
 	}

@@ -71,7 +71,7 @@ func TestLabInTheBackground(t *testing.T) {
 	t.Run("taken", func(t *testing.T) {
 		got := lab.sim("up", "--detach")
 		require.Equal(t, exitUsage, got.code)
-		require.Equal(t, "drawbridge: sim up: lab "+lab.name+": a lab of that name is up already\n", got.err)
+		require.Equal(t, "drawbridge: sim up: lab "+lab.name+": a lab of that name is up already: give this one another name with --lab, or end that one: drawbridge sim down --lab "+lab.name+"\n", got.err)
 	})
 	t.Run("names", func(t *testing.T) { namesOfTheLab(t, lab) })
 	t.Run("graph", func(t *testing.T) {

@@ -127,7 +127,7 @@ apply)
 	ruleset "$rules" | nft -f - || exit 1
 	printf '%s\n' "$rules" | sed -n 's/^# warning: /warning: /p' >&2
 	# reset leaves this file alone: a generation never comes back.
-	if [ -e generation ]; then read -r last <generation; else last=0; fi
+	if [ -e generation ]; then read -r last <generation || :; else last=0; fi
 	echo $((last + 1)) >generation
 	echo "{\"generation\": $((last + 1))}"
 	;;

@@ -224,7 +224,7 @@ def generation():
     except FileNotFoundError:
         last = 0
     with open("generation", "w", encoding="ascii") as f:
-        f.write(str(last + 1))
+        f.write(f"{last + 1}\n")
     return last + 1
 
 
