@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"drawbridge/enforcer"
 	"drawbridge/enforcer/daemon"
@@ -27,7 +26,7 @@ func (p *program) enforceBootCommand() *cobra.Command {
 		Long: `Brings into force, and ends, the first of these that is there and whole:
 
   1. the policy that enforce run kept in the state directory, or the second copy of it;
-  2. the policy of --policy;
+  2. the policy of --policy, a file or a directory of parts as of enforce run;
   3. a denial of everything that the last good policy protected, of which enforce run keeps a list beside it, and of what
      --deny names. Nobody gets in there but from loopback, until enforce run has a policy.
 
@@ -40,7 +39,7 @@ denied, and the network must not come up (drawbridge-boot.service is required by
 	}
 	o.addMask(c)
 	c.Flags().StringVar(&o.state, "state", "", "`directory` of the last good policy (required)")
-	c.Flags().StringVar(&o.file, "policy", "", "policy `file` if there is no last good one")
+	c.Flags().StringVar(&o.file, "policy", "", policyWords+", if there is no last good one")
 	c.Flags().StringArrayVar(&o.deny, "deny", nil, "`address` or address:port to deny if there is no policy at all (may be repeated)")
 	return c
 }
@@ -68,7 +67,10 @@ func (p *program) enforceBoot(ctx context.Context, o bootFlags) error {
 	for _, source := range []struct {
 		name string
 		read func() ([]byte, error)
-	}{{o.state, snapshots.Load}, {o.file, func() ([]byte, error) { return os.ReadFile(o.file) }}} {
+	}{{o.state, snapshots.Load}, {o.file, func() ([]byte, error) {
+		_, document, err := p.readPolicy(o.file)
+		return document, err
+	}}} {
 		if source.name == "" {
 			continue
 		}

@@ -48,7 +48,7 @@ Exit code 0 if the client's fate is known, whatever it is; 1 if rules and policy
 	c.Flags().StringVar(&o.to, "to", "", "`database` or address and port (required)")
 	c.Flags().BoolVar(&o.tls, "tls", false, "the client speaks TLS")
 	c.Flags().BoolVar(&o.plain, "plain", false, "the client speaks plaintext")
-	c.Flags().StringVar(&o.file, "policy", "", "policy `file`, - for standard input (default: only the kernel is asked)")
+	c.Flags().StringVar(&o.file, "policy", "", policyWords+" (default: only the kernel is asked)")
 	o.addMask(c)
 	addSocket(c, &o.socket)
 	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
@@ -107,8 +107,7 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 	}
 	var document []byte
 	if o.file != "" {
-		file := strings.TrimPrefix(o.file, "-")
-		if options.Name, document, err = p.readPolicy(file); err != nil {
+		if options.Name, document, err = p.readPolicy(o.file); err != nil {
 			return misuse(verb, err)
 		}
 	}

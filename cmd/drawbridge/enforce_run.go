@@ -66,6 +66,9 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	if o.file == "" {
 		return misusef(verb+": --policy", "name the policy's file or directory")
 	}
+	if o.file == standardInput && !o.dry {
+		return misusef(verb+": --policy", "standard input cannot be followed; name a file or a directory, or bring it into force once with drawbridge enforce apply")
+	}
 	if o.dry {
 		return p.dryRun(ctx, o, options)
 	}
