@@ -78,7 +78,8 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 		return v, err
 	}
 	v.Generation, v.State = state.Generation, remembered(want)
-	if readable := v.objects(state, want); readable {
+	readable := v.objects(state, want)
+	if readable {
 		if err := v.access(state.Table, intent.Of(p, intent.Options{Blind: v.Blind, Now: options.Clock()})); err != nil {
 			return v, err
 		}
@@ -89,7 +90,10 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 	if err := v.endings(ctx, mark); err != nil {
 		return v, err
 	}
-	v.Proven = len(v.Unprovable)+len(v.Objects)+len(v.Access) == 0 && v.LookedAt.Sets > 0
+	if readable && v.LookedAt.Sets == 0 && len(p.Databases()) > 0 {
+		v.Unprovable = append(v.Unprovable, "no set of sources was compared, though the policy has databases: this is a fault of drawbridge's own")
+	}
+	v.Proven = readable && len(v.Unprovable)+len(v.Objects)+len(v.Access) == 0
 	return v, nil
 }
 

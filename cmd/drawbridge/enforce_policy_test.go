@@ -118,3 +118,25 @@ func TestRunDoesNotFollowStandardInput(t *testing.T) {
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "drawbridge enforce apply")
 }
+
+// TestTheLastDatabaseGoes: a policy without databases is one, and all verbs say the same of it.
+func TestTheLastDatabaseGoes(t *testing.T) {
+	ns := netnstest.New(t)
+	const none = `{"version": 1, "point": {"name": "gw", "model": "dedicated"}, "databases": []}`
+	code, out, errs := fed(t, ns, none, "enforce", "verify")
+	require.Equal(t, exitNotConformant, code, out, errs)
+	require.Contains(t, out, "missing")
+	code, out, errs = fed(t, ns, understood, "enforce", "apply")
+	require.Equal(t, exitOK, code, out, errs)
+	require.Empty(t, errs)
+	code, out, errs = fed(t, ns, none, "enforce", "verify")
+	require.Equal(t, exitNotConformant, code, out, errs)
+	for _, verb := range []string{"plan", "apply"} {
+		code, out, errs = fed(t, ns, none, "enforce", verb)
+		require.Equal(t, exitOK, code, out, errs)
+		require.Contains(t, errs, "warning: the policy protects no database", verb)
+	}
+	code, out, errs = fed(t, ns, none, "enforce", "verify")
+	require.Equal(t, exitOK, code, out, errs)
+	require.Contains(t, out, "PROVEN")
+}
