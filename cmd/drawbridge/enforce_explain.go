@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ element that matched, up to the one that decided. With --policy it also says whi
 default, and which rule comes closest; without, only the kernel is asked. No packet is sent.
 
 The client arrives by the interface behind the % of its address; without one, each interface that policy or table tell apart is
-tried. --plain and --tls go on behind the handshake, with what a client says first: Force TLS decides there. The destination is a database,
+tried; what a host says to itself, over lo, is not judged. An interface that is not here is warned of. --plain and --tls go on behind the handshake, with what a client says first: Force TLS decides there. The destination is a database,
 one port of it, DATABASE=ADDRESS:PORT or ADDRESS:PORT.
 
 Exit code 0 if the client's fate is known, whatever it is; 1 if rules and policy do not agree, or if nothing is in force.`,
@@ -114,6 +115,7 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 	if options.Openings, err = p.breakGlass(ctx, o.socket); err != nil {
 		return unable(verb, err)
 	}
+	p.warn(missingInterface(q.Interface))
 	all, err := enforcer.Explain(ctx, q, document, options)
 	if err != nil {
 		return notTold(verb, err)
@@ -130,6 +132,17 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 		if x.Differ {
 			return errDiffers
 		}
+	}
+	return nil
+}
+
+// missingInterface warns of an interface that is not here. Rules and policy may name it all the same, and are asked.
+func missingInterface(name string) []string {
+	if name == "" {
+		return nil
+	}
+	if _, err := net.InterfaceByName(name); err != nil {
+		return []string{fmt.Sprintf("this network namespace has no interface %q now: what follows is of one that would have that name", name)}
 	}
 	return nil
 }
@@ -164,8 +177,8 @@ func writeTrace(out io.Writer, packets []proof.Packet) {
 			continue
 		}
 		for _, s := range packet.Steps {
-			at := fmt.Sprintf("rule %d", s.Rule+1)
-			if s.Rule < 0 {
+			at := fmt.Sprintf("rule %d", s.Rule)
+			if s.Rule == 0 {
 				at = "the end"
 			}
 			maybe := ""
