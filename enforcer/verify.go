@@ -23,11 +23,11 @@ type Verification struct {
 	// Generation of the kernel's ruleset at which the main table was read.
 	Generation uint32 `json:"kernel_generation"`
 	// Unprovable says what stands in a table that this enforcer never writes, so that nothing can be said about it.
-	Unprovable []string `json:"unprovable,omitempty"`
+	Unprovable []string `json:"unprovable"`
 	// Objects are those in which the kernel's tables differ from the policy's.
-	Objects []ruleset.Difference `json:"objects,omitempty"`
+	Objects []ruleset.Difference `json:"objects"`
 	// Access are the sources that the rules treat differently from the policy.
-	Access []proof.Difference `json:"access,omitempty"`
+	Access []proof.Difference `json:"access"`
 	// Looked at: how much was compared.
 	LookedAt LookedAt `json:"looked_at"`
 	// Blind: this kernel cannot tell TLS from plaintext, and the policy is held to what it can do.

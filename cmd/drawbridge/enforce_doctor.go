@@ -43,9 +43,6 @@ func (p *program) enforceDoctor(ctx context.Context, o enforceFlags) error {
 		return unable(verb, err)
 	}
 	if o.json {
-		if findings == nil {
-			findings = []enforcer.Finding{}
-		}
 		err = writeIndented(p.std.out, findings)
 	} else {
 		err = p.writeFindings(findings)

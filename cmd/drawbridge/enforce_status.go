@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -84,11 +83,11 @@ func (p *program) enforceStatus(ctx context.Context, o enforceFlags, socket stri
 type statusWithFindings struct {
 	enforcer.Status
 	// Findings are what has a bearing on the enforcer (enforce doctor).
-	Findings []enforcer.Finding `json:"findings,omitempty"`
+	Findings []enforcer.Finding `json:"findings"`
 	// Daemon is what drawbridge enforce run says of itself; nil: none answers.
 	Daemon *daemon.Status `json:"daemon,omitempty"`
-	// Denied are the sources that it heard of lately.
-	Denied []nflog.Sighting `json:"denied,omitempty"`
+	// Denied are the sources that it heard of lately; none if none answers.
+	Denied []nflog.Sighting `json:"denied"`
 }
 
 // since says since when the policy is in force, as far as anybody knows.
@@ -141,12 +140,6 @@ func (p *program) writeUndermining(findings []enforcer.Finding) error {
 		}
 	}
 	return nil
-}
-
-func writeIndented(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {

@@ -40,6 +40,8 @@ func TestAnOperatorAsks(t *testing.T) {
 	ns := netnstest.New(t)
 	file := filepath.Join(t.TempDir(), "policy.json")
 	require.NoError(t, os.WriteFile(file, []byte(understood), 0o600))
+	other := filepath.Join(t.TempDir(), "other.json")
+	require.NoError(t, os.WriteFile(other, []byte(strings.Replace(understood, "198.51.100.0/28", "198.51.100.0/27", 1)), 0o600))
 	for _, tt := range []struct {
 		name, args string
 		code       int
@@ -63,6 +65,7 @@ func TestAnOperatorAsks(t *testing.T) {
 		{"both", "explain --from 198.51.100.3 --to orders --tls --plain", exitUsage, []string{"!choose one"}},
 		{"as a file", "export --policy " + file, exitOK, []string{"SHA-256", "table ip6 drawbridge {"}},
 		{"hits", "hits --policy " + file, exitOK, []string{"DATABASE", "rule 1, custom range 198.51.100.0/28 (office)"}},
+		{"hits of another policy", "hits --policy " + other, exitOK, []string{"198.51.100.0/27 (office) (not in force)", "!warning: " + other + " is not the policy in force here"}},
 		{"nobody denied", "denied --over 50ms", exitOK, []string{"nobody was denied", "!listening for 50ms"}},
 		{"reset", "reset", exitOK, nil},
 		{"gone", "verify", exitNotConformant, []string{"missing"}},

@@ -152,7 +152,7 @@ type Step struct {
 	Text    string `json:"text"`
 	Comment string `json:"comment,omitempty"`
 	// Elements are the elements of sets and maps that were found, in nft(8) syntax.
-	Elements []string `json:"elements,omitempty"`
+	Elements []string `json:"elements"`
 	// Verdict is what the rule said; "" if packets go on with the next one.
 	Verdict string `json:"verdict,omitempty"`
 	// Maybe: whether the rule matches depends on what is not known.
