@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"drawbridge/enforcer"
 	"drawbridge/enforcer/daemon"
@@ -91,17 +92,37 @@ func (p *program) enforceBoot(ctx context.Context, o bootFlags) error {
 // bootDenying denies what the last good policy protected.
 func (p *program) bootDenying(ctx context.Context, verb string, snapshots daemon.Snapshots, denied []enforcer.Target, failed []error) error {
 	protected, err := snapshots.LoadProtected()
-	if err != nil {
-		failed = append(failed, err)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // that nothing was kept has been said of the policy
+		failed = append(failed, fmt.Errorf("what the last policy protected: %w", err))
 	}
 	denied = append(protected, denied...)
 	if err := enforcer.BootDenying(ctx, denied, enforcer.Options{}); err != nil {
-		return unable(verb, errors.Join(append(failed, err)...))
+		return unable(verb, notBooted(verb, append(failed, err)))
 	}
 	p.passedOver(failed)
 	fmt.Fprintf(p.std.err, "warning: no policy is in force; %d protected addresses are denied until there is one\n", len(denied))
 	return nil
 }
+
+// errNotBooted: boot found nothing that it could bring into force.
+var errNotBooted = errors.New("no policy could be brought into force and nothing denied, so the network must not come up")
+
+// notBooted says what was tried and why it failed, each reason once, and what to do.
+func notBooted(verb string, failed []error) error {
+	out := []error{errNotBooted}
+	said := map[string]bool{}
+	for _, err := range failed {
+		if err = reasoned(verb, err); !said[err.Error()] {
+			out = append(out, err)
+		}
+		said[err.Error()] = true
+	}
+	return errors.Join(append(out, errBootWayOut)...)
+}
+
+// errBootWayOut ends what boot says when it could do nothing.
+var errBootWayOut = errors.New("way out: put a policy at the path of --policy, and ask `drawbridge enforce plan --policy PATH` whether it is one; " +
+	"or name addresses to deny until there is one, with --deny (in the unit: DRAWBRIDGE_BOOT_FLAGS); then start drawbridge-boot.service again")
 
 // passedOver tells what could not be used.
 func (p *program) passedOver(failed []error, more ...error) {
