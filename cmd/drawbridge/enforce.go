@@ -14,6 +14,8 @@ import (
 )
 
 func (p *program) enforceCommand() *cobra.Command {
+	// These verbs show what others have written in the kernel and in policies.
+	p = &program{args: p.args, std: streams{in: p.std.in, out: printable{p.std.out}, err: printable{p.std.err}}, env: p.env}
 	return group(&cobra.Command{
 		Use:   "enforce",
 		Short: "The reference enforcer, behind the driver protocol",
@@ -118,7 +120,7 @@ func (p *program) policy(verb string, o enforceFlags) (document []byte, options 
 // warn tells the enforcer's warnings.
 func (p *program) warn(warnings []string) {
 	for _, w := range warnings {
-		fmt.Fprintf(p.std.err, "warning: %s\n", w)
+		fmt.Fprintf(p.std.err, "warning: %s\n", oneLine(w))
 	}
 }
 

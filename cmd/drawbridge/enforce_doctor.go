@@ -62,7 +62,7 @@ func (p *program) writeFindings(findings []enforcer.Finding) error {
 		return err
 	}
 	for _, f := range findings {
-		if _, err := fmt.Fprintf(p.std.out, "%s: %s\n  %s\n  way out: %s\n", f.Severity, f.Where, f.What, f.WayOut); err != nil {
+		if _, err := fmt.Fprintf(p.std.out, "%s: %s\n  %s\n  way out: %s\n", f.Severity, oneLine(f.Where), oneLine(f.What), oneLine(f.WayOut)); err != nil {
 			return err
 		}
 	}

@@ -160,7 +160,7 @@ func writeExplanations(out io.Writer, all []enforcer.Explanation) error {
 		if x.Database != "" {
 			to = x.Database + " at " + to
 		}
-		fmt.Fprintf(out, "%v by interface %s to %s\n", x.From, via, to)
+		fmt.Fprintf(out, "%v by interface %s to %s\n", x.From, oneLine(via), oneLine(to))
 		writeTrace(out, x.Packets)
 		if x.Policy != nil {
 			writePolicyVerdict(out, x)
@@ -185,9 +185,9 @@ func writeTrace(out io.Writer, packets []proof.Packet) {
 			if s.Maybe {
 				maybe = "  (if it matches)"
 			}
-			fmt.Fprintf(out, "    chain %s, %s: %s%s\n", s.Chain, at, s.Text, maybe)
+			fmt.Fprintf(out, "    chain %s, %s: %s%s\n", oneLine(s.Chain), at, oneLine(s.Text), maybe)
 			for _, e := range s.Elements {
-				fmt.Fprintf(out, "      by element %s\n", e)
+				fmt.Fprintf(out, "      by element %s\n", oneLine(e))
 			}
 		}
 	}

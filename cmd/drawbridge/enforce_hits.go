@@ -124,7 +124,7 @@ func writeHits(out io.Writer, hits []enforcer.Hit) error {
 		case h.NotInForce:
 			words += " (not in force)"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", h.Database, h.Packets, seen, words)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", oneLine(h.Database), h.Packets, seen, oneLine(words))
 	}
 	return w.Flush()
 }

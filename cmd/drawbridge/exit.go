@@ -83,7 +83,7 @@ func complaint(err error) string {
 	}
 	var b strings.Builder
 	for line := range strings.Lines(strings.TrimRight(err.Error(), "\n")) {
-		fmt.Fprintf(&b, "drawbridge: %s\n", strings.TrimRight(line, "\n"))
+		fmt.Fprintf(&b, "drawbridge: %s\n", oneLine(strings.TrimRight(line, "\n")))
 	}
 	return b.String()
 }
