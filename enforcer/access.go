@@ -20,8 +20,8 @@ type AccessChange struct {
 	At       netip.AddrPort `json:"at"`
 	// Interfaces by which that is so.
 	Interfaces []string           `json:"interfaces"`
-	Gains      []addrset.Interval `json:"gains,omitempty"`
-	Loses      []addrset.Interval `json:"loses,omitempty"`
+	Gains      []addrset.Interval `json:"gains"`
+	Loses      []addrset.Interval `json:"loses"`
 }
 
 // Words says it in a sentence.

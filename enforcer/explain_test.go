@@ -45,6 +45,10 @@ func TestExplain(t *testing.T) {
 		{"a node's name from outside", "10.64.1.2", "inet0", "orders", "10.64.1.1:8008", "", "drop", "a SYN from the client", false, "in a server's name", "", ""},
 		{"around the peering", "198.51.100.3", "inet0", "orders", "172.20.0.1:5432", "", "drop", "a SYN from the client", false, "from elsewhere than the peering", "", ""},
 		{"another port", "198.51.100.3", "inet0", "", "203.0.113.1:22", "", "drop", "a SYN from the client", false, "nothing but its endpoints", "", ""},
+		{"loopback", "127.0.0.1", "lo", "orders", "203.0.113.1:5432", "", "pass", "the SYN-ACK of the server", true, "G-02", "", ""},
+		{"loopback, plaintext", "127.0.0.1", "lo", "orders", "203.0.113.1:5432", "plaintext", "pass", "the client's startup packet, in plaintext", true, "G-02", "", ""},
+		{"loopback, in the name of a server", "203.0.113.1", "lo", "orders", "203.0.113.1:5432", "", "pass", "the SYN-ACK of the server", true, "G-02", "", ""},
+		{"loopback, a port of the cluster's", "127.0.0.1", "lo", "orders", "10.64.1.1:8008", "", "pass", "the SYN-ACK of the server", true, "G-02", "", ""},
 		{"elsewhere", "198.51.100.3", "inet0", "", "203.0.113.77:22", "", "pass", "the SYN-ACK of the server", true, "not judged", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"drawbridge/enforcer/intent"
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
+	"drawbridge/enforcer/proof"
 	"drawbridge/enforcer/ruleset"
 )
 
@@ -26,29 +27,77 @@ type Hit struct {
 	Packets uint64 `json:"packets"`
 	// Expired: it lets in nobody any more.
 	Expired bool `json:"expired,omitempty"`
+	// NotInForce: the policy in force is another one, which does not let in whom the rule would, so that nothing counts for it.
+	NotInForce bool `json:"not_in_force,omitempty"`
 	// LastSeen is when it was found to have been used last, by whoever looks again and again (HitMemory): not before the time
 	// of the look before. Zero: nobody looked, or it never was.
 	LastSeen time.Time `json:"last_seen,omitzero"`
 }
 
 // ReadHits asks the kernel of the calling thread's network namespace how much each rule of a policy is used, unused ones
-// first. It is ErrNothingInForce if there is no table. Elements of other policies count for nothing.
-func ReadHits(ctx context.Context, document []byte, options Options) (hits []Hit, err error) {
+// first. It is ErrNothingInForce if there is no table. Elements of other policies count for nothing; inForce tells whether it is this one
+// that stands there.
+func ReadHits(ctx context.Context, document []byte, options Options) (hits []Hit, inForce bool, err error) {
 	options = options.withDefaults()
 	p, err := options.parse(document)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	kernel, err := nft.Open(compile.TableName)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
+	if options, err = options.within(ctx, kernel); err != nil {
+		return nil, false, err
+	}
 	table, err := standing(ctx, kernel)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return readHits(ctx, kernel, table.Sets, p, options.Clock())
+	want, err := options.table(p)
+	if err != nil {
+		return nil, false, err
+	}
+	if hits, err = readHits(ctx, kernel, table.Sets, p, options.Clock()); err != nil {
+		return nil, false, err
+	}
+	if inForce = ruleset.Diff(table, want).IsEmpty(); !inForce {
+		err = markUnenforced(hits, table, intent.Of(p, intent.Options{Blind: options.Compile.WithoutGate, Now: options.Clock()}))
+	}
+	return hits, inForce, err
+}
+
+// markUnenforced marks the rules of a policy that the table of another one does not enforce: it protects no such port, or keeps out at
+// each of them some of those whom the rule would let in.
+func markUnenforced(hits []Hit, t ruleset.Table, p *intent.Point) error {
+	if len(hits) == 0 {
+		return nil
+	}
+	admission, err := proof.AdmissionOf(t)
+	if err != nil {
+		return err
+	}
+	ports := compile.InventoryOf(t).Ports()
+	type rule struct{ database, words string }
+	enforced := map[rule]bool{} // of rules that let in anybody anywhere
+	for _, target := range p.Targets() {
+		for _, iface := range p.Interfaces() {
+			admitted := admission.Admits(target.At, iface)
+			j := p.TCP(iface, target.At)
+			for _, g := range j.Grants {
+				if sources := g.Sources().Minus(j.Forged); !sources.IsEmpty() {
+					key := rule{target.Database, j.Why(g)}
+					enforced[key] = enforced[key] || ports[target.At] == target.Database && admission.Minus(sources, admitted).IsEmpty()
+				}
+			}
+		}
+	}
+	for i, h := range hits {
+		is, somewhere := enforced[rule{h.Database, h.Words}]
+		hits[i].NotInForce = somewhere && !is
+	}
+	return nil
 }
 
 // InForce is what HitCounters must know of a session. The zero value: nothing is in force.

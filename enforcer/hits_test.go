@@ -1,6 +1,7 @@
 package enforcer_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func behind(rules string) []byte {
 func (h *host) hits(t *testing.T, document []byte) (hits []enforcer.Hit) {
 	t.Helper()
 	require.NoError(t, h.host.Do(func() (err error) {
-		hits, err = enforcer.ReadHits(t.Context(), document, enforcer.Options{})
+		hits, _, err = enforcer.ReadHits(t.Context(), document, enforcer.Options{})
 		return err
 	}))
 	return hits
@@ -85,4 +86,32 @@ func TestLastSeen(t *testing.T) {
 	require.Equal(t, at.Add(time.Minute), third[0].LastSeen)
 	require.Equal(t, at.Add(2*time.Minute), third[1].LastSeen)
 	require.Equal(t, at.Add(3*time.Minute), look(3, 1, 1)[0].LastSeen, "it began anew")
+}
+
+// TestHitsOfAnotherPolicy: rules that are not in force are used by nobody, which says nothing about them.
+func TestHitsOfAnotherPolicy(t *testing.T) {
+	h := newHost(t)
+	const one, other, moved = `{"type": "custom_range", "cidr": "10.10.0.0/24"}`, `{"type": "custom_range", "cidr": "10.10.0.0/23"}`, `{"type": "managed_range", "name": "fr2"}`
+	mustApply(t, h.host, behind(one))
+	read := func(document []byte) (marks map[int]bool, inForce bool) {
+		require.NoError(t, h.host.Do(func() error {
+			hits, is, err := enforcer.ReadHits(t.Context(), document, enforcer.Options{})
+			marks, inForce = map[int]bool{}, is
+			for _, hit := range hits {
+				marks[hit.Rule] = hit.NotInForce
+			}
+			return err
+		}))
+		return marks, inForce
+	}
+	marks, inForce := read(behind(one))
+	require.True(t, inForce)
+	require.Equal(t, map[int]bool{1: false}, marks)
+	marks, inForce = read(behind(one + "," + moved + "," + other))
+	require.False(t, inForce)
+	require.Equal(t, map[int]bool{1: false, 2: true, 3: true}, marks, "the first one is in force")
+	elsewhere := bytes.Replace(behind(one), []byte("10.10.0.1"), []byte("10.10.0.9"), 1)
+	marks, inForce = read(elsewhere)
+	require.False(t, inForce)
+	require.Equal(t, map[int]bool{1: true}, marks, "nothing is protected there")
 }

@@ -20,20 +20,20 @@ type Plan struct {
 	// Changed counts the parts of the change.
 	Changed Changed `json:"changed"`
 	// Commands are the change in nft(8) syntax.
-	Commands []string `json:"commands,omitempty"`
+	Commands []string `json:"commands"`
 	// Repair says what is wrong with the table that stands, which would be replaced as a whole; empty otherwise.
 	Repair string `json:"repair,omitempty"`
 	// Settings says in words what would change about databases besides who reaches them.
-	Settings []string `json:"settings,omitempty"`
+	Settings []string `json:"settings"`
 	// Access says who would gain access and who would lose it, over the whole address space: of the rules that stand and of
 	// the policy. Of a table that was tampered with it is not known.
-	Access []AccessChange `json:"access,omitempty"`
+	Access []AccessChange `json:"access"`
 	// Cut are the connections that stand now and would be ended, by database and client.
-	Cut []Doomed `json:"cut,omitempty"`
+	Cut []Doomed `json:"cut"`
 	// Kept counts the protected connections that would go on.
 	Kept int `json:"kept"`
 	// Warnings are for the user.
-	Warnings []string `json:"warnings,omitempty"`
+	Warnings []string `json:"warnings"`
 }
 
 // Connections counts those that would be ended.

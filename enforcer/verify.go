@@ -23,11 +23,11 @@ type Verification struct {
 	// Generation of the kernel's ruleset at which the main table was read.
 	Generation uint32 `json:"kernel_generation"`
 	// Unprovable says what stands in a table that this enforcer never writes, so that nothing can be said about it.
-	Unprovable []string `json:"unprovable,omitempty"`
+	Unprovable []string `json:"unprovable"`
 	// Objects are those in which the kernel's tables differ from the policy's.
-	Objects []ruleset.Difference `json:"objects,omitempty"`
+	Objects []ruleset.Difference `json:"objects"`
 	// Access are the sources that the rules treat differently from the policy.
-	Access []proof.Difference `json:"access,omitempty"`
+	Access []proof.Difference `json:"access"`
 	// Looked at: how much was compared.
 	LookedAt LookedAt `json:"looked_at"`
 	// Blind: this kernel cannot tell TLS from plaintext, and the policy is held to what it can do.
@@ -78,7 +78,8 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 		return v, err
 	}
 	v.Generation, v.State = state.Generation, remembered(want)
-	if readable := v.objects(state, want); readable {
+	readable := v.objects(state, want)
+	if readable {
 		if err := v.access(state.Table, intent.Of(p, intent.Options{Blind: v.Blind, Now: options.Clock()})); err != nil {
 			return v, err
 		}
@@ -89,7 +90,10 @@ func Verify(ctx context.Context, document []byte, options Options) (v Verificati
 	if err := v.endings(ctx, mark); err != nil {
 		return v, err
 	}
-	v.Proven = len(v.Unprovable)+len(v.Objects)+len(v.Access) == 0 && v.LookedAt.Sets > 0
+	if readable && v.LookedAt.Sets == 0 && len(p.Databases()) > 0 {
+		v.Unprovable = append(v.Unprovable, "no set of sources was compared, though the policy has databases: this is a fault of drawbridge's own")
+	}
+	v.Proven = readable && len(v.Unprovable)+len(v.Objects)+len(v.Access) == 0
 	return v, nil
 }
 

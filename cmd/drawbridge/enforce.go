@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 
 	"drawbridge/enforcer"
@@ -16,6 +14,8 @@ import (
 )
 
 func (p *program) enforceCommand() *cobra.Command {
+	// These verbs show what others have written in the kernel and in policies.
+	p = &program{args: p.args, std: streams{in: p.std.in, out: printable{p.std.out}, err: printable{p.std.err}}, env: p.env}
 	return group(&cobra.Command{
 		Use:   "enforce",
 		Short: "The reference enforcer, behind the driver protocol",
@@ -38,7 +38,8 @@ func (p *program) enforceApplyCommand() *cobra.Command {
 the exit code is 0. A refused policy has exit code 2, and what was in force still is. Warnings to the user go to standard
 error, each on a line that begins with "warning: ".`,
 		Example: `  drawbridge enforce apply < policy.json
-  drawbridge enforce apply --policy policy.json`,
+  drawbridge enforce apply --policy policy.json
+  drawbridge enforce apply --policy /etc/drawbridge/policy.d`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return p.enforceApply(c.Context(), o) },
 	}
@@ -60,10 +61,6 @@ func (o *enforceFlags) add(c *cobra.Command, withPolicy bool) {
 	}
 	o.addMask(c)
 	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
-}
-
-func (o *enforceFlags) addPolicy(c *cobra.Command) {
-	c.Flags().StringVar(&o.file, "policy", "", "policy `file` (default: standard input)")
 }
 
 func (o *enforceFlags) addMask(c *cobra.Command) {
@@ -123,32 +120,8 @@ func (p *program) policy(verb string, o enforceFlags) (document []byte, options 
 // warn tells the enforcer's warnings.
 func (p *program) warn(warnings []string) {
 	for _, w := range warnings {
-		fmt.Fprintf(p.std.err, "warning: %s\n", w)
+		fmt.Fprintf(p.std.err, "warning: %s\n", oneLine(w))
 	}
-}
-
-// maxPolicy bounds what is read as a policy: some hundred times that of a gateway with 1,000 databases of 30 rules each would
-// be a mistake, or without end.
-const maxPolicy = 64 << 20
-
-func (p *program) readPolicy(file string) (name string, document []byte, err error) {
-	name, from := "standard input", p.std.in
-	if file != "" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", nil, err
-		}
-		defer f.Close()
-		name, from = file, f
-	}
-	document, err = io.ReadAll(io.LimitReader(from, maxPolicy+1))
-	switch {
-	case err != nil:
-		return "", nil, fmt.Errorf("%s: %w", name, err)
-	case len(document) > maxPolicy:
-		return "", nil, fmt.Errorf("%s: longer than %d bytes", name, maxPolicy)
-	}
-	return name, document, nil
 }
 
 func (p *program) enforceResetCommand() *cobra.Command {

@@ -27,7 +27,7 @@ func (p *program) enforceBootCommand() *cobra.Command {
 		Long: `Brings into force, and ends, the first of these that is there and whole:
 
   1. the policy that enforce run kept in the state directory, or the second copy of it;
-  2. the policy of --policy;
+  2. the policy of --policy, a file or a directory of parts as of enforce run;
   3. a denial of everything that the last good policy protected, of which enforce run keeps a list beside it, and of what
      --deny names. Nobody gets in there but from loopback, until enforce run has a policy.
 
@@ -40,7 +40,7 @@ denied, and the network must not come up (drawbridge-boot.service is required by
 	}
 	o.addMask(c)
 	c.Flags().StringVar(&o.state, "state", "", "`directory` of the last good policy (required)")
-	c.Flags().StringVar(&o.file, "policy", "", "policy `file` if there is no last good one")
+	c.Flags().StringVar(&o.file, "policy", "", policyWords+", if there is no last good one")
 	c.Flags().StringArrayVar(&o.deny, "deny", nil, "`address` or address:port to deny if there is no policy at all (may be repeated)")
 	return c
 }
@@ -68,7 +68,10 @@ func (p *program) enforceBoot(ctx context.Context, o bootFlags) error {
 	for _, source := range []struct {
 		name string
 		read func() ([]byte, error)
-	}{{o.state, snapshots.Load}, {o.file, func() ([]byte, error) { return os.ReadFile(o.file) }}} {
+	}{{o.state, snapshots.Load}, {o.file, func() ([]byte, error) {
+		_, document, err := p.readPolicy(o.file)
+		return document, err
+	}}} {
 		if source.name == "" {
 			continue
 		}
@@ -89,17 +92,37 @@ func (p *program) enforceBoot(ctx context.Context, o bootFlags) error {
 // bootDenying denies what the last good policy protected.
 func (p *program) bootDenying(ctx context.Context, verb string, snapshots daemon.Snapshots, denied []enforcer.Target, failed []error) error {
 	protected, err := snapshots.LoadProtected()
-	if err != nil {
-		failed = append(failed, err)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // that nothing was kept has been said of the policy
+		failed = append(failed, fmt.Errorf("what the last policy protected: %w", err))
 	}
 	denied = append(protected, denied...)
 	if err := enforcer.BootDenying(ctx, denied, enforcer.Options{}); err != nil {
-		return unable(verb, errors.Join(append(failed, err)...))
+		return unable(verb, notBooted(verb, append(failed, err)))
 	}
 	p.passedOver(failed)
 	fmt.Fprintf(p.std.err, "warning: no policy is in force; %d protected addresses are denied until there is one\n", len(denied))
 	return nil
 }
+
+// errNotBooted: boot found nothing that it could bring into force.
+var errNotBooted = errors.New("no policy could be brought into force and nothing denied, so the network must not come up")
+
+// notBooted says what was tried and why it failed, each reason once, and what to do.
+func notBooted(verb string, failed []error) error {
+	out := []error{errNotBooted}
+	said := map[string]bool{}
+	for _, err := range failed {
+		if err = reasoned(verb, err); !said[err.Error()] {
+			out = append(out, err)
+		}
+		said[err.Error()] = true
+	}
+	return errors.Join(append(out, errBootWayOut)...)
+}
+
+// errBootWayOut ends what boot says when it could do nothing.
+var errBootWayOut = errors.New("way out: put a policy at the path of --policy, and ask `drawbridge enforce plan --policy PATH` whether it is one; " +
+	"or name addresses to deny until there is one, with --deny (in the unit: DRAWBRIDGE_BOOT_FLAGS); then start drawbridge-boot.service again")
 
 // passedOver tells what could not be used.
 func (p *program) passedOver(failed []error, more ...error) {

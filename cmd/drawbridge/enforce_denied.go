@@ -108,7 +108,7 @@ func (p *program) showDenial(e enforcer.Denial, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(p.std.out).Encode(e)
 	}
-	_, err := fmt.Fprintf(p.std.out, "%s  %v to %s (%v): %s\n", e.At.UTC().Format(time.DateTime+"Z"), e.Source, e.Database, e.To, e.Why)
+	_, err := fmt.Fprintf(p.std.out, "%s  %v to %s (%v): %s\n", e.At.UTC().Format(time.DateTime+"Z"), e.Source, oneLine(e.Database), e.To, e.Why)
 	return err
 }
 
@@ -158,7 +158,7 @@ func writeDenied(out io.Writer, recent []nflog.Sighting, asJSON bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tPORT\tSOURCE\tHEARD OF\tLAST\tWHY")
 	for _, s := range recent {
-		fmt.Fprintf(w, "%s\t%v\t%v\t%d\t%s\t%s\n", s.Database, s.To, s.Source, s.Count, s.LastAt.UTC().Format(time.DateTime+"Z"), s.Why)
+		fmt.Fprintf(w, "%s\t%v\t%v\t%d\t%s\t%s\n", oneLine(s.Database), s.To, s.Source, s.Count, s.LastAt.UTC().Format(time.DateTime+"Z"), s.Why)
 	}
 	return w.Flush()
 }

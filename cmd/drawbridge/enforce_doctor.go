@@ -43,9 +43,6 @@ func (p *program) enforceDoctor(ctx context.Context, o enforceFlags) error {
 		return unable(verb, err)
 	}
 	if o.json {
-		if findings == nil {
-			findings = []enforcer.Finding{}
-		}
 		err = writeIndented(p.std.out, findings)
 	} else {
 		err = p.writeFindings(findings)
@@ -65,7 +62,7 @@ func (p *program) writeFindings(findings []enforcer.Finding) error {
 		return err
 	}
 	for _, f := range findings {
-		if _, err := fmt.Fprintf(p.std.out, "%s: %s\n  %s\n  way out: %s\n", f.Severity, f.Where, f.What, f.WayOut); err != nil {
+		if _, err := fmt.Fprintf(p.std.out, "%s: %s\n  %s\n  way out: %s\n", f.Severity, oneLine(f.Where), oneLine(f.What), oneLine(f.WayOut)); err != nil {
 			return err
 		}
 	}

@@ -48,6 +48,9 @@ func (p *program) dryRun(ctx context.Context, o runFlags, options enforcer.Optio
 		case <-ctx.Done():
 			return p.wouldDeny(context.WithoutCancel(ctx), d, told, o.jsonLog)
 		case <-look.C:
+			if o.file == standardInput {
+				continue // it has been read, and does not change
+			}
 			_, next, err := p.readPolicy(o.file)
 			if err == nil && !bytes.Equal(next, document) {
 				document = next

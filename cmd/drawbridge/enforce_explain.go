@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ element that matched, up to the one that decided. With --policy it also says whi
 default, and which rule comes closest; without, only the kernel is asked. No packet is sent.
 
 The client arrives by the interface behind the % of its address; without one, each interface that policy or table tell apart is
-tried. --plain and --tls go on behind the handshake, with what a client says first: Force TLS decides there. The destination is a database,
+tried; what a host says to itself, over lo, is not judged. An interface that is not here is warned of. --plain and --tls go on behind the handshake, with what a client says first: Force TLS decides there. The destination is a database,
 one port of it, DATABASE=ADDRESS:PORT or ADDRESS:PORT.
 
 Exit code 0 if the client's fate is known, whatever it is; 1 if rules and policy do not agree, or if nothing is in force.`,
@@ -48,7 +49,7 @@ Exit code 0 if the client's fate is known, whatever it is; 1 if rules and policy
 	c.Flags().StringVar(&o.to, "to", "", "`database` or address and port (required)")
 	c.Flags().BoolVar(&o.tls, "tls", false, "the client speaks TLS")
 	c.Flags().BoolVar(&o.plain, "plain", false, "the client speaks plaintext")
-	c.Flags().StringVar(&o.file, "policy", "", "policy `file`, - for standard input (default: only the kernel is asked)")
+	c.Flags().StringVar(&o.file, "policy", "", policyWords+" (default: only the kernel is asked)")
 	o.addMask(c)
 	addSocket(c, &o.socket)
 	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
@@ -107,14 +108,14 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 	}
 	var document []byte
 	if o.file != "" {
-		file := strings.TrimPrefix(o.file, "-")
-		if options.Name, document, err = p.readPolicy(file); err != nil {
+		if options.Name, document, err = p.readPolicy(o.file); err != nil {
 			return misuse(verb, err)
 		}
 	}
 	if options.Openings, err = p.breakGlass(ctx, o.socket); err != nil {
 		return unable(verb, err)
 	}
+	p.warn(missingInterface(q.Interface))
 	all, err := enforcer.Explain(ctx, q, document, options)
 	if err != nil {
 		return notTold(verb, err)
@@ -135,6 +136,17 @@ func (p *program) enforceExplain(ctx context.Context, o explainFlags) error {
 	return nil
 }
 
+// missingInterface warns of an interface that is not here. Rules and policy may name it all the same, and are asked.
+func missingInterface(name string) []string {
+	if name == "" {
+		return nil
+	}
+	if _, err := net.InterfaceByName(name); err != nil {
+		return []string{fmt.Sprintf("this network namespace has no interface %q now: what follows is of one that would have that name", name)}
+	}
+	return nil
+}
+
 func writeExplanations(out io.Writer, all []enforcer.Explanation) error {
 	for n, x := range all {
 		if n > 0 {
@@ -148,7 +160,7 @@ func writeExplanations(out io.Writer, all []enforcer.Explanation) error {
 		if x.Database != "" {
 			to = x.Database + " at " + to
 		}
-		fmt.Fprintf(out, "%v by interface %s to %s\n", x.From, via, to)
+		fmt.Fprintf(out, "%v by interface %s to %s\n", x.From, oneLine(via), oneLine(to))
 		writeTrace(out, x.Packets)
 		if x.Policy != nil {
 			writePolicyVerdict(out, x)
@@ -165,17 +177,17 @@ func writeTrace(out io.Writer, packets []proof.Packet) {
 			continue
 		}
 		for _, s := range packet.Steps {
-			at := fmt.Sprintf("rule %d", s.Rule+1)
-			if s.Rule < 0 {
+			at := fmt.Sprintf("rule %d", s.Rule)
+			if s.Rule == 0 {
 				at = "the end"
 			}
 			maybe := ""
 			if s.Maybe {
 				maybe = "  (if it matches)"
 			}
-			fmt.Fprintf(out, "    chain %s, %s: %s%s\n", s.Chain, at, s.Text, maybe)
+			fmt.Fprintf(out, "    chain %s, %s: %s%s\n", oneLine(s.Chain), at, oneLine(s.Text), maybe)
 			for _, e := range s.Elements {
-				fmt.Fprintf(out, "      by element %s\n", e)
+				fmt.Fprintf(out, "      by element %s\n", oneLine(e))
 			}
 		}
 	}

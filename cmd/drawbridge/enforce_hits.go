@@ -25,8 +25,9 @@ Each rule that covers a packet counts it; what a custom range lets in does not g
 its rule, or one that overlaps it, changes. The kernel keeps no time: with --over it is looked at again after that long, and what was
 used in between is said to be seen last then.
 
-Where drawbridge enforce run is at work it is asked over its socket: it looks every ten seconds, and knows when it saw a rule used last.
-Its answer is about the policy that it has in force: without --policy that is shown, and with --policy if it is the same document.`,
+Where drawbridge enforce run is at work it is asked over its socket: it looks once a minute, less often where there are many rules, and knows when it saw a rule used last.
+Its answer is about the policy that it has in force: without --policy that is shown, and with --policy if it is the same document. Of another policy than the one in force a warning says so, and its rules that are not in
+force are marked: nothing counts for them.`,
 		Example: `  drawbridge enforce hits --policy policy.json
   drawbridge enforce hits --policy policy.json --over 1m
   drawbridge enforce hits --json < policy.json | jq '.[] | select(.packets == 0)'`,
@@ -56,8 +57,9 @@ func (p *program) enforceHits(ctx context.Context, o enforceFlags, over time.Dur
 		return p.hitsOf(ctx, verb, r, o.json)
 	}
 	var memory enforcer.HitMemory
+	inForce := true
 	read := func() (hits []enforcer.Hit, err error) {
-		hits, err = enforcer.ReadHits(ctx, document, options)
+		hits, inForce, err = enforcer.ReadHits(ctx, document, options)
 		return memory.Observe(hits, time.Now()), err
 	}
 	hits, err := read()
@@ -71,6 +73,9 @@ func (p *program) enforceHits(ctx context.Context, o enforceFlags, over time.Dur
 	}
 	if err != nil {
 		return notTold(verb, err)
+	}
+	if !inForce {
+		p.warn([]string{options.Name + " is not the policy in force here: see drawbridge enforce plan"})
 	}
 	return p.showHits(verb, hits, o.json)
 }
@@ -113,10 +118,13 @@ func writeHits(out io.Writer, hits []enforcer.Hit) error {
 			seen = h.LastSeen.UTC().Format(time.DateTime + "Z")
 		}
 		words := h.Words
-		if h.Expired {
+		switch {
+		case h.Expired:
 			words += " (has expired)"
+		case h.NotInForce:
+			words += " (not in force)"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", h.Database, h.Packets, seen, words)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", oneLine(h.Database), h.Packets, seen, oneLine(words))
 	}
 	return w.Flush()
 }

@@ -63,7 +63,7 @@ func (p *program) enforcePlan(ctx context.Context, o enforceFlags, socket string
 
 func writePlan(out io.Writer, plan enforcer.Plan) error {
 	if plan.Repair != "" {
-		fmt.Fprintf(out, "the table was tampered with and would be replaced: %s\n", plan.Repair)
+		fmt.Fprintf(out, "the table was tampered with and would be replaced: %s\n", oneLine(plan.Repair))
 	}
 	if len(plan.Commands) == 0 {
 		fmt.Fprintln(out, "nothing would change")
@@ -71,16 +71,16 @@ func writePlan(out io.Writer, plan enforcer.Plan) error {
 		fmt.Fprintf(out, "%d commands would be carried out in one transaction:\n", len(plan.Commands))
 	}
 	for _, c := range plan.Commands {
-		fmt.Fprintf(out, "  %s\n", c)
+		fmt.Fprintf(out, "  %s\n", oneLine(c))
 	}
 	if len(plan.Settings)+len(plan.Access) > 0 {
 		fmt.Fprintln(out, "\nin words:")
 	}
 	for _, s := range plan.Settings {
-		fmt.Fprintf(out, "  %s\n", s)
+		fmt.Fprintf(out, "  %s\n", oneLine(s))
 	}
 	for _, a := range plan.Access[:min(len(plan.Access), maxShown)] {
-		fmt.Fprintf(out, "  %s\n", a.Words())
+		fmt.Fprintf(out, "  %s\n", oneLine(a.Words()))
 	}
 	more(out, len(plan.Access))
 	fmt.Fprintf(out, "\nlive connections: %d would be cut, %d would go on\n", plan.Connections(), plan.Kept)
@@ -90,7 +90,7 @@ func writePlan(out io.Writer, plan enforcer.Plan) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tCLIENT\tCONNECTIONS\tWHY")
 	for _, d := range plan.Cut {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", d.Database, d.Client, d.Connections, d.Why)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", oneLine(d.Database), d.Client, d.Connections, d.Why)
 	}
 	return w.Flush()
 }

@@ -22,7 +22,7 @@ for, that there is nothing.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return p.enforceRules(c.Context(), o) },
 	}
-	c.Flags().StringVar(&o.file, "policy", "", "policy `file` that is in force (default: none, the tables as they are)")
+	c.Flags().StringVar(&o.file, "policy", "", policyWords+" (default: none, the tables as they are)")
 	o.addMask(c)
 	return c
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"syscall"
 
 	"drawbridge/enforcer/daemon"
-	"drawbridge/enforcer/nft"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -66,6 +64,9 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	if o.file == "" {
 		return misusef(verb+": --policy", "name the policy's file or directory")
 	}
+	if o.file == standardInput && !o.dry {
+		return misusef(verb+": --policy", "standard input cannot be followed; name a file or a directory, or bring it into force once with drawbridge enforce apply")
+	}
 	if o.dry {
 		return p.dryRun(ctx, o, options)
 	}
@@ -90,10 +91,7 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this
 		},
 	})
-	switch {
-	case errors.Is(err, nft.ErrOwned):
-		return unable(verb, fmt.Errorf("%w; is another `drawbridge enforce run` at work here?", err))
-	case err != nil:
+	if err != nil {
 		return unable(verb, err)
 	}
 	return nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -84,11 +83,11 @@ func (p *program) enforceStatus(ctx context.Context, o enforceFlags, socket stri
 type statusWithFindings struct {
 	enforcer.Status
 	// Findings are what has a bearing on the enforcer (enforce doctor).
-	Findings []enforcer.Finding `json:"findings,omitempty"`
+	Findings []enforcer.Finding `json:"findings"`
 	// Daemon is what drawbridge enforce run says of itself; nil: none answers.
 	Daemon *daemon.Status `json:"daemon,omitempty"`
-	// Denied are the sources that it heard of lately.
-	Denied []nflog.Sighting `json:"denied,omitempty"`
+	// Denied are the sources that it heard of lately; none if none answers.
+	Denied []nflog.Sighting `json:"denied"`
 }
 
 // since says since when the policy is in force, as far as anybody knows.
@@ -119,7 +118,7 @@ func writeLately(out io.Writer, all []nflog.Sighting) error {
 	shown := map[string]int{}
 	for _, s := range all {
 		if shown[s.Database]++; shown[s.Database] <= latelyShown {
-			fmt.Fprintf(w, "  %s\t%v\t%s\t%s\n", s.Database, s.Source, s.LastAt.UTC().Format(time.DateTime+"Z"), s.Why)
+			fmt.Fprintf(w, "  %s\t%v\t%s\t%s\n", oneLine(s.Database), s.Source, s.LastAt.UTC().Format(time.DateTime+"Z"), s.Why)
 		}
 	}
 	for _, database := range slices.Sorted(maps.Keys(shown)) {
@@ -136,22 +135,16 @@ func (p *program) writeUndermining(findings []enforcer.Finding) error {
 		if f.Severity != enforcer.Undermines {
 			continue
 		}
-		if _, err := fmt.Fprintf(p.std.out, "\nundermined by %s: %s (drawbridge enforce doctor)\n", f.Where, f.What); err != nil {
+		if _, err := fmt.Fprintf(p.std.out, "\nundermined by %s: %s (drawbridge enforce doctor)\n", oneLine(f.Where), oneLine(f.What)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeIndented(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
 func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {
 	if s.Tampered != "" {
-		_, err := fmt.Fprintf(out, "tampered with: %s\nrun `drawbridge enforce apply` to repair it\n", s.Tampered)
+		_, err := fmt.Fprintf(out, "tampered with: %s\nrun `drawbridge enforce apply` to repair it\n", oneLine(s.Tampered))
 		return err
 	}
 	if !s.InForce {
@@ -166,7 +159,7 @@ func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tFORCE TLS\tTLS\tPLAINTEXT\tLAST PLAINTEXT\tREFUSED\tLAST REFUSED\tLIVE: TLS\tPLAINTEXT\tBEGINNING\tUNKNOWN")
 	for _, d := range s.Databases {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%d\t%s\t%d\t%d\t%d\t%d\n", d.Name, d.ForceTLS, d.TLS, d.Plaintext, sighted(d.LastPlaintext),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%d\t%s\t%d\t%d\t%d\t%d\n", oneLine(d.Name), d.ForceTLS, d.TLS, d.Plaintext, sighted(d.LastPlaintext),
 			d.Refused, sighted(d.LastRefused), d.Live.TLS, d.Live.Plaintext, d.Live.Beginning, d.Live.Unknown)
 	}
 	return w.Flush()

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"drawbridge/enforcer"
 	"drawbridge/sim/netns"
 	"drawbridge/sim/netns/netnstest"
 )
@@ -37,6 +40,8 @@ func TestAnOperatorAsks(t *testing.T) {
 	ns := netnstest.New(t)
 	file := filepath.Join(t.TempDir(), "policy.json")
 	require.NoError(t, os.WriteFile(file, []byte(understood), 0o600))
+	other := filepath.Join(t.TempDir(), "other.json")
+	require.NoError(t, os.WriteFile(other, []byte(strings.Replace(understood, "198.51.100.0/28", "198.51.100.0/27", 1)), 0o600))
 	for _, tt := range []struct {
 		name, args string
 		code       int
@@ -50,6 +55,8 @@ func TestAnOperatorAsks(t *testing.T) {
 		{"proven", "verify", exitOK, []string{"PROVEN: what is in force is standard input", "not compared", "expected"}},
 		{"proven, for programs", "verify --json", exitOK, []string{`"proven": true`}},
 		{"let in", "explain --from 198.51.100.3 --to orders --policy " + file, exitOK, []string{"kernel: a SYN from the client: PASS", "custom4_orders { 198.51.100.0/28 }", "ALLOWED: rule 1, custom range 198.51.100.0/28 (office)"}},
+		{"over loopback", "explain --from 127.0.0.1%lo --to orders --policy " + file, exitOK, []string{"PASS", "ALLOWED: not judged", "G-02"}},
+		{"no such interface", "explain --from 198.51.100.3%nope0 --to orders", exitOK, []string{"PASS", "!warning: this network namespace has no interface \"nope0\""}},
 		{"kept out", "explain --from 198.51.100.99%eth0 --to orders:5432 --policy -", exitOK, []string{"DROP", "DENIED: no rule of orders covers it", "nearest is 198.51.100.0/28"}},
 		{"plaintext", "explain --from 198.51.100.3 --to orders=203.0.113.1:5432 --plain --policy " + file, exitOK, []string{"REJECT", "plaintext is refused"}},
 		{"TLS", "explain --from 198.51.100.3 --to 203.0.113.1:5432 --tls --json --policy " + file, exitOK, []string{`"kernel": "pass"`}},
@@ -58,6 +65,7 @@ func TestAnOperatorAsks(t *testing.T) {
 		{"both", "explain --from 198.51.100.3 --to orders --tls --plain", exitUsage, []string{"!choose one"}},
 		{"as a file", "export --policy " + file, exitOK, []string{"SHA-256", "table ip6 drawbridge {"}},
 		{"hits", "hits --policy " + file, exitOK, []string{"DATABASE", "rule 1, custom range 198.51.100.0/28 (office)"}},
+		{"hits of another policy", "hits --policy " + other, exitOK, []string{"198.51.100.0/27 (office) (not in force)", "!warning: " + other + " is not the policy in force here"}},
 		{"nobody denied", "denied --over 50ms", exitOK, []string{"nobody was denied", "!listening for 50ms"}},
 		{"reset", "reset", exitOK, nil},
 		{"gone", "verify", exitNotConformant, []string{"missing"}},
@@ -74,4 +82,31 @@ func TestAnOperatorAsks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestExplainCountsAlike: the numbers of rules are the same for programs and for people.
+func TestExplainCountsAlike(t *testing.T) {
+	ns := netnstest.New(t)
+	code, _, errs := asked(t, ns, "enforce", "apply")
+	require.Equal(t, exitOK, code, errs)
+	question := []string{"enforce", "explain", "--from", "198.51.100.99%lo", "--to", "orders:5432"}
+	code, text, errs := asked(t, ns, question...)
+	require.Equal(t, exitOK, code, errs)
+	code, out, errs := asked(t, ns, append(question, "--json")...)
+	require.Equal(t, exitOK, code, errs)
+	var all []enforcer.Explanation
+	require.NoError(t, json.Unmarshal([]byte(out), &all))
+	rules := 0
+	for _, packet := range all[0].Packets {
+		for _, s := range packet.Steps {
+			at := fmt.Sprintf("chain %s, rule %d: %s", s.Chain, s.Rule, s.Text)
+			if s.Rule == 0 {
+				at = fmt.Sprintf("chain %s, the end: %s", s.Chain, s.Text)
+			} else {
+				rules++
+			}
+			require.Contains(t, text, at)
+		}
+	}
+	require.NotZero(t, rules)
 }

@@ -80,14 +80,14 @@ const maxShown = 40
 
 func writeVerification(out io.Writer, name string, v enforcer.Verification) error {
 	for _, u := range v.Unprovable {
-		fmt.Fprintf(out, "cannot prove: %s\n", u)
+		fmt.Fprintf(out, "cannot prove: %s\n", oneLine(u))
 	}
 	for _, d := range v.Objects[:min(len(v.Objects), maxShown)] {
-		fmt.Fprintf(out, "%s: %s\n", d.Object, d.What)
+		fmt.Fprintf(out, "%s: %s\n", oneLine(d.Object), oneLine(d.What))
 	}
 	more(out, len(v.Objects))
 	for _, d := range v.Access[:min(len(v.Access), maxShown)] {
-		fmt.Fprintln(out, accessWords(d))
+		fmt.Fprintln(out, oneLine(accessWords(d)))
 	}
 	more(out, len(v.Access))
 	if v.Blind {

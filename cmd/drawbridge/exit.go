@@ -43,7 +43,9 @@ func misusef(place, format string, args ...any) error {
 }
 
 // unable is a reason, outside of what was asked, for which a verb could not do its work.
-func unable(place string, err error) error { return &failure{exitUnjudged, place, err} }
+func unable(place string, err error) error {
+	return &failure{exitUnjudged, place, reasoned(place, err)}
+}
 
 // errNotConformant ends a run whose report has already said what does not hold: nothing is printed for it.
 var errNotConformant = &quiet{exitNotConformant}
@@ -81,7 +83,7 @@ func complaint(err error) string {
 	}
 	var b strings.Builder
 	for line := range strings.Lines(strings.TrimRight(err.Error(), "\n")) {
-		fmt.Fprintf(&b, "drawbridge: %s\n", strings.TrimRight(line, "\n"))
+		fmt.Fprintf(&b, "drawbridge: %s\n", oneLine(strings.TrimRight(line, "\n")))
 	}
 	return b.String()
 }

@@ -91,7 +91,7 @@ sim matrix can conclude something.`,
 	f := c.Flags()
 	f.BoolVar(&all, "all", false, "every enforcement point of the world")
 	f.StringVar(&o.Driver, "driver", "", "the `program` that enforces (default: the reference enforcer)")
-	f.StringVar(&policyFile, "policy", "", "a policy `file` of your own for the one POINT; - is standard input")
+	f.StringVar(&policyFile, "policy", "", "a policy of your own for the one POINT: `path` of a file or of a directory of parts; - is standard input")
 	f.StringArrayVar(&o.Rules, "rule", nil, "add a firewall rule: `DATABASE=CIDR` or DATABASE=REGION")
 	f.StringArrayVar(&o.ForceTLS, "force-tls", nil, "turn Force TLS on: `DATABASE`, or DATABASE=off")
 	f.StringArrayVar(&o.Internet, "internet", nil, "turn Internet accessibility on: `DATABASE`, or DATABASE=off")
@@ -104,7 +104,7 @@ func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, po
 	const verb = "sim enforce"
 	var err error
 	if policyFile != "" {
-		if _, o.Policy, err = p.readPolicy(strings.TrimPrefix(policyFile, "-")); err != nil {
+		if _, o.Policy, err = p.readPolicy(policyFile); err != nil {
 			return misuse(verb, err)
 		}
 	}

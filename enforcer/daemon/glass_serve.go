@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -40,7 +41,7 @@ func (r BreakGlassRequest) check() error {
 		return fmt.Errorf("%v is too short or too long: at least %v, at most %v", r.For, MinBreakGlass, MaxBreakGlass)
 	case reason == "":
 		return errors.New("say why: a reason is required")
-	case len(r.Reason) > MaxReason || strings.ContainsFunc(r.Reason, func(c rune) bool { return c < ' ' || c == 0x7f }):
+	case len(r.Reason) > MaxReason || strings.ContainsFunc(r.Reason, unicode.IsControl):
 		return fmt.Errorf("the reason is one line of at most %d bytes", MaxReason)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"drawbridge/enforcer"
 	"drawbridge/enforcer/policy"
@@ -35,6 +36,9 @@ const (
 
 // ErrNoSnapshot: there is no snapshot, or none that is whole.
 var ErrNoSnapshot = errors.New("no whole snapshot of a policy")
+
+// errNothingKept: not even one that is damaged is there. It is os.ErrNotExist.
+var errNothingKept = fmt.Errorf("nothing was ever kept there: %w", os.ErrNotExist)
 
 // Save writes a document, twice, one after the other, and both to disk. Whenever the machine stops, the old or the new document is there
 // whole, and what is not can be told from that by its checksum.
@@ -80,11 +84,12 @@ func (s Snapshots) saveProtected(targets []enforcer.Target) error {
 	return nil
 }
 
-// LoadProtected returns what the last good policy protected. The error wraps ErrNoSnapshot if that is not known.
+// LoadProtected returns what the last good policy protected. The error wraps ErrNoSnapshot if that is not known, and os.ErrNotExist if
+// nothing was ever kept.
 func (s Snapshots) LoadProtected() ([]enforcer.Target, error) {
-	text, err := s.load(protectedName, protectedCopyName)
-	if err != nil {
-		return nil, err
+	text, errs := s.load(protectedName, protectedCopyName)
+	if text == nil {
+		return nil, s.none(errs)
 	}
 	var targets []enforcer.Target
 	if err := json.Unmarshal(text, &targets); err != nil {
@@ -105,25 +110,40 @@ func (s Snapshots) clean() error {
 	return err
 }
 
-// Load returns the latest document that is whole. The error wraps ErrNoSnapshot if none is.
+// Load returns the latest document that is whole. The error wraps ErrNoSnapshot if none is, and os.ErrNotExist if nothing was ever kept.
 func (s Snapshots) Load() ([]byte, error) {
 	// What an earlier version has left is gone as soon as there is anything later.
 	document, older := s.load(snapshotName, copyName)
-	if older == nil || s.Dir == "" {
-		return document, older
+	if document != nil {
+		return document, nil
+	}
+	if s.Dir == "" {
+		return nil, s.none(older)
 	}
 	document, errs := loadSlots(s.Dir)
 	if document == nil {
-		return nil, fmt.Errorf("%w in %s: %w", ErrNoSnapshot, s.Dir, errors.Join(append(errs, older)...))
+		return nil, s.none(append(errs, older...))
 	}
 	return document, nil
 }
 
-func (s Snapshots) load(names ...string) ([]byte, error) {
+// none says why there is no snapshot: what is wrong with those that are there.
+func (s Snapshots) none(errs []error) error {
 	if s.Dir == "" {
-		return nil, ErrNoSnapshot
+		return ErrNoSnapshot
 	}
-	var errs []error
+	damaged := slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, os.ErrNotExist) })
+	if len(damaged) == 0 {
+		damaged = []error{errNothingKept}
+	}
+	return fmt.Errorf("%w in %s: %w", ErrNoSnapshot, s.Dir, errors.Join(damaged...))
+}
+
+// load returns the first of the files that is whole; nil and what is wrong with each if none is.
+func (s Snapshots) load(names ...string) (document []byte, errs []error) {
+	if s.Dir == "" {
+		return nil, nil
+	}
 	for _, name := range names {
 		document, err := read(filepath.Join(s.Dir, name))
 		if err == nil {
@@ -131,7 +151,7 @@ func (s Snapshots) load(names ...string) ([]byte, error) {
 		}
 		errs = append(errs, err)
 	}
-	return nil, fmt.Errorf("%w in %s: %w", ErrNoSnapshot, s.Dir, errors.Join(errs...))
+	return nil, errs
 }
 
 // asidePrefix begins the names of files that are not finished.

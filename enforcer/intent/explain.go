@@ -49,7 +49,7 @@ func (i *Point) Explain(from netip.Addr, iface string, to netip.AddrPort, says S
 		v.Nearest = j.nearest(from)
 		return v
 	}
-	if forced, why := i.ForcesTLS(from, to); forced && says == SaysPlain {
+	if forced, why := i.ForcesTLS(from, to); forced && j.Judged && says == SaysPlain {
 		return Verdict{Why: why + ": plaintext is refused (S-06, D-04), though the source is let in by " + v.Why}
 	}
 	return v

@@ -173,15 +173,16 @@ func anyone(a netip.Addr) addrset.Set { return addrset.All(a.Is4()) }
 
 // TCP judges TCP to an address and port that arrives by an interface, or answers from there that leave by it.
 func (i *Point) TCP(iface string, to netip.AddrPort) Judgement {
+	if iface == loopback {
+		return unjudged(i.here[to.Addr()].database, to.Addr(), "not judged: a process of this host itself, over loopback (G-02)")
+	}
 	at, isPort := i.ports[to]
 	j := Judgement{Database: at.database.Name(), Judged: isPort, Forged: i.forged(iface), database: at.database}
 	if !isPort {
 		j.Judged = i.model != policy.Shared && i.Protects(to.Addr())
 		j.Database = i.here[to.Addr()].database
 		if !j.Judged {
-			j.Grants = []Grant{{set: anyone(to.Addr()), words: "not judged: nothing of this policy is there"}}
-			j.Default = "not judged"
-			return j
+			return unjudged(j.Database, to.Addr(), "not judged: nothing of this policy is there")
 		}
 		j.Default = "nothing but its endpoints is open at a dedicated address"
 		return j
@@ -195,6 +196,14 @@ func (i *Point) TCP(iface string, to netip.AddrPort) Judgement {
 		i.cluster(&j, at, iface, to)
 	}
 	return j
+}
+
+// loopback is the interface that no policy names: what a host says to itself is not judged (SPEC G-02).
+const loopback = "lo"
+
+// unjudged lets everybody pass.
+func unjudged(database string, to netip.Addr, why string) Judgement {
+	return Judgement{Database: database, Grants: []Grant{{set: anyone(to), words: why}}, Default: "not judged"}
 }
 
 // Protects tells whether an address belongs to a database of this policy.

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 func (d *decoder) database(it value, p *Policy, c *claims) Database {
@@ -169,6 +172,24 @@ func (d *decoder) rules(o *object, db Database, p *Policy) []Rule {
 // maxLabel bounds a rule's label, in bytes.
 const maxLabel = 256
 
+// label is text of people, who are shown it among other text: it must neither end a line nor speak to their terminal.
+func (d *decoder) label(it value) string {
+	if len(it.text) > maxLabel {
+		d.fail(it.offset, fmt.Sprintf("%d bytes of label", len(it.text)), fmt.Sprintf("at most %d", maxLabel))
+	}
+	if i := strings.IndexFunc(it.text, isControl); i >= 0 {
+		c, _ := utf8.DecodeRuneInString(it.text[i:])
+		d.fail(it.offset, fmt.Sprintf("the control character %U in a label", c), "leave it out: a label is one line of text, without escapes for a terminal")
+	}
+	return it.text
+}
+
+// isControl tells what moves a terminal's cursor or reorders its text: control characters (Unicode's Cc), what ends lines or
+// paragraphs, and embeddings, overrides and isolates of writing directions (UAX 9, 2.1 to 2.4).
+func isControl(c rune) bool {
+	return unicode.IsControl(c) || c >= 0x2028 && c <= 0x202e || c >= 0x2066 && c <= 0x2069
+}
+
 func (d *decoder) rule(it value, ranges []ManagedRange) Rule {
 	o := d.object(it)
 	var r Rule
@@ -184,10 +205,7 @@ func (d *decoder) rule(it value, ranges []ManagedRange) Rule {
 		}
 	}
 	if label, ok := o.get("label"); ok && d.is(label, kindString) {
-		r.Label = label.text
-		if len(r.Label) > maxLabel {
-			d.fail(label.offset, fmt.Sprintf("%d bytes of label", len(r.Label)), fmt.Sprintf("at most %d", maxLabel))
-		}
+		r.Label = d.label(label)
 	}
 	if expires, ok := o.get("expires"); ok && d.is(expires, kindString) {
 		t, err := time.Parse(time.RFC3339, expires.text)

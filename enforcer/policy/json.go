@@ -294,7 +294,11 @@ func pop[T any](stack *[]T, from int) []T {
 	return top
 }
 
+// join adds a member to a path. A name that could be taken for more than one, or speaks to a terminal, is quoted.
 func join(path, name string) string {
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return c > '~' || !isAlphanumeric(byte(c)) && c != '-' && c != '_' }) {
+		name = strconv.QuoteToASCII(name)
+	}
 	if path == "" {
 		return name
 	}

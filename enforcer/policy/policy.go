@@ -169,7 +169,7 @@ type Database struct {
 
 // Warning is something that the user should know though it is allowed.
 type Warning struct {
-	Database string
+	Database string // empty: it is about the policy as a whole
 	Text     string
 }
 
@@ -214,9 +214,14 @@ func (p *Policy) EachDatabase() iter.Seq[Database] {
 	}
 }
 
-// Warnings returns what users should be told, in document order (SPEC D-11).
+// Warnings returns what users should be told, in document order: of rules that let in everybody (SPEC D-11), and of a policy that
+// protects nothing, which is what is left when the last database was removed.
 func (p *Policy) Warnings() []Warning {
 	var out []Warning
+	if len(p.databases) == 0 {
+		out = append(out, Warning{Text: "the policy protects no database: nothing is denied here; " +
+			"if that is meant for good, drawbridge enforce reset takes the tables away as well"})
+	}
 	for _, db := range p.databases {
 		out = append(out, db.warnings...)
 	}

@@ -1,7 +1,6 @@
 package policy_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer/policy"
@@ -341,16 +339,8 @@ func TestPeeringNeedsItsZone(t *testing.T) {
 
 // TestSchemaAgrees: what the parser takes fits the schema, and what does not fit the schema is refused by the parser.
 func TestSchemaAgrees(t *testing.T) {
-	raw, err := jsonschema.UnmarshalJSON(bytes.NewReader(policy.Schema()))
-	require.NoError(t, err)
-	c := jsonschema.NewCompiler()
-	require.NoError(t, c.AddResource("policy.schema.json", raw))
-	schema, err := c.Compile("policy.schema.json")
-	require.NoError(t, err)
-	fits := func(text string) bool {
-		v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
-		return err == nil && schema.Validate(v) == nil
-	}
+	schema := fitsSchema(t)
+	fits := func(text string) bool { return schema(text) == nil }
 	for name, text := range map[string]string{
 		"dedicated": sample, "shared": sharedSample, "thirty rules": edit(t, sample, sampleRules, rules(30)),
 		"a rule that expires": edit(t, sample, sampleRules, `[{"type": "custom_range", "cidr": "198.51.100.0/24", "label": "`+strings.Repeat("l", 256)+`", "expires": "2027-01-31T18:00:00.5+01:00"}]`),

@@ -146,13 +146,13 @@ func (o Outcome) Certain() addrset.Set { return o.calc.Minus(o.calc.Minus(o.Acce
 // Step is a rule that packets met and that did not end before its last statement.
 type Step struct {
 	Chain string `json:"chain"`
-	// Rule is the index in the chain; -1: the end of a base chain, where its policy decides.
+	// Rule is its number in the chain, from 1; 0: the end of a base chain, where its policy decides.
 	Rule int `json:"rule"`
 	// Text is the rule, or the policy, in nft(8) syntax, and Comment the rule's.
 	Text    string `json:"text"`
 	Comment string `json:"comment,omitempty"`
 	// Elements are the elements of sets and maps that were found, in nft(8) syntax.
-	Elements []string `json:"elements,omitempty"`
+	Elements []string `json:"elements"`
 	// Verdict is what the rule said; "" if packets go on with the next one.
 	Verdict string `json:"verdict,omitempty"`
 	// Maybe: whether the rule matches depends on what is not known.

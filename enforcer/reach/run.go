@@ -23,7 +23,7 @@ func (r *walk) policy(c ruleset.Chain, rest flow) {
 		return
 	}
 	if r.trace != nil {
-		r.trace(Step{Chain: c.Name, Rule: -1, Text: "policy " + c.Policy.String(), Verdict: c.Policy.String()})
+		r.trace(Step{Chain: c.Name, Rule: 0, Text: "policy " + c.Policy.String(), Verdict: c.Policy.String()})
 	}
 	r.end(c.Policy, rest)
 }
@@ -91,7 +91,7 @@ func (s *step) run(in, returned flow) (rest, back flow) {
 func (s *step) told(verdict string) {
 	if s.trace != nil {
 		s.trace(Step{
-			Chain: s.in, Rule: s.index, Text: ruleset.PrintRule(s.rule), Comment: s.rule.Comment,
+			Chain: s.in, Rule: s.index + 1, Text: ruleset.PrintRule(s.rule), Comment: s.rule.Comment,
 			Elements: s.elements, Verdict: verdict, Maybe: s.maybe,
 		})
 	}
