@@ -238,6 +238,14 @@ func TestVerifyAndWhatIsForeign(t *testing.T) {
 		{"the tables gone", "delete table inet drawbridge", "table inet drawbridge"},
 		{"an ending table gone", "delete table ip6 drawbridge", "table ip6 drawbridge"},
 		{"an interval more", "add element inet drawbridge custom4_orders { 198.51.100.16/28 }", "custom4_orders"},
+		{"a counter", "add counter inet drawbridge theirs", `counter "theirs"`},
+		{"a quota", "add quota inet drawbridge theirs { over 5 mbytes }", `quota "theirs"`},
+		{"a limit", "add limit inet drawbridge theirs { rate 5/second }", `limit "theirs"`},
+		{"a helper", `add ct helper inet drawbridge theirs { type "ftp" protocol tcp; }`, `ct helper "theirs"`},
+		{"a time-out", "add ct timeout inet drawbridge theirs { protocol tcp; l3proto ip; policy = { established: 120 }; }", `ct timeout "theirs"`},
+		{"an expectation", "add ct expectation inet drawbridge theirs { protocol tcp; dport 9; timeout 1m; size 12; l3proto ip; }", `ct expectation "theirs"`},
+		{"a SYN proxy", "add synproxy inet drawbridge theirs { mss 1460; wscale 9; }", `synproxy "theirs"`},
+		{"an object of an ending table", "add counter ip6 drawbridge theirs", `table ip6 drawbridge: not written by this enforcer: counter "theirs"`},
 		{"a catch-all", "add element inet drawbridge ours4 { * }", "ours4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,6 +255,8 @@ func TestVerifyAndWhatIsForeign(t *testing.T) {
 			v := verify(t, ns, planted)
 			require.False(t, v.Proven)
 			require.Contains(t, fmt.Sprint(v.Unprovable, v.Objects), tt.names)
+			mustApply(t, ns, []byte(planted))
+			require.True(t, verify(t, ns, planted).Proven, "an apply mends it")
 		})
 	}
 }
