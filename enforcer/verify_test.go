@@ -290,3 +290,35 @@ func TestAPlantedLock(t *testing.T) {
 	require.Equal(t, "element of set expected of table inet drawbridge", v.Objects[0].Object)
 	require.Contains(t, v.Objects[0].What, "is no lock that the rules would have made")
 }
+
+// TestHowToGetRidOfAPlantedLock: verify writes the line, and says what becomes of it otherwise. One that comes with what belongs to a lock is
+// known by its lifetime.
+func TestHowToGetRidOfAPlantedLock(t *testing.T) {
+	h := newHost(t)
+	policy := string(document(wholeRegion, `, "force_tls": true`))
+	mustApply(t, h.host, []byte(policy))
+	for _, tt := range []struct {
+		planted []string
+		says    []string
+	}{
+		{[]string{"expected { 5 . 7 timeout 9d }"}, []string{"ends by itself in 21", "nft 'delete element inet drawbridge expected { 0x00000005 . 0x00000007 }'"}},
+		{[]string{"expected { 5 . 7 }"}, []string{"ends by itself in "}},
+		{[]string{"expected { 5 . 7 timeout 9d }", "latest { 5 timeout 9d : 7 }"}, []string{"has a lifetime that no rule gives it", "delete element inet drawbridge latest { 0x00000005 }"}},
+	} {
+		for _, p := range tt.planted {
+			h.nft(t, "add element inet drawbridge "+p)
+		}
+		v := verify(t, h.host, policy)
+		require.False(t, v.Proven)
+		require.Len(t, v.Objects, len(tt.planted))
+		for _, says := range tt.says {
+			require.Contains(t, fmt.Sprint(v.Objects), says)
+		}
+		for _, o := range v.Objects {
+			_, line, ok := strings.Cut(o.What, "nft '")
+			require.True(t, ok, o.What)
+			h.nft(t, strings.TrimSuffix(line, "'"))
+		}
+		require.True(t, verify(t, h.host, policy).Proven)
+	}
+}
