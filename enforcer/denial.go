@@ -153,6 +153,7 @@ func denial(targets []Target) ruleset.Table {
 const (
 	setDenyAddress  = "deny_address"
 	setDenyEndpoint = "deny_endpoint"
+	setDenialProof  = "of_" // a Sentry's (Sentry.arm), followed by what nobody else knows
 )
 
 // isDenial tells whether a table is one.

@@ -102,13 +102,3 @@ func (s *Session) difference(d policy.Difference) (change ruleset.Change, ok boo
 func ofOneDatabase(s ruleset.Set) bool {
 	return s.Interval || s.Key[len(s.Key)-1] == ruleset.TypeInetService
 }
-
-// lookAfterEndings brings the ending tables into force unless they are known to be.
-func (s *Session) lookAfterEndings(ctx context.Context) (warnings []string, err error) {
-	for _, t := range s.endings {
-		if sure, err := t.sure(ctx); err != nil || !sure {
-			return s.applyEndings(ctx)
-		}
-	}
-	return nil, nil
-}

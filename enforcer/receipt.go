@@ -28,6 +28,10 @@ type Receipt struct {
 	Changed Changed `json:"changed"`
 	// Repaired says what was wrong with a table that somebody had tampered with; empty otherwise.
 	Repaired string `json:"repaired,omitempty"`
+	// Endings say what somebody else had changed of the tables that end refused connections, and a Repair has undone.
+	Endings []string `json:"endings,omitempty"`
+	// EndingsGeneration is the generation of the ruleset in which that was undone.
+	EndingsGeneration uint32 `json:"-"`
 	// Restored: the session's Sentry had put the table back before, and this tells what it did.
 	Restored bool `json:"restored,omitempty"`
 	// Attempts is how often the change was written: more than once if others changed the ruleset at the same time.

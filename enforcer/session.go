@@ -12,7 +12,6 @@ import (
 	"drawbridge/enforcer/cut"
 	"drawbridge/enforcer/nft"
 	"drawbridge/enforcer/policy"
-	"drawbridge/enforcer/reconcile"
 	"drawbridge/enforcer/ruleset"
 )
 
@@ -23,6 +22,7 @@ type Session struct {
 	mark    compile.Mark
 	main    *remembering
 	endings []*remembering
+	mended  mended // what was found wrong with endings
 	reader  policy.Reader
 	base    *policy.Policy // the last document that came into force
 	policy  *policy.Policy // the last that came into force; nil: none did
@@ -170,10 +170,16 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 		}
 		receipt = receipt.with(earlier)
 		before := put
-		if put, fresh = s.sentry.last(ctx); put == before {
-			break // nothing was put back beside this
+		if put, fresh = s.sentry.last(ctx); put != before {
+			continue // something was put back beside this
 		}
+		// Whoever took the endings may have taken all else as well, after that was looked at.
+		if sure, err := s.main.sure(ctx); len(s.mended.what) == 0 || err == nil && sure {
+			break
+		}
+		s.main.forget()
 	}
+	s.mended.tell(&receipt)
 	s.unproven = false
 	s.sentry.proven(put)
 	if !put.Whole || receipt.Changed == (Changed{}) { // else somebody has changed it since
@@ -293,22 +299,6 @@ func (s *Session) closeCutter() error {
 	c := s.cutter
 	s.cutter = nil
 	return c.Close()
-}
-
-// applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that
-// cannot have them is worth a warning and no error.
-func (s *Session) applyEndings(ctx context.Context) (warnings []string, err error) {
-	for i, want := range s.mark.Endings() {
-		_, err := reconcile.Reconciler{Kernel: s.endings[i]}.Apply(ctx, want)
-		switch {
-		case errors.Is(err, nft.ErrRejected):
-			warnings = append(warnings, fmt.Sprintf("the servers' halves of refused connections stay open until the servers' own time-outs: "+
-				"this kernel refuses the table %s %s (CONFIG_NFT_DUP_IPV4, CONFIG_NFT_DUP_IPV6): %v", want.Family, want.Name, err))
-		case err != nil:
-			return warnings, fmt.Errorf("table %s %s: %w", want.Family, want.Name, err)
-		}
-	}
-	return warnings, nil
 }
 
 // remembering is a kernel's table whose state is remembered as long as nobody else can have changed it.
@@ -442,10 +432,10 @@ func (r *remembering) Replace(ctx context.Context, want ruleset.Table, exists bo
 // Policy is the policy that came into force last; nil if none did.
 func (s *Session) Policy() *policy.Policy { return s.policy }
 
-// Untouched tells whether nobody can have changed the session's tables since they were read last. It asks for no more than the
-// kernel's generation. Before anything was applied there is nothing to be touched.
+// Untouched tells whether nobody can have changed the session's tables since they were read last, and that nothing is untold of what
+// was found wrong with them. It asks for no more than the kernel's generation. Before anything was applied there is nothing to be touched.
 func (s *Session) Untouched(ctx context.Context) (bool, error) {
-	if s.policy == nil || s.unproven {
+	if s.policy == nil || s.unproven || len(s.mended.what) > 0 {
 		return s.policy == nil, nil
 	}
 	for _, t := range s.tables() {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,12 +18,15 @@ import (
 // Status is what the kernel of the calling thread's network namespace enforces, as it says itself. The zero value says
 // that nothing is enforced.
 type Status struct {
-	// InForce: the table is there and readable.
+	// InForce: the table is there, and as far as can be told without the policy it is what this enforcer wrote.
 	InForce bool `json:"in_force"`
 	// Generation of the kernel's ruleset at which it was read.
 	Generation uint32 `json:"kernel_generation"`
-	// Tampered says why the table could not be read, if somebody changed it into something this enforcer did not write.
+	// Tampered says why it is not, if somebody changed it into something this enforcer did not write.
 	Tampered string `json:"tampered,omitempty"`
+	// Objects are those that no policy compiles to, or that are missing. Whether those that let somebody in are the policy's is
+	// for Verify to say.
+	Objects []ruleset.Difference `json:"objects,omitempty"`
 	// Denying: there is no policy, and everybody is kept away from what the last one protected (BootDenying).
 	Denying bool `json:"denying,omitempty"`
 	// Databases, by name.
@@ -90,19 +94,9 @@ func ReadStatus(ctx context.Context, options Options) (status Status, err error)
 		return Status{}, err
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	state, err := kernel.Read(ctx)
-	if err != nil {
-		return Status{}, err
-	}
-	status = Status{InForce: state.Exists && state.Foreign == nil, Generation: state.Generation}
-	if state.Foreign != nil {
-		status.Tampered = state.Foreign.Error()
-	}
-	if !status.InForce {
-		return status, nil
-	}
-	if status.Denying = isDenial(state.Table); status.Denying {
-		return status, nil
+	status, state, err := options.standing(ctx, kernel)
+	if err != nil || state.Table.Name == "" || status.Denying {
+		return status, err
 	}
 	read := statusReader{now: options.Clock(), mark: mark, inventory: compile.InventoryOf(state.Table), byName: map[string]*DatabaseStatus{}}
 	if err := read.tally(ctx, kernel, state.Table); err != nil {
@@ -113,6 +107,35 @@ func ReadStatus(ctx context.Context, options Options) (status Status, err error)
 	}
 	status.Databases = read.databases()
 	return status, nil
+}
+
+// standing reads what stands and says whether it is what this enforcer writes.
+func (o Options) standing(ctx context.Context, kernel *nft.Conn) (status Status, state nft.State, err error) {
+	for range maxIntactReadings {
+		if state, err = kernel.Read(ctx); err != nil {
+			return Status{}, state, err
+		}
+		status = Status{InForce: state.Exists && state.Foreign == nil, Generation: state.Generation}
+		if state.Foreign != nil {
+			status.Tampered = state.Foreign.Error()
+		}
+		if !status.InForce {
+			return status, state, nil
+		}
+		if status.Denying = isDenial(state.Table); status.Denying {
+			status.Objects = intactDenial(state.Table)
+		} else if status.Objects, err = o.intact(ctx, kernel, state); err != nil {
+			return Status{}, state, err
+		}
+		if len(status.Objects) == 0 {
+			return status, state, nil
+		}
+		status.InForce, status.Tampered = false, fmt.Sprintf("objects that are not as this enforcer writes them: %d", len(status.Objects))
+		if now, err := kernel.Generation(ctx); err != nil || now == state.Generation {
+			return status, state, err // else it may be half of a change, which is several transactions
+		}
+	}
+	return status, state, nil
 }
 
 // statusReader collects a Status.

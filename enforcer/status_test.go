@@ -7,6 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer"
+	"drawbridge/enforcer/policy"
+	"drawbridge/sim/netns"
+	"drawbridge/sim/netns/netnstest"
 )
 
 func (h *host) status(t *testing.T) (s enforcer.Status) {
@@ -117,4 +120,82 @@ func TestWhoGainsAndWhoLoses(t *testing.T) {
 		"Force TLS of docs would be on, and is off",
 		"docs at 10.10.0.1:27017, by reg0 (regional): 10.10.1.0-10.10.7.255 would gain access",
 	}, words(h.plan(t, document("10.10.0.0/21", `, "force_tls": true`))))
+}
+
+// TestAStatusSaysWhatIsOpen: without a policy at hand, from the tables alone.
+func TestAStatusSaysWhatIsOpen(t *testing.T) {
+	path := netnstest.Tool(t, "nft")
+	for _, tt := range []struct{ name, command, names string }{
+		{"everything flushed", "flush table inet drawbridge", "rule of chain admission of table inet drawbridge"},
+		{"accept in front", "insert rule inet drawbridge admission accept", "rule of chain admission of table inet drawbridge"},
+		{"admission empty", "flush chain inet drawbridge admission4", "rule of chain admission4 of table inet drawbridge"},
+		{"a database's chain empty", "flush chain inet drawbridge from4_orders", "rule of chain from4_orders of table inet drawbridge"},
+		{"the gate empty", "flush chain inet drawbridge gate", "rule of chain gate of table inet drawbridge"},
+		{"an endpoint that nobody judges", "delete element inet drawbridge inbound4 { 203.0.113.1 . 5432 }", "element of set inbound4 of table inet drawbridge"},
+		{"an endpoint judged by another", "delete element inet drawbridge inbound4 { 203.0.113.1 . 5432 }; add element inet drawbridge inbound4 { 203.0.113.1 . 5432 : goto from4_docs }",
+			"element of set inbound4 of table inet drawbridge"},
+		{"an endpoint that everybody reaches", "delete element inet drawbridge inbound4 { 203.0.113.1 . 5432 }; add element inet drawbridge inbound4 { 203.0.113.1 . 5432 : accept }",
+			"element of set inbound4 of table inet drawbridge"},
+		{"a chain more", "add chain inet drawbridge theirs", "chain theirs of table inet drawbridge"},
+		{"a counter more", "add counter inet drawbridge theirs", `counter "theirs"`},
+		{"an ending table gone", "delete table ip drawbridge", "table ip drawbridge: missing"},
+		{"an ending table empty", "flush chain ip6 drawbridge ending_output", "rule of chain ending_output of table ip6 drawbridge"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ns := netnstest.New(t)
+			mustApply(t, ns, []byte(planted))
+			require.True(t, statusIn(t, ns).InForce)
+			runNFT(t, ns, path, tt.command)
+			s := statusIn(t, ns)
+			require.False(t, s.InForce)
+			require.NotEmpty(t, s.Tampered)
+			all := s.Tampered
+			for _, o := range s.Objects {
+				all += "\n" + o.Object + ": " + o.What
+			}
+			require.Contains(t, all, tt.names)
+			mustApply(t, ns, []byte(planted))
+			require.Empty(t, statusIn(t, ns).Tampered)
+		})
+	}
+}
+
+func statusIn(t *testing.T, ns *netns.Handle) (s enforcer.Status) {
+	t.Helper()
+	require.NoError(t, ns.Do(func() (err error) {
+		s, err = enforcer.ReadStatus(t.Context(), enforcer.Options{})
+		return err
+	}))
+	return s
+}
+
+// TestAStatusOfADenial: that, too, is what this enforcer writes, or not.
+func TestAStatusOfADenial(t *testing.T) {
+	ns := netnstest.New(t)
+	target, err := enforcer.ParseTarget("203.0.113.1:5432")
+	require.NoError(t, err)
+	require.NoError(t, ns.Do(func() error { return enforcer.BootDenying(t.Context(), []enforcer.Target{target}, enforcer.Options{}) }))
+	s := statusIn(t, ns)
+	require.True(t, s.InForce)
+	require.True(t, s.Denying)
+	runNFT(t, ns, netnstest.Tool(t, "nft"), "insert rule inet drawbridge denied accept")
+	s = statusIn(t, ns)
+	require.False(t, s.InForce)
+	require.NotEmpty(t, s.Objects)
+}
+
+// TestAStatusLooksForNoMoreThanIsThere: what is in force by other ways is not called tampered with.
+func TestAStatusLooksForNoMoreThanIsThere(t *testing.T) {
+	ns := netnstest.New(t)
+	for _, d := range []string{planted, string(document(wholeRegion, "")), string(document(wholeRegion, `, "force_tls": true, "internet_accessibility": true`))} {
+		mustApply(t, ns, []byte(d))
+		s := statusIn(t, ns)
+		require.True(t, s.InForce, "%+v", s.Objects)
+	}
+	require.NoError(t, ns.Do(func() error {
+		_, err := enforcer.Apply(t.Context(), document(wholeRegion, `, "force_tls": true`), enforcer.Options{Openings: []policy.Opening{{Database: "docs", Until: time.Now().Add(time.Hour)}}})
+		return err
+	}))
+	s := statusIn(t, ns)
+	require.True(t, s.InForce, "%+v", s.Objects)
 }

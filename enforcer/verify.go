@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"drawbridge/enforcer/compile"
@@ -154,68 +152,6 @@ func (v *Verification) access(t ruleset.Table, p *intent.Point) error {
 	v.Access = report.Differences
 	v.LookedAt = LookedAt{Ports: report.Ports, Addresses: report.Addresses, Interfaces: report.Interfaces, Sets: report.Questions}
 	return nil
-}
-
-// locks looks whether the locks that stand are some that the rules would have made: a planted one could have the gate test
-// another byte of a connection than its first. The sets are read one after the other, so that what does not fit is looked at
-// again.
-func (v *Verification) locks(ctx context.Context, kernel *nft.Conn, t ruleset.Table) error {
-	var stray map[ruleset.Key]bool
-	var locks ruleset.Set
-	for range 2 {
-		found, set, err := strayLocks(ctx, kernel, t)
-		if err != nil {
-			return err
-		}
-		again := map[ruleset.Key]bool{}
-		for _, key := range found {
-			if stray == nil || stray[key] {
-				again[key] = true
-			}
-		}
-		if stray = again; len(stray) == 0 {
-			return nil
-		}
-		locks = set
-	}
-	for _, key := range slices.Sorted(maps.Keys(stray)) {
-		v.Objects = append(v.Objects, ruleset.Difference{
-			Object: fmt.Sprintf("element of set %s of table %s %s", locks.Name, t.Family, t.Name),
-			What:   ruleset.PrintElement(locks, ruleset.Element{Key: key}) + " is no lock that the rules would have made",
-		})
-	}
-	return nil
-}
-
-func strayLocks(ctx context.Context, kernel *nft.Conn, t ruleset.Table) (stray []ruleset.Key, locks ruleset.Set, err error) {
-	var read [3][]nft.Counted
-	for i, name := range compile.LockSets() {
-		at := slices.IndexFunc(t.Sets, func(s ruleset.Set) bool { return s.Name == name })
-		if at < 0 {
-			return nil, locks, nil // there is no gate
-		}
-		if read[i], err = kernel.ReadCounted(ctx, t.Sets[at]); errors.Is(err, nft.ErrForeign) {
-			return nil, locks, nil // said already: the set is another one
-		} else if err != nil {
-			return nil, locks, err
-		}
-		if i == 0 {
-			locks = t.Sets[at]
-		}
-	}
-	requests, latest := map[ruleset.Key]bool{}, map[ruleset.Key]string{}
-	for _, e := range read[1] {
-		requests[e.Key] = true
-	}
-	for _, e := range read[2] {
-		latest[e.Key] = string(e.Value)
-	}
-	for _, e := range read[0] {
-		if !compile.IsLock(e.Key, requests, latest) {
-			stray = append(stray, e.Key)
-		}
-	}
-	return stray, locks, nil
 }
 
 // endings compares the tables that end refused connections.

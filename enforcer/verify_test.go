@@ -238,6 +238,14 @@ func TestVerifyAndWhatIsForeign(t *testing.T) {
 		{"the tables gone", "delete table inet drawbridge", "table inet drawbridge"},
 		{"an ending table gone", "delete table ip6 drawbridge", "table ip6 drawbridge"},
 		{"an interval more", "add element inet drawbridge custom4_orders { 198.51.100.16/28 }", "custom4_orders"},
+		{"a counter", "add counter inet drawbridge theirs", `counter "theirs"`},
+		{"a quota", "add quota inet drawbridge theirs { over 5 mbytes }", `quota "theirs"`},
+		{"a limit", "add limit inet drawbridge theirs { rate 5/second }", `limit "theirs"`},
+		{"a helper", `add ct helper inet drawbridge theirs { type "ftp" protocol tcp; }`, `ct helper "theirs"`},
+		{"a time-out", "add ct timeout inet drawbridge theirs { protocol tcp; l3proto ip; policy = { established: 120 }; }", `ct timeout "theirs"`},
+		{"an expectation", "add ct expectation inet drawbridge theirs { protocol tcp; dport 9; timeout 1m; size 12; l3proto ip; }", `ct expectation "theirs"`},
+		{"a SYN proxy", "add synproxy inet drawbridge theirs { mss 1460; wscale 9; }", `synproxy "theirs"`},
+		{"an object of an ending table", "add counter ip6 drawbridge theirs", `table ip6 drawbridge: not written by this enforcer: counter "theirs"`},
 		{"a catch-all", "add element inet drawbridge ours4 { * }", "ours4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,6 +255,8 @@ func TestVerifyAndWhatIsForeign(t *testing.T) {
 			v := verify(t, ns, planted)
 			require.False(t, v.Proven)
 			require.Contains(t, fmt.Sprint(v.Unprovable, v.Objects), tt.names)
+			mustApply(t, ns, []byte(planted))
+			require.True(t, verify(t, ns, planted).Proven, "an apply mends it")
 		})
 	}
 }
@@ -279,4 +289,36 @@ func TestAPlantedLock(t *testing.T) {
 	require.Len(t, v.Objects, 1)
 	require.Equal(t, "element of set expected of table inet drawbridge", v.Objects[0].Object)
 	require.Contains(t, v.Objects[0].What, "is no lock that the rules would have made")
+}
+
+// TestHowToGetRidOfAPlantedLock: verify writes the line, and says what becomes of it otherwise. One that comes with what belongs to a lock is
+// known by its lifetime.
+func TestHowToGetRidOfAPlantedLock(t *testing.T) {
+	h := newHost(t)
+	policy := string(document(wholeRegion, `, "force_tls": true`))
+	mustApply(t, h.host, []byte(policy))
+	for _, tt := range []struct {
+		planted []string
+		says    []string
+	}{
+		{[]string{"expected { 5 . 7 timeout 9d }"}, []string{"ends by itself in 21", "nft 'delete element inet drawbridge expected { 0x00000005 . 0x00000007 }'"}},
+		{[]string{"expected { 5 . 7 }"}, []string{"ends by itself in "}},
+		{[]string{"expected { 5 . 7 timeout 9d }", "latest { 5 timeout 9d : 7 }"}, []string{"has a lifetime that no rule gives it", "delete element inet drawbridge latest { 0x00000005 }"}},
+	} {
+		for _, p := range tt.planted {
+			h.nft(t, "add element inet drawbridge "+p)
+		}
+		v := verify(t, h.host, policy)
+		require.False(t, v.Proven)
+		require.Len(t, v.Objects, len(tt.planted))
+		for _, says := range tt.says {
+			require.Contains(t, fmt.Sprint(v.Objects), says)
+		}
+		for _, o := range v.Objects {
+			_, line, ok := strings.Cut(o.What, "nft '")
+			require.True(t, ok, o.What)
+			h.nft(t, strings.TrimSuffix(line, "'"))
+		}
+		require.True(t, verify(t, h.host, policy).Proven)
+	}
 }

@@ -26,7 +26,13 @@ func (p *program) enforceStatusCommand() *cobra.Command {
 		Long: `Reads the kernel's table and says, for each database: whether Force TLS is on, how many connections spoke TLS, how many spoke
 plaintext or were refused for it, from where and when the last one came, and what stands now. Connections are classified
 whether Force TLS is on or not. Where drawbridge enforce run is at work, it adds since when the policy is in force, and who was denied
-lately. Exit code 1 if nothing is in force, or if the table was tampered with.`,
+lately.
+
+It has no policy to compare with, but chains and rules follow from which databases there are, and each protected address has its place
+in several sets: whatever of the three tables is missing, more or other than this enforcer writes it is named. Exit code 1 if
+nothing is in force, or if the tables were tampered with. What only the policy can tell is not looked at: sources of rules and managed
+ranges, regions' networks, cluster nodes, toggles, whole databases that are gone with all that belongs to them, and what rules remember of
+connections. drawbridge enforce verify proves these. A --mark-mask must be the one with which the policy was applied.`,
 		Example: `  drawbridge enforce status
   drawbridge enforce status --json | jq '.databases[] | select(.live.plaintext > 0)'`,
 		Args: exactly(),
@@ -144,8 +150,7 @@ func (p *program) writeUndermining(findings []enforcer.Finding) error {
 
 func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {
 	if s.Tampered != "" {
-		_, err := fmt.Fprintf(out, "tampered with: %s\nrun `drawbridge enforce apply` to repair it\n", oneLine(s.Tampered))
-		return err
+		return writeTampered(out, s)
 	}
 	if !s.InForce {
 		_, err := fmt.Fprintln(out, "nothing is in force here")
@@ -155,7 +160,8 @@ func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {
 		_, err := fmt.Fprintln(out, "no policy is in force: everybody is kept away from what the last one protected (drawbridge enforce boot)")
 		return err
 	}
-	fmt.Fprintf(out, "in force, kernel generation %d, %s\n\n", s.Generation, since(r))
+	fmt.Fprintf(out, "in force, kernel generation %d, %s\nas this enforcer writes it; that it lets in whom the policy does is for drawbridge enforce verify to prove\n\n",
+		s.Generation, since(r))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "DATABASE\tFORCE TLS\tTLS\tPLAINTEXT\tLAST PLAINTEXT\tREFUSED\tLAST REFUSED\tLIVE: TLS\tPLAINTEXT\tBEGINNING\tUNKNOWN")
 	for _, d := range s.Databases {
@@ -163,6 +169,22 @@ func writeStatus(out io.Writer, s enforcer.Status, r *resident) error {
 			d.Refused, sighted(d.LastRefused), d.Live.TLS, d.Live.Plaintext, d.Live.Beginning, d.Live.Unknown)
 	}
 	return w.Flush()
+}
+
+// objectsShown bounds how many objects people are shown; --json has all.
+const objectsShown = 20
+
+func writeTampered(out io.Writer, s enforcer.Status) error {
+	fmt.Fprintf(out, "tampered with: %s\n", oneLine(s.Tampered))
+	for i, d := range s.Objects {
+		if i == objectsShown {
+			fmt.Fprintf(out, "  and %d more (--json)\n", len(s.Objects)-objectsShown)
+			break
+		}
+		fmt.Fprintf(out, "  %s: %s\n", oneLine(d.Object), oneLine(d.What))
+	}
+	_, err := fmt.Fprintln(out, "run `drawbridge enforce apply` to repair it")
+	return err
 }
 
 func sighted(s *enforcer.Sighting) string {

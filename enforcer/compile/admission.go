@@ -171,13 +171,17 @@ func (c *compiler) databaseChains(p *policy.Policy) {
 	}
 	for db := range p.EachDatabase() {
 		for _, f := range families {
-			if !hasEndpoint(db, f) {
-				continue
-			}
-			for _, w := range []way{inbound(f), c.outbound(f)} {
-				c.regular(w.database(db.Name()), rule(in(setCustom(f, db.Name()), w.client), w.through), rule(goTo(w.ranges())))
+			if hasEndpoint(db, f) {
+				c.databaseChain(f, db.Name())
 			}
 		}
+	}
+}
+
+// databaseChain is one database's pair of chains in one family.
+func (c *compiler) databaseChain(f family, database string) {
+	for _, w := range []way{inbound(f), c.outbound(f)} {
+		c.regular(w.database(database), rule(in(setCustom(f, database), w.client), w.through), rule(goTo(w.ranges())))
 	}
 }
 

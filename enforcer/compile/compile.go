@@ -128,6 +128,11 @@ func (o Options) compiler(p *policy.Policy) (*compiler, error) {
 func (c *compiler) chainsOf(p *policy.Policy) {
 	c.admission()
 	c.databaseChains(p)
+	c.behindAdmission()
+}
+
+// behindAdmission adds the chains that follow admission.
+func (c *compiler) behindAdmission() {
 	c.gate()
 	if !c.blind {
 		c.locked()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"drawbridge/enforcer"
@@ -123,7 +124,7 @@ func (d *daemon) mend(ctx context.Context, all ...written) {
 		}
 		return seen
 	})
-	if d.tell(all, receipt) {
+	if d.tell(all, later, receipt) {
 		d.prepare() // who did it once may do it again
 	}
 	d.again(later)
@@ -156,8 +157,9 @@ func (d *daemon) others(all []written) []written {
 	return slices.DeleteFunc(all, func(e written) bool { return e.Generation != 0 && d.session.Wrote(e.Generation) })
 }
 
-// tell notes what was done to the tables, and by which of some commits. It tells nothing if nothing was.
-func (d *daemon) tell(all []written, receipt enforcer.Receipt) (told bool) {
+// tell notes what was done to the tables, and by which of some commits. It tells nothing if nothing was. later came after the main table
+// had been read, and before the others were, if at all.
+func (d *daemon) tell(all, later []written, receipt enforcer.Receipt) (told bool) {
 	for _, e := range all {
 		for _, put := range d.restoredAfter(e) {
 			d.tampered(e.since(put), receipt.After(put)) // a Repair tells of the last one, if of any
@@ -165,22 +167,28 @@ func (d *daemon) tell(all []written, receipt enforcer.Receipt) (told bool) {
 		}
 	}
 	// What a Repair has found by itself. Of what the sentry restored, the word of who it was may be on its way.
-	if !told && !receipt.Restored && (receipt.Changed != enforcer.Changed{} || receipt.Repaired != "") {
-		d.tampered(d.culprit(all, receipt), receipt)
+	switch {
+	case told || receipt.Restored:
+	case receipt.Changed != enforcer.Changed{} || receipt.Repaired != "":
+		d.tampered(d.culprit(all, receipt.KernelGeneration), receipt)
+		told = true
+	case len(receipt.Endings) > 0:
+		d.tampered(d.culprit(slices.Concat(all, later), receipt.EndingsGeneration), receipt)
 		told = true
 	}
 	return told
 }
 
-// culprit is the commit that deleted of the table, if that is known, and otherwise the last one that a Repair can have found.
-func (d *daemon) culprit(all []written, receipt enforcer.Receipt) (last written) {
-	deletion, known := d.session.Sentry().Deletion(receipt.KernelGeneration)
+// culprit is the commit that deleted of the table, if that is known, and otherwise the last one that a Repair can have found which had mended
+// it in this generation.
+func (d *daemon) culprit(all []written, mended uint32) (last written) {
+	deletion, known := d.session.Sentry().Deletion(mended)
 	last = all[0]
 	for _, e := range all {
 		if known && e.Generation == deletion {
 			return e
 		}
-		if e.Generation < receipt.KernelGeneration {
+		if e.Generation < mended {
 			last = e
 		}
 	}
@@ -216,8 +224,9 @@ func (d *daemon) tampered(e written, receipt enforcer.Receipt) {
 	if !receipt.DeniedAt.IsZero() {
 		closed = receipt.DeniedAt.Sub(e.at)
 	}
+	what := strings.Join(slices.DeleteFunc(append([]string{receipt.Repaired}, receipt.Endings...), func(s string) bool { return s == "" }), "; ")
 	d.state.tampered(receipt, Tampering{At: e.at, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took, Closed: closed})
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
-		"what", receipt.Repaired)
-	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
+		"what", what)
+	d.note(entry{What: "tampered", Why: what, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +124,7 @@ func tampering(t *testing.T, path string) (all []tamperingEntry) {
 
 type tamperingEntry struct {
 	What    string            `json:"what"`
+	Why     string            `json:"why"`
 	Program string            `json:"program"`
 	Receipt *enforcer.Receipt `json:"receipt"`
 }
@@ -207,5 +209,57 @@ func TestAStopLeavesNoDenialBehind(t *testing.T) {
 		require.NoError(t, s.ns.Start(list))
 		require.NoError(t, list.Wait())
 		require.NotContains(t, rules.String(), "deny_", s.log.String())
+	}
+}
+
+// TestEndingsAreToldOf: the tables that end refused connections are nobody else's either, whoever hears of it or not.
+func TestEndingsAreToldOf(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprintf("deaf=%v", deaf), func(t *testing.T) {
+			audit := filepath.Join(t.TempDir(), "audit")
+			s := newScene(t, func(_ *scene, o *daemon.Options) {
+				o.NoOwner, o.Audit = true, audit
+				if deaf {
+					o.Deaf()
+				}
+			})
+			s.until(t, func(st daemon.Status) bool { return st.Ready })
+			spoilings := map[string]string{
+				"delete table ip drawbridge":                             "table ip drawbridge: missing",
+				"flush chain ip drawbridge ending_forward":               "table ip drawbridge: rule of chain ending_forward: ",
+				"add chain ip6 drawbridge x":                             "table ip6 drawbridge: chain x: not wanted",
+				"add rule ip6 drawbridge ending_forward meta mark set 7": "table ip6 drawbridge: chain \"ending_forward\": expression 1",
+			}
+			told := uint64(0)
+			for spoiling, what := range spoilings {
+				s.nft(t, strings.Fields(spoiling)...)
+				told++
+				st := s.until(t, func(st daemon.Status) bool { return st.Tampered >= told })
+				require.Equal(t, told, st.Tampered, s.log.String())
+				require.NotZero(t, st.LastTampering.Took)
+				var all []tamperingEntry
+				require.Eventually(t, func() bool { all = tampering(t, audit); return len(all) >= int(told) }, 20*time.Second, time.Millisecond)
+				require.Len(t, all, int(told))
+				require.Contains(t, all[told-1].Why, what)
+				require.Contains(t, s.log.String(), strings.ReplaceAll(what, `"`, `\"`))
+				if !deaf {
+					require.Equal(t, "nft", st.LastTampering.Program)
+				}
+			}
+		})
+	}
+}
+
+// TestEndingsThatAChangeMendsAreToldOf as well: the change comes between the tampering and the word of it.
+func TestEndingsThatAChangeMendsAreToldOf(t *testing.T) {
+	s := newScene(t, func(_ *scene, o *daemon.Options) { o.NoOwner = true })
+	s.until(t, func(st daemon.Status) bool { return st.Ready })
+	const changes = 20
+	for i := range changes {
+		s.nft(t, "delete", "table", "ip", "drawbridge")
+		s.put([]byte(host(fmt.Sprintf("10.%d.0.0/16", 20+i))))
+		st := s.until(t, func(st daemon.Status) bool { return st.Tampered > uint64(i) })
+		require.Equal(t, uint64(i+1), st.Tampered)
+		require.Equal(t, "nft", st.LastTampering.Program, s.log.String())
 	}
 }

@@ -19,6 +19,20 @@ func set(t *ruleset.Table, name string) *ruleset.Set {
 	panic("no set " + name)
 }
 
+// unnamed is a table whose counters have no names: a named one outlives its rule, and is nobody's then.
+func unnamed(t ruleset.Table) ruleset.Table {
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			for i, s := range r.Statements {
+				if _, ok := s.(ruleset.Counter); ok {
+					r.Statements[i] = ruleset.Counter{}
+				}
+			}
+		}
+	}
+	return t
+}
+
 // TestEveryChangeArrives takes one table in the kernel through a series of changes, each committed as the difference
 // to what was read.
 func TestEveryChangeArrives(t *testing.T) {
@@ -61,11 +75,11 @@ func TestEveryChangeArrives(t *testing.T) {
 		{"a chain moves", func(t *ruleset.Table) { t.Chains[0].Priority = -299 }},
 		{"rules change", func(t *ruleset.Table) { t.Chains[1].Rules = t.Chains[1].Rules[3:] }},
 		{"nothing is left", func(t *ruleset.Table) { t.Chains, t.Sets = nil, nil }},
-		{"everything comes back", func(t *ruleset.Table) { *t = sampleTable() }},
+		{"everything comes back", func(t *ruleset.Table) { *t = unnamed(sampleTable()) }},
 	}
 	c, _ := open(t)
-	have := install(t, c, sampleTable())
-	want := sampleTable()
+	have := install(t, c, unnamed(sampleTable()))
+	want := unnamed(sampleTable())
 	for _, step := range changes {
 		t.Run(step.name, func(t *testing.T) {
 			step.change(&want)

@@ -92,7 +92,7 @@ func (c *Conn) all(ctx context.Context) (State, error) {
 		return State{Exists: exists, Foreign: foreign}, err
 	}
 	d := tableDump{table: ruleset.Table{Family: c.family, Name: c.table}, anonymous: map[string][][]byte{}}
-	for _, step := range []func(context.Context, *tableDump) error{c.readSets, c.readChains, c.readRules} {
+	for _, step := range []func(context.Context, *tableDump) error{c.readSets, c.readChains, c.readRules, c.readObjects, c.readFlowtables} {
 		if err := step(ctx, &d); errors.Is(err, ErrForeign) {
 			return State{Exists: true, Foreign: err}, nil
 		} else if err != nil {

@@ -11,7 +11,11 @@ import (
 //
 // Where only elements differ, only elements change: no set, chain or rule is touched. Where a chain's rules differ,
 // or name a set or chain that must be replaced, that chain is flushed and refilled. Elements of dynamic sets belong to
-// the kernel and are neither added nor deleted. Comments never make a difference.
+// the kernel and are neither added nor deleted.
+//
+// Comments of rules and chains make no difference. That of an element does where one is wanted. The kernel keeps it as long as the element, and
+// a look-up that is under way while an element is exchanged may find neither the old one nor the new one. So a set of which an element has another
+// comment is replaced as a whole, with the rules that name it: those are exchanged in one go.
 func Diff(have, want Table) Change {
 	d := differ{
 		have: index(have), want: index(want),
@@ -51,7 +55,7 @@ type differ struct {
 
 func (d *differ) sets() {
 	for _, h := range d.have.table.Sets {
-		if w, ok := d.want.sets[h.Name]; !ok || !equalSetSpec(h, w) {
+		if w, ok := d.want.sets[h.Name]; !ok || !equalSetSpec(h, w) || relabelled(h, w) {
 			d.replacedSets[h.Name] = true
 			d.change.DeleteSets = append(d.change.DeleteSets, h.Name)
 		}
@@ -113,7 +117,7 @@ func (d *differ) elements() {
 		}
 		fresh := elementsWhere(w, func(e Element) bool {
 			t, ok := there[e.Key]
-			return !ok || !equalElement(e, t) || d.replacedChains[e.Verdict.Chain]
+			return !ok || !equalElement(t, e) || d.replacedChains[e.Verdict.Chain]
 		})
 		if len(fresh) > 0 {
 			d.change.AddElements = append(d.change.AddElements, SetElements{Set: w.Spec(), Elements: fresh})
@@ -203,12 +207,27 @@ func elementsWhere(s Set, chosen func(Element) bool) []Element {
 // seconds on both sides, and reading takes its time.
 const TimeoutTolerance = 2 * time.Second
 
-func equalElement(a, b Element) bool {
-	if a.Timeout > 0 && b.Timeout > 0 && (a.Timeout-b.Timeout).Abs() <= TimeoutTolerance {
-		a.Timeout = b.Timeout
+// equalElement tells whether an element that stands is the one that is wanted.
+func equalElement(have, want Element) bool {
+	if have.Timeout > 0 && want.Timeout > 0 && (have.Timeout-want.Timeout).Abs() <= TimeoutTolerance {
+		have.Timeout = want.Timeout
 	}
-	a.Comment, b.Comment = "", ""
-	return a == b
+	if want.Comment == "" {
+		have.Comment = ""
+	}
+	return have == want
+}
+
+// relabelled tells whether an element that stays has another comment than it must have.
+func relabelled(have, want Set) bool {
+	if want.Dynamic || !slices.ContainsFunc(want.Elements, func(e Element) bool { return e.Comment != "" }) {
+		return false
+	}
+	there := elementsByKey(have)
+	return slices.ContainsFunc(want.Elements, func(w Element) bool {
+		h, ok := there[w.Key]
+		return ok && w.Comment != "" && h.Comment != w.Comment
+	})
 }
 
 func equalSetSpec(a, b Set) bool {

@@ -44,9 +44,27 @@ func TestDiff(t *testing.T) {
 	})
 	t.Run("comments", func(t *testing.T) {
 		want := table([]ruleset.Set{endpoints("s", "bb", "aa")}, base, other)
-		want.Sets[0].Elements[0].Comment = "new"
 		want.Chains[1].Rules = []ruleset.Rule{{Statements: other.Rules[0].Statements, Comment: "new"}}
+		labelled := table([]ruleset.Set{endpoints("s", "aa", "bb")}, base, other)
+		labelled.Sets[0].Elements[0].Comment = "old"
 		require.True(t, ruleset.Diff(have, want).IsEmpty())
+		require.True(t, ruleset.Diff(labelled, want).IsEmpty(), "none is wanted")
+		want.Sets[0].Elements[1].Comment = "new"
+		for _, have := range []ruleset.Table{have, labelled} {
+			change := ruleset.Diff(have, want)
+			require.Equal(t, []string{"s"}, change.DeleteSets, "no look-up finds neither the old element nor the new one")
+			require.Equal(t, []ruleset.Set{endpoints("s")}, change.AddSets)
+			require.Empty(t, change.DeleteElements)
+			require.Len(t, change.AddElements[0].Elements, 2)
+			require.Equal(t, []string{"base"}, change.FlushChains)
+			require.Equal(t, []ruleset.ChainRules{{Chain: "base", Rules: base.Rules}}, change.AddRules)
+			require.NotEmpty(t, ruleset.Compare(have, want))
+			require.False(t, ruleset.SameSets(have.Sets, want.Sets))
+		}
+		require.True(t, ruleset.Diff(want, want).IsEmpty())
+		more := table([]ruleset.Set{endpoints("s", "aa", "bb", "cc")}, base, other)
+		more.Sets[0].Elements[2].Comment = "new"
+		require.True(t, ruleset.Diff(have, more).OnlyElements(), "what is new takes nothing's place")
 	})
 	t.Run("one element each way", func(t *testing.T) {
 		change := ruleset.Diff(have, table([]ruleset.Set{endpoints("s", "bb", "cc")}, base, other))

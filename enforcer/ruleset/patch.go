@@ -75,7 +75,7 @@ func patched(s Set, c Change) ([]Element, bool) {
 	return out, true
 }
 
-// SameSets tells whether the sets of two lists have the same specifications and elements, whatever their order and comments.
+// SameSets tells whether the sets of two lists have the same specifications and elements, whatever their order, and where b wants one, the same comments.
 func SameSets(a, b []Set) bool {
 	return len(a) == len(b) && Diff(Table{Name: "-", Sets: a}, Table{Name: "-", Sets: b}).IsEmpty()
 }

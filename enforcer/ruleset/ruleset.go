@@ -83,7 +83,7 @@ type Element struct {
 	// Timeout is how long the element has to live from now on, whole seconds; 0: as the set says. Diff allows for
 	// TimeoutTolerance.
 	Timeout time.Duration
-	// Comment is for people; at most 128 bytes. Diff ignores it.
+	// Comment is for people, and says whose the element is; at most 128 bytes. Empty: Diff takes any.
 	Comment string
 }
 
