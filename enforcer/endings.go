@@ -15,7 +15,10 @@ import (
 type mended struct {
 	known      bool     // the session has made them
 	what       []string // each finding in words; nil: nothing that was not told
+	gone       bool     // all of that is that tables were missing
 	generation uint32   // of the ruleset in which all of it had been mended
+	since      uint32   // the one in which nothing of it was wrong
+	seen       uint32   // the one in which the tables were as they must be last
 	at         time.Time
 }
 
@@ -25,6 +28,10 @@ func (m *mended) found(want ruleset.Table, r reconcile.Receipt) {
 		return
 	}
 	m.generation, m.at = r.Generation, r.InForceAt
+	if m.what == nil {
+		m.since = m.seen
+	}
+	m.gone = (m.gone || m.what == nil) && r.Repaired == nil && r.Before.Name == ""
 	in := fmt.Sprintf("table %s %s", want.Family, want.Name)
 	if r.Repaired != nil {
 		m.what = append(m.what, in+": "+r.Repaired.Error())
@@ -44,16 +51,17 @@ func (m *mended) tell(r *Receipt) {
 	if len(m.what) == 0 {
 		return
 	}
-	r.Endings, r.EndingsGeneration = m.what, m.generation
+	r.Endings, r.EndingsSince, r.EndingsGeneration, r.EndingsGone = m.what, m.since, m.generation, m.gone
 	if m.at.After(r.InForceAt) {
 		r.InForceAt = m.at
 	}
-	*m = mended{known: m.known}
+	*m = mended{known: m.known, seen: m.seen}
 }
 
 // applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that
 // cannot have them is worth a warning and no error. What was wrong with them is told by the next Repair.
 func (s *Session) applyEndings(ctx context.Context) (warnings []string, err error) {
+	seen := ^uint32(0)
 	for i, want := range s.mark.Endings() {
 		done, err := reconcile.Reconciler{Kernel: s.endings[i], Clock: s.options.Clock}.Apply(ctx, want)
 		switch {
@@ -64,9 +72,10 @@ func (s *Session) applyEndings(ctx context.Context) (warnings []string, err erro
 			return warnings, fmt.Errorf("table %s %s: %w", want.Family, want.Name, err)
 		default:
 			s.mended.found(want, done)
+			seen = min(seen, done.Generation)
 		}
 	}
-	s.mended.known = true
+	s.mended.known, s.mended.seen = true, seen
 	return warnings, nil
 }
 

@@ -30,8 +30,10 @@ type Receipt struct {
 	Repaired string `json:"repaired,omitempty"`
 	// Endings say what somebody else had changed of the tables that end refused connections, and a Repair has undone.
 	Endings []string `json:"endings,omitempty"`
-	// EndingsGeneration is the generation of the ruleset in which that was undone.
-	EndingsGeneration uint32 `json:"-"`
+	// EndingsSince is the generation of the ruleset in which nothing of that was wrong yet, and EndingsGeneration that in which it was undone.
+	EndingsSince, EndingsGeneration uint32 `json:"-"`
+	// EndingsGone: all of that is that such tables were missing.
+	EndingsGone bool `json:"-"`
 	// Restored: the session's Sentry had put the table back before, and this tells what it did.
 	Restored bool `json:"restored,omitempty"`
 	// Attempts is how often the change was written: more than once if others changed the ruleset at the same time.
@@ -75,20 +77,20 @@ type Changed struct {
 	Chains          int `json:"chains"`
 }
 
-func newReceipt(r reconcile.Receipt, p *policy.Policy, now time.Time) Receipt {
-	out := Receipt{
-		Generation:       fmt.Sprintf("%d-%x", r.Generation, now.UnixNano()),
-		KernelGeneration: r.Generation,
-		InForceAt:        r.InForceAt,
-		ReadAt:           r.ReadAt,
-		Changed:          count(r.Change),
-		Attempts:         r.Attempts,
-	}
-	if out.InForceAt.IsZero() {
-		out.InForceAt = r.ReadAt
-	}
+// changesOf is what a write changed, whether or not it was read back.
+func changesOf(r reconcile.Receipt) Receipt {
+	out := Receipt{InForceAt: r.InForceAt, Changed: count(r.Change), Attempts: r.Attempts}
 	if r.Repaired != nil {
 		out.Repaired = r.Repaired.Error()
+	}
+	return out
+}
+
+func newReceipt(r reconcile.Receipt, p *policy.Policy, now time.Time) Receipt {
+	out := changesOf(r)
+	out.Generation, out.KernelGeneration, out.ReadAt = fmt.Sprintf("%d-%x", r.Generation, now.UnixNano()), r.Generation, r.ReadAt
+	if out.InForceAt.IsZero() {
+		out.InForceAt = r.ReadAt
 	}
 	out.Warnings = warnings(p, now)
 	return out

@@ -206,6 +206,13 @@ func (w *Sentry) Deletion(until uint32) (generation uint32, ok bool) {
 	return generation, ok
 }
 
+// Deleted is what Deletion returns, and leaves it to be told.
+func (w *Sentry) Deleted(until uint32) (generation uint32, ok bool) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	return w.culprit(until, w.settled)
+}
+
 // Take returns, once, what was put back after the deletion that made this generation of the ruleset.
 func (w *Sentry) Take(generation uint32) (put Restored, ok bool) {
 	w.told.Lock()

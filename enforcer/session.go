@@ -22,7 +22,8 @@ type Session struct {
 	mark    compile.Mark
 	main    *remembering
 	endings []*remembering
-	mended  mended // what was found wrong with endings
+	mended  mended  // what was found wrong with endings
+	unread  Receipt // of what a Repair wrote, and could not read back
 	reader  policy.Reader
 	base    *policy.Policy // the last document that came into force
 	policy  *policy.Policy // the last that came into force; nil: none did
@@ -179,6 +180,7 @@ func (s *Session) Repair(ctx context.Context) (receipt Receipt, err error) {
 		}
 		s.main.forget()
 	}
+	receipt, s.unread = receipt.with(s.unread), Receipt{}
 	s.mended.tell(&receipt)
 	s.unproven = false
 	s.sentry.proven(put)
@@ -227,6 +229,9 @@ func (s *Session) install(ctx context.Context, p *policy.Policy, want ruleset.Ta
 	s.changesTo(p)
 	done, blind, err := enforceOrDeny(ctx, s.main, p, want, s.options)
 	if err != nil {
+		if p == s.policy {
+			s.unread = changesOf(done).with(s.unread)
+		}
 		return Receipt{}, err
 	}
 	defer func() { err = errors.Join(err, blind) }()

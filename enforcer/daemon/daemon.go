@@ -90,6 +90,8 @@ type daemon struct {
 	work        chan func(context.Context) // what others ask the loop to do
 	foreign     chan written               // what others write to the ruleset
 	watched     watched
+	rest        untold // of what was mended
+	told        uint32 // the generation of the last deletion that was told of
 
 	glass    []BreakGlass // what is open
 	reminded time.Time    // when the log was told of it last

@@ -59,7 +59,7 @@ func (d *daemon) lookAtTables(ctx context.Context, wordsCome bool) error {
 		return err
 	}
 	again := d.suspect
-	d.suspect = !untouched || len(d.waiting) > 0 || d.session.Sentry().HasUntold() || d.session.Sentry().IsPending()
+	d.suspect = !untouched || len(d.waiting) > 0 || d.rest.what != nil || d.session.Sentry().HasUntold() || d.session.Sentry().IsPending()
 	if d.suspect && (again || !wordsCome) {
 		d.mend(ctx, written{at: time.Now()})
 	}
@@ -161,8 +161,15 @@ func (d *daemon) others(all []written) []written {
 // had been read, and before the others were, if at all.
 func (d *daemon) tell(all, later []written, receipt enforcer.Receipt) (told bool) {
 	for _, e := range all {
+		rest := d.rest.of(e)
 		for _, put := range d.restoredAfter(e) {
-			d.tampered(e.since(put), receipt.After(put)) // a Repair tells of the last one, if of any
+			r := receipt.After(put) // a Repair tells of the last one, if of any
+			r.Endings, rest = append(slices.Clone(r.Endings), rest...), nil
+			d.tampered(e.since(put), r)
+			told, d.told = true, put.Generation
+		}
+		if rest != nil {
+			d.tampered(e, enforcer.Receipt{Endings: rest, InForceAt: receipt.InForceAt})
 			told = true
 		}
 	}
@@ -170,19 +177,56 @@ func (d *daemon) tell(all, later []written, receipt enforcer.Receipt) (told bool
 	switch {
 	case told || receipt.Restored:
 	case receipt.Changed != enforcer.Changed{} || receipt.Repaired != "":
-		d.tampered(d.culprit(all, receipt.KernelGeneration), receipt)
-		told = true
+		deletion, known := d.session.Sentry().Deletion(receipt.KernelGeneration)
+		d.tampered(culprit(all, receipt.KernelGeneration, deletion, known), receipt)
+		if told = true; known {
+			d.told = deletion
+		}
 	case len(receipt.Endings) > 0:
-		d.tampered(d.culprit(slices.Concat(all, later), receipt.EndingsGeneration), receipt)
-		told = true
+		told = d.tellEndings(slices.Concat(all, later), receipt)
 	}
 	return told
 }
 
-// culprit is the commit that deleted of the table, if that is known, and otherwise the last one that a Repair can have found which had mended
-// it in this generation.
-func (d *daemon) culprit(all []written, mended uint32) (last written) {
-	deletion, known := d.session.Sentry().Deletion(mended)
+// tellEndings tells of tables that end refused connections, where all else was as it must be: for a deletion of everything, as the sentry has put
+// all else back, and has it told by itself.
+func (d *daemon) tellEndings(all []written, receipt enforcer.Receipt) (told bool) {
+	deletion, known := d.session.Sentry().Deleted(receipt.EndingsGeneration)
+	e := culprit(all, receipt.EndingsGeneration, deletion, known)
+	switch {
+	case !known && receipt.EndingsGone && int32(d.told-receipt.EndingsSince) > 0: // by what was told already
+		d.Log.Warn("mended what else had been deleted", "what", strings.Join(receipt.Endings, "; "))
+	case known && (e.Generation != deletion || d.session.Sentry().HasUntold()): // what was put back or the word of who it was is on its way
+		d.rest = untold{deletion, append(d.rest.what, receipt.Endings...)}
+		if e.Generation == deletion {
+			d.wait([]written{e})
+		}
+	default:
+		_, _ = d.session.Sentry().Deletion(receipt.EndingsGeneration)
+		d.tampered(e, receipt)
+		return true
+	}
+	return false
+}
+
+// untold is what was found mended after a deletion of which no word has come.
+type untold struct {
+	generation uint32
+	what       []string
+}
+
+// of returns it, once, if it is a commit's, or if words were lost and nobody knows.
+func (u *untold) of(e written) (what []string) {
+	if e.Generation != 0 && e.Generation != u.generation {
+		return nil
+	}
+	what, u.what = u.what, nil
+	return what
+}
+
+// culprit is the commit that deleted of the tables, if that is known, and otherwise the last one that a Repair can have found which had mended
+// them in this generation. A deletion that is known need not be among them.
+func culprit(all []written, mended, deletion uint32, known bool) (last written) {
 	last = all[0]
 	for _, e := range all {
 		if known && e.Generation == deletion {

@@ -147,7 +147,7 @@ func TestEachDeletionIsToldOfOnce(t *testing.T) {
 	require.Len(t, all, deletions)
 	for _, e := range all {
 		require.Equal(t, "nft", e.Program)
-		require.NotZero(t, e.Receipt.Changed.Chains)
+		require.NotZero(t, e.Receipt.Changed.Chains, s.log.String())
 	}
 }
 

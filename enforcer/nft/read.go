@@ -15,7 +15,7 @@ import (
 )
 
 // maxReadAttempts bounds how often a dump is repeated because somebody wrote meanwhile.
-const maxReadAttempts = 16
+const maxReadAttempts = 64
 
 // State is what the kernel holds.
 type State struct {

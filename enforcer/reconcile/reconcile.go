@@ -80,14 +80,17 @@ func (r Reconciler) now() time.Time {
 }
 
 // Apply brings the table into force and reads it back. On an error other than ErrNotInForce, what was in force before
-// still is, as far as the kernel could be asked.
+// still is, as far as the kernel could be asked; but where a receipt with a change comes with it, that one was written, and not read back.
 func (r Reconciler) Apply(ctx context.Context, want ruleset.Table) (Receipt, error) {
 	var receipt Receipt
 	readings := 0 // since the last write
 	state, err := r.Kernel.Read(ctx)
 	for {
 		if err != nil {
-			return Receipt{}, fmt.Errorf("read the table: %w", err)
+			if receipt.written == 0 {
+				receipt = Receipt{}
+			}
+			return receipt, fmt.Errorf("read the table: %w", err)
 		}
 		if state.Foreign == nil && state.Exists && ruleset.Diff(state.Table, want).IsEmpty() {
 			receipt.Generation, receipt.ReadAt = state.Generation, r.now()

@@ -271,3 +271,17 @@ func TestPatch(t *testing.T) {
 	require.Equal(t, 1, k.Commits, "nothing was to be written")
 	require.Equal(t, k.State.Generation, receipt.Generation)
 }
+
+// TestWhatWasWrittenIsToldWhereItCannotBeRead back.
+func TestWhatWasWrittenIsToldWhereItCannotBeRead(t *testing.T) {
+	blind := errors.New("no reading")
+	k := &reconciletest.Kernel{FailAfter: blind}
+	receipt, err := reconciler(k).Apply(t.Context(), table(1))
+	require.ErrorIs(t, err, blind)
+	require.False(t, receipt.Change.IsEmpty())
+	require.NotZero(t, receipt.InForceAt)
+	k.FailAfter = nil
+	receipt, err = reconciler(k).Apply(t.Context(), table(1))
+	require.NoError(t, err)
+	require.True(t, receipt.Change.IsEmpty())
+}

@@ -24,6 +24,8 @@ type Kernel struct {
 	Ignore bool
 	// Short makes this many readings after a commit leave the elements of all sets out, as a dump may.
 	Short int
+	// FailAfter is the error of readings after a commit; nil: they succeed.
+	FailAfter error
 	// Commits counts the commits that were applied.
 	Commits int
 }
@@ -33,6 +35,9 @@ func (k *Kernel) Read(ctx context.Context) (nft.State, error) { return k.State, 
 
 // ReadAfter returns the state.
 func (k *Kernel) ReadAfter(ctx context.Context, _ nft.State, _ ruleset.Change) (nft.State, error) {
+	if k.FailAfter != nil {
+		return nft.State{}, k.FailAfter
+	}
 	if k.Short == 0 {
 		return k.Read(ctx)
 	}
