@@ -89,7 +89,7 @@ func TestExplainCountsAlike(t *testing.T) {
 	ns := netnstest.New(t)
 	code, _, errs := asked(t, ns, "enforce", "apply")
 	require.Equal(t, exitOK, code, errs)
-	question := []string{"enforce", "explain", "--from", "198.51.100.99%lo", "--to", "orders:5432"}
+	question := []string{"enforce", "explain", "--from", "198.51.100.3%lo", "--to", "orders:5432"}
 	code, text, errs := asked(t, ns, question...)
 	require.Equal(t, exitOK, code, errs)
 	code, out, errs := asked(t, ns, append(question, "--json")...)
@@ -99,6 +99,7 @@ func TestExplainCountsAlike(t *testing.T) {
 	rules := 0
 	for _, packet := range all[0].Packets {
 		for _, s := range packet.Steps {
+			require.Equal(t, strings.HasPrefix(s.Text, "policy "), s.Rule == 0, "%+v: 0 is the end of a chain and nothing else", s)
 			at := fmt.Sprintf("chain %s, rule %d: %s", s.Chain, s.Rule, s.Text)
 			if s.Rule == 0 {
 				at = fmt.Sprintf("chain %s, the end: %s", s.Chain, s.Text)

@@ -42,7 +42,7 @@ printed by nft(8), where it is installed.`,
 			if err != nil {
 				return err
 			}
-			return p.print(verb, a.Text)
+			return p.print(verb, escaped(a.Text, "\n\t"))
 		},
 	}
 }
