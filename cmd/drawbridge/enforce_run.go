@@ -49,7 +49,7 @@ A directory as --policy holds parts of one document in *.json files, whose lists
 	c.Flags().StringVar(&o.file, "policy", "", "policy `path`, a file or a directory (required)")
 	o.addMask(c)
 	c.Flags().StringVar(&o.state, "state", "", "`directory` for the last good policy (default: it is not kept)")
-	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP")
+	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP; one that was left behind is replaced, nothing else")
 	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines")
 	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
 	c.Flags().BoolVar(&o.dry, "dry-run", false, "enforce nothing: say every 10 s, and at the end, whom of the real traffic the policy would deny")
@@ -91,6 +91,8 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 		},
 	})
 	switch {
+	case errors.Is(err, daemon.ErrSocketTaken):
+		return misuse(verb+": --socket", err)
 	case errors.Is(err, nft.ErrOwned):
 		return unable(verb, fmt.Errorf("%w; is another `drawbridge enforce run` at work here?", err))
 	case err != nil:

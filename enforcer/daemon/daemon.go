@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -83,7 +82,8 @@ type daemon struct {
 	postsToldOf sync.Once // that one is not as it should be
 	state       *state
 	audit       *audit
-	socket      net.Listener // nil: none
+	socket      *localSocket    // nil: none
+	beside      *errgroup.Group // of what runs beside the loop
 	clock       *wallClock
 	expiry      *time.Timer                // fires when the next rule ends
 	unready     *time.Timer                // fires when there is time to get ready for the tables' being deleted
@@ -120,7 +120,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serve(ctx, d.socket, d.handler()) })
+	d.beside = g
+	d.socket.serve(ctx, g, d.handler())
 	g.Go(func() error { return d.hear(ctx) })
 	g.Go(func() error { return d.sample(ctx) })
 	g.Go(func() error { return d.listen(ctx) })
@@ -185,7 +186,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	}
 	d.slots = newSlots(d.Snapshots.Dir)
 	d.keeper = newKeeper(d.Snapshots, d.slots, d.audit, d.kept)
-	if d.socket, err = listen(ctx, d.Socket); err != nil {
+	if d.socket, err = openSocket(ctx, d.Socket); err != nil {
 		return err
 	}
 	d.reopenGlass()
@@ -219,9 +220,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.files.Close())
 	}
 	errs = append(errs, d.closeWatches())
-	if d.socket != nil {
-		_ = d.socket.Close() // it may be closed already
-	}
+	errs = append(errs, d.socket.close())
 	if d.session != nil {
 		errs = append(errs, d.session.Close())
 	}
@@ -338,6 +337,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	d.lookAtClock(ctx)
 	d.lookAtGlass(ctx)
 	d.listenAgain(ctx)
+	d.lookAtSocket(ctx)
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}

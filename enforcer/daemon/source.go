@@ -103,9 +103,13 @@ func notRegular(path string) error {
 	return fmt.Errorf("%s: %w but %s; put a file in its place, by renaming it there", path, ErrNotRegular, kind)
 }
 
-// kindOf names what is no regular file.
+// kindOf names what there is.
 func kindOf(mode fs.FileMode) string {
 	switch {
+	case mode.IsRegular():
+		return "a file"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
 	case mode.IsDir():
 		return "a directory"
 	case mode&fs.ModeNamedPipe != 0:

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// refuses runs the program beside the daemon, if there is one, until it ends, and returns its exit code and what it said.
+func (k *keeper) refuses(args ...string) (code int, said string) {
+	k.t.Helper()
+	self, err := os.Executable()
+	require.NoError(k.t, err)
+	cmd := exec.CommandContext(k.t.Context(), self, append([]string{"enforce", "run", "--policy", k.policy}, args...)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(k.t, k.ns.Start(cmd))
+	_ = cmd.Wait() // the code tells
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// TestRunTakesNoFileAway for its socket.
+func TestRunTakesNoFileAway(t *testing.T) {
+	k := newKeeper(t)
+	precious := filepath.Join(k.dir, "precious")
+	require.NoError(t, os.WriteFile(precious, []byte("precious"), 0o600))
+	code, said := k.refuses("--socket", precious)
+	require.Equal(t, exitUsage, code, said)
+	require.Contains(t, said, "enforce run: --socket: socket: "+precious+": the place of the socket is taken: there is a file")
+	text, err := os.ReadFile(precious)
+	require.NoError(t, err)
+	require.Equal(t, "precious", string(text))
+}
