@@ -72,6 +72,7 @@ type daemon struct {
 	session     *enforcer.Session
 	slots       *slots
 	keeper      *keeper
+	unkept      *summed    // what is in force and could not be written for the next start; nil: nothing
 	suspect     bool       // the tables may have been touched without word of it
 	read        []identity // of what was read last
 	stage       stage      // of what is read next
@@ -185,7 +186,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.slots = newSlots(d.Snapshots.Dir)
-	d.keeper = newKeeper(d.Snapshots, d.slots, d.audit, d.kept)
+	d.keeper = newKeeper(d.Snapshots, d.slots, d.audit, func(err error, again bool) { d.kept(stepDisk, err, again) })
 	if d.socket, err = openSocket(ctx, d.Socket); err != nil {
 		return err
 	}
@@ -338,6 +339,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	d.lookAtGlass(ctx)
 	d.listenAgain(ctx)
 	d.lookAtSocket(ctx)
+	d.keepAgain()
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
@@ -402,11 +404,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		d.Log.Warn(w)
 	}
 	checked := withSum(document)
-	if err := d.slots.write(checked); err != nil {
-		d.kept(err)
-	} else {
-		d.keeper.keep(d.session.Policy())
-	}
+	d.keep(checked, false)
 	d.rearm()
 	d.state.applied(receipt, checked.sum, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,
@@ -416,14 +414,6 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		d.Applied(d.state.now())
 	}
 	return inForce
-}
-
-// kept says what became of a snapshot.
-func (d *daemon) kept(err error) {
-	d.state.snapshot(err)
-	if err != nil {
-		d.Log.Error("the policy could not be kept for the next start", "error", err)
-	}
 }
 
 func (d *daemon) refused(why string, document []byte, err error) {
