@@ -50,7 +50,7 @@ A directory as --policy holds parts of one document in *.json files, whose lists
 	o.addMask(c)
 	c.Flags().StringVar(&o.state, "state", "", "`directory` for the last good policy (default: it is not kept)")
 	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP; one that was left behind is replaced, nothing else")
-	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines")
+	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines; renamed, it is made anew")
 	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
 	c.Flags().BoolVar(&o.dry, "dry-run", false, "enforce nothing: say every 10 s, and at the end, whom of the real traffic the policy would deny")
 	c.Flags().BoolVar(&o.jsonLog, "log-json", false, "log JSON to standard error")

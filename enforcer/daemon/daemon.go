@@ -282,6 +282,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-d.Reload:
+			d.followAudit()
 			d.follow(ctx, "reload", final)
 		case e, ok := <-d.files.Events:
 			if !ok {
@@ -340,6 +341,7 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	d.listenAgain(ctx)
 	d.lookAtSocket(ctx)
 	d.keepAgain()
+	d.followAudit()
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
@@ -432,4 +434,11 @@ func (d *daemon) note(e entry) {
 		d.Log.Error("audit log", "error", err)
 	}
 	d.keeper.noted()
+}
+
+// followAudit has the audit log go on in a new file, if somebody has renamed or deleted the one that it had.
+func (d *daemon) followAudit() {
+	if err := d.audit.follow(); err != nil {
+		d.Log.Error("audit log", "error", err)
+	}
 }

@@ -61,7 +61,8 @@ func (s *localSocket) bind(ctx context.Context) error {
 	return nil
 }
 
-// answerWithin is how long a program may take to take a connection at a socket; the kernel takes it for most.
+// answerWithin is how long another program may take to take a connection at a socket, or a line of the audit log out of a FIFO; the
+// kernel takes both for most.
 const answerWithin = time.Second
 
 // vacate takes away a socket that nobody listens at. What else is there is ErrSocketTaken.
