@@ -26,6 +26,8 @@ type Receipt struct {
 	ReadAt time.Time `json:"read_at"`
 	// Changed counts what was written.
 	Changed Changed `json:"changed"`
+	// Objects name what was written to, and the first few elements; empty if nothing was.
+	Objects []string `json:"objects,omitempty"`
 	// Repaired says what was wrong with a table that somebody had tampered with; empty otherwise.
 	Repaired string `json:"repaired,omitempty"`
 	// Restored: the session's Sentry had put the table back before, and this tells what it did.
@@ -44,7 +46,7 @@ type Receipt struct {
 func (r Receipt) After(put Restored) Receipt {
 	r.DeniedAt = put.DeniedAt
 	if put.Whole {
-		r.InForceAt, r.Changed, r.Attempts = put.At, put.Changed, 1
+		r.InForceAt, r.Changed, r.Objects, r.Attempts = put.At, put.Changed, madeTable, 1
 	}
 	return r
 }
@@ -52,7 +54,7 @@ func (r Receipt) After(put Restored) Receipt {
 // with is the receipt of a Repair that looked once more, as that of both looks.
 func (r Receipt) with(earlier Receipt) Receipt {
 	if r.Changed == (Changed{}) && earlier.Changed != (Changed{}) {
-		r.Changed, r.InForceAt, r.Attempts = earlier.Changed, earlier.InForceAt, earlier.Attempts
+		r.Changed, r.Objects, r.InForceAt, r.Attempts = earlier.Changed, earlier.Objects, earlier.InForceAt, earlier.Attempts
 	}
 	if r.Repaired == "" {
 		r.Repaired = earlier.Repaired
@@ -78,6 +80,7 @@ func newReceipt(r reconcile.Receipt, p *policy.Policy, now time.Time) Receipt {
 		InForceAt:        r.InForceAt,
 		ReadAt:           r.ReadAt,
 		Changed:          count(r.Change),
+		Objects:          objects(r.Change),
 		Attempts:         r.Attempts,
 	}
 	if out.InForceAt.IsZero() {

@@ -76,3 +76,21 @@ func TestAnAuditLogThatNobodyReads(t *testing.T) {
 	s.holds(t, "10.20.0.0/16")
 	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), "a FIFO") }, 20*time.Second, time.Millisecond)
 }
+
+// TestTamperingIsToldWithWhatWasChanged: the log and the audit log name the sets and chains, and what was put into them.
+func TestTamperingIsToldWithWhatWasChanged(t *testing.T) {
+	s := newScene(t, func(s *scene, o *daemon.Options) { o.NoOwner, o.Audit = true, filepath.Join(s.dir, "audit.log") })
+	for i, tt := range []struct{ spoiling, what string }{
+		{"add element inet drawbridge region4 { 192.168.0.0/16 }", "set region4: taken out 192.168.0.0/16"},
+		{"delete element inet drawbridge region4 { 10.10.0.0/16 }", "set region4: put in 10.10.0.0/16"},
+		{"add chain inet drawbridge foreign", "chain foreign: deleted"},
+		{"flush ruleset", "table inet drawbridge: made"},
+	} {
+		s.nft(t, strings.Fields(tt.spoiling)...)
+		s.until(t, func(st daemon.Status) bool { return st.Tampered > uint64(i) })
+		var all []string
+		require.Eventually(t, func() bool { all = lines(filepath.Join(s.dir, "audit.log")); return len(all) == i+2 }, 20*time.Second, time.Millisecond)
+		require.Contains(t, all[i+1], `"what":"tampered","why":"`+tt.what)
+		require.Contains(t, s.log.String(), `what="`+tt.what)
+	}
+}

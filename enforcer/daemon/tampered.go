@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"drawbridge/enforcer"
@@ -217,7 +218,8 @@ func (d *daemon) tampered(e written, receipt enforcer.Receipt) {
 		closed = receipt.DeniedAt.Sub(e.at)
 	}
 	d.state.tampered(receipt, Tampering{At: e.at, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took, Closed: closed})
+	what := strings.Join(slices.DeleteFunc(append([]string{receipt.Repaired}, receipt.Objects...), func(s string) bool { return s == "" }), "; ")
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
-		"what", receipt.Repaired)
-	d.note(entry{What: "tampered", Why: receipt.Repaired, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
+		"what", what)
+	d.note(entry{What: "tampered", Why: what, ProcessID: e.ProcessID, Program: e.ProcessName, Receipt: &receipt})
 }
