@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 type runFlags struct {
 	enforceFlags
 	state, socket, audit string
+	listen               string
 	noOwner, jsonLog     bool
 	dry                  bool
 	await                bool // for the first policy
@@ -41,6 +43,7 @@ this process ends, by whatever means, everything stays in force, and the next st
 A directory as --policy holds parts of one document in *.json files, whose lists of databases are put together.`,
 		Example: `  drawbridge enforce run --policy /etc/drawbridge/policy.json --state /var/lib/drawbridge
   drawbridge enforce run --policy /etc/drawbridge/policy.d --socket /run/drawbridge.sock
+  drawbridge enforce run --policy /etc/drawbridge/policy.json --listen 127.0.0.1:9469
   drawbridge enforce run --policy /etc/drawbridge/policy.json --dry-run
   curl --unix-socket /run/drawbridge.sock http://localhost/metrics`,
 		Args: exactly(),
@@ -50,6 +53,7 @@ A directory as --policy holds parts of one document in *.json files, whose lists
 	o.addMask(c)
 	c.Flags().StringVar(&o.state, "state", "", "`directory` for the last good policy (default: it is not kept)")
 	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP; one that was left behind is replaced, nothing else")
+	c.Flags().StringVar(&o.listen, "listen", "", "`address:port` that answers /metrics, /healthz and /readyz over HTTP, to whoever reaches it; Prometheus wants one")
 	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines; renamed, it is made anew")
 	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
 	c.Flags().BoolVar(&o.dry, "dry-run", false, "enforce nothing: say every 10 s, and at the end, whom of the real traffic the policy would deny")
@@ -65,6 +69,12 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	}
 	if o.file == "" {
 		return misusef(verb+": --policy", "name the policy's file or directory")
+	}
+	var listen netip.AddrPort
+	if o.listen != "" {
+		if listen, err = daemon.ParseListen(o.listen); err != nil {
+			return misuse(verb+": --listen", err)
+		}
 	}
 	if o.dry {
 		return p.dryRun(ctx, o, options)
@@ -84,7 +94,7 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err = daemon.Run(ctx, daemon.Options{
-		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Audit: o.audit, NoOwner: o.noOwner,
+		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Listen: listen, Audit: o.audit, NoOwner: o.noOwner,
 		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Alive: watchdog(), Ready: func() {
 			fmt.Fprintln(p.std.out, "ready")
 			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,4 +36,25 @@ func TestRunTakesNoFileAway(t *testing.T) {
 	text, err := os.ReadFile(precious)
 	require.NoError(t, err)
 	require.Equal(t, "precious", string(text))
+}
+
+// TestRunListensWhereItIsToldTo, and nowhere that nobody has written out.
+func TestRunListensWhereItIsToldTo(t *testing.T) {
+	k := newKeeper(t)
+	for _, address := range []string{":9469", "localhost:9469", "127.0.0.1", "9469", "127.0.0.1:0x1", "127.0.0.1:99999"} {
+		code, said := k.refuses("--listen", address)
+		require.Equal(t, exitUsage, code, said)
+		require.Contains(t, said, "enforce run: --listen: metrics cannot be served there: \""+address+"\" is not ADDRESS:PORT; for this machine alone say 127.0.0.1:9469")
+	}
+	k.start("--listen", "127.0.0.1:9469")
+	require.NotContains(t, k.log.String(), "whoever reaches")
+	k.kill()
+	k.start("--listen=") // as the unit says it where nothing is set
+	k.kill()
+	var other net.Listener
+	require.NoError(t, k.ns.Do(func() (err error) { other, err = net.Listen("tcp", "0.0.0.0:9469"); return err }))
+	defer other.Close()
+	code, said := k.refuses("--listen", "127.0.0.1:9469")
+	require.Equal(t, exitUnjudged, code, said)
+	require.Contains(t, said, "address already in use; name another address or port")
 }

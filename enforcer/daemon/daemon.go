@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -39,6 +41,8 @@ type Options struct {
 	Snapshots Snapshots
 	// Socket is the path of the socket that answers status, health and metrics; empty: none.
 	Socket string
+	// Listen is an address and port at which anybody who reaches it can ask for metrics and health, and for nothing else; zero: none.
+	Listen netip.AddrPort
 	// Audit is the file to which changes and tampering are appended; empty: none.
 	Audit string
 	// NoOwner leaves the tables to anybody; the daemon then mends them.
@@ -84,6 +88,7 @@ type daemon struct {
 	state       *state
 	audit       *audit
 	socket      *localSocket    // nil: none
+	metrics     net.Listener    // nil: none
 	beside      *errgroup.Group // of what runs beside the loop
 	clock       *wallClock
 	expiry      *time.Timer                // fires when the next rule ends
@@ -123,6 +128,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	d.beside = g
 	d.socket.serve(ctx, g, d.handler())
+	d.serveMetrics(ctx, g)
 	g.Go(func() error { return d.hear(ctx) })
 	g.Go(func() error { return d.sample(ctx) })
 	g.Go(func() error { return d.listen(ctx) })
@@ -190,6 +196,9 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.socket, err = openSocket(ctx, d.Socket); err != nil {
 		return err
 	}
+	if err = d.openMetrics(ctx); err != nil {
+		return err
+	}
 	d.reopenGlass()
 	options := d.Enforcer
 	options.Name, options.Openings = d.Policy, openings(d.glass)
@@ -222,6 +231,9 @@ func (d *daemon) close() error {
 	}
 	errs = append(errs, d.closeWatches())
 	errs = append(errs, d.socket.close())
+	if d.metrics != nil {
+		_ = d.metrics.Close() // it may be closed already
+	}
 	if d.session != nil {
 		errs = append(errs, d.session.Close())
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// handler answers /status, /healthz, /readyz and /metrics.
-func (s *state) handler() *http.ServeMux {
-	mux := http.NewServeMux()
+// handleHealth answers /healthz and /metrics.
+func (s *state) handleHealth(mux *http.ServeMux) {
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if since := time.Since(*s.beat.Load()); since > stuck {
 			http.Error(w, fmt.Sprintf("the loop that acts on changes has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
@@ -22,6 +22,12 @@ func (s *state) handler() *http.ServeMux {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+}
+
+// handler answers /status, /healthz, /readyz and /metrics.
+func (s *state) handler() *http.ServeMux {
+	mux := http.NewServeMux()
+	s.handleHealth(mux)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if st := s.now(); !st.Ready || st.Refused != "" {
 			http.Error(w, st.Refused, http.StatusServiceUnavailable)
@@ -33,7 +39,6 @@ func (s *state) handler() *http.ServeMux {
 		answer(w, s.now())
 	})
 	mux.HandleFunc("GET /status/{sum}", s.awaits)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
