@@ -40,6 +40,8 @@ The tables belong to this process (kernel 6.9): other programs cannot change the
 over. On older kernels and with --no-owner, what others change is mended at once and logged with the culprit's name. When
 this process ends, by whatever means, everything stays in force, and the next start takes it over.
 
+There is one in each network namespace: a second one does not start (exit code 3).
+
 A directory as --policy holds parts of one document in *.json files, whose lists of databases are put together.`,
 		Example: `  drawbridge enforce run --policy /etc/drawbridge/policy.json --state /var/lib/drawbridge
   drawbridge enforce run --policy /etc/drawbridge/policy.d --socket /run/drawbridge.sock

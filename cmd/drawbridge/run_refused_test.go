@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -57,4 +58,17 @@ func TestRunListensWhereItIsToldTo(t *testing.T) {
 	code, said := k.refuses("--listen", "127.0.0.1:9469")
 	require.Equal(t, exitUnjudged, code, said)
 	require.Contains(t, said, "address already in use; name another address or port")
+}
+
+// TestOneRunInANamespace: a second one is refused, and says whom it would have to do with.
+func TestOneRunInANamespace(t *testing.T) {
+	k := newKeeper(t)
+	k.start("--no-owner")
+	code, said := k.refuses("--no-owner")
+	require.Equal(t, exitUnjudged, code, said)
+	require.NotContains(t, said, "ready")
+	require.Contains(t, said, fmt.Sprintf("drawbridge: enforce run: another drawbridge enforce run is at work in this network namespace: process %d (", k.cmd.Process.Pid))
+	require.Contains(t, k.verb("enforce", "apply", "--policy", k.policy), "generation", "apply takes no lock")
+	k.kill()
+	k.start() // at once: the lock has ended with its process
 }

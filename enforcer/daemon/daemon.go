@@ -89,6 +89,7 @@ type daemon struct {
 	audit       *audit
 	socket      *localSocket    // nil: none
 	metrics     net.Listener    // nil: none
+	alone       net.Listener    // the lock; nil: a stranger has its name
 	beside      *errgroup.Group // of what runs beside the loop
 	clock       *wallClock
 	expiry      *time.Timer                // fires when the next rule ends
@@ -173,9 +174,12 @@ func (d *daemon) keeping() (stop func()) {
 	}
 }
 
-// open opens everything that the daemon holds but for the watch on the kernel. The watch on the files comes first, so that nothing
-// is missed.
+// open opens everything that the daemon holds but for the watch on the kernel. Nothing is touched before it is sure that no other daemon
+// does; the watch on the files comes next, so that nothing is missed.
 func (d *daemon) open(ctx context.Context) (err error) {
+	if d.alone, err = d.lock(ctx); err != nil {
+		return err
+	}
 	if d.source, err = newSource(d.Policy, d.Await); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
@@ -238,8 +242,11 @@ func (d *daemon) close() error {
 		errs = append(errs, d.session.Close())
 	}
 	errs = append(errs, d.watched.close()...)
-	errs = append(errs, d.slots.close())
-	return errors.Join(append(errs, d.audit.close())...)
+	errs = append(errs, d.slots.close(), d.audit.close())
+	if d.alone != nil {
+		errs = append(errs, d.alone.Close()) // the last: from then on another may start
+	}
+	return errors.Join(errs...)
 }
 
 // begin brings the policy into force, or the last one that was good.
