@@ -50,7 +50,7 @@ deb: operator ## build the Debian package build/drawbridge_*.deb, and try to ins
 	build/deb/drawbridge enforce schema > build/deb/policy.schema.json
 	GO='$(GO)' deploy/deb/notices > build/deb/THIRD_PARTY && gzip -9n build/deb/THIRD_PARTY
 	gzip -9nc CHANGELOG.md > build/deb/CHANGELOG.md.gz
-	printf 'drawbridge (%s) unstable; urgency=medium\n\n  * What is new is in CHANGELOG.md.gz.\n\n -- drawbridge developers <drawbridge@localhost>  %s\n' \
+	printf 'drawbridge (%s) unstable; urgency=medium\n\n  * What is new is in CHANGELOG.md.gz.\n\n -- drawbridge developers <drawbridge@drawbridge.invalid>  %s\n' \
 		'$(DEB_VERSION)' "$$(git log -1 --format=%aD)" | gzip -9n > build/deb/changelog.gz
 	$(GO) -C deploy/deb build -o ../../build/deb/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
 	ARCH=$$($(GO) env GOARCH) VERSION='$(DEB_VERSION)' build/deb/nfpm package -f deploy/deb/nfpm.yaml -p deb -t build/

@@ -146,8 +146,9 @@ func (f dryFamily) decode(c nft.Counted, now time.Time) WouldDeny {
 	key := []byte(c.Key)
 	source, _ := netip.AddrFromSlice(key[:f.length])
 	to, _ := netip.AddrFromSlice(key[f.length : 2*f.length])
+	lifetime := cmp.Or(c.Timeout, wouldDenyMemory) // of an element that has the set's own the kernel names none
 	return WouldDeny{
-		Source: source, To: netip.AddrPortFrom(to, binary.BigEndian.Uint16(key[2*f.length:])), Packets: c.Packets, LastAt: now.Add(c.Expires - c.Timeout),
+		Source: source, To: netip.AddrPortFrom(to, binary.BigEndian.Uint16(key[2*f.length:])), Packets: c.Packets, LastAt: now.Add(c.Expires - lifetime),
 	}
 }
 

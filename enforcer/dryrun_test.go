@@ -2,6 +2,7 @@ package enforcer_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,6 +24,7 @@ func TestADryRunDropsNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, denied, "what is allowed is not listed")
 
+	began := time.Now()
 	plain, _ := h.dial(t, false)
 	require.NoError(t, say(plain), "what would be refused passes")
 	require.NoError(t, say(plain))
@@ -33,6 +35,7 @@ func TestADryRunDropsNothing(t *testing.T) {
 	require.Equal(t, endpoint, denied[0].To)
 	require.Equal(t, "docs", denied[0].Database)
 	require.NotZero(t, denied[0].Packets)
+	require.WithinRange(t, denied[0].LastAt, began.Add(-time.Second), time.Now().Add(time.Second))
 
 	require.NoError(t, d.Apply(t.Context(), document("10.10.7.0/24", "")))
 	late, _ := h.dial(t, true)

@@ -26,6 +26,8 @@ type Receipt struct {
 	ReadAt time.Time `json:"read_at"`
 	// Changed counts what was written.
 	Changed Changed `json:"changed"`
+	// Objects name what was written to, and the first few elements; empty if nothing was.
+	Objects []string `json:"objects,omitempty"`
 	// Repaired says what was wrong with a table that somebody had tampered with; empty otherwise.
 	Repaired string `json:"repaired,omitempty"`
 	// Endings say what somebody else had changed of the tables that end refused connections, and a Repair has undone.
@@ -50,7 +52,7 @@ type Receipt struct {
 func (r Receipt) After(put Restored) Receipt {
 	r.DeniedAt = put.DeniedAt
 	if put.Whole {
-		r.InForceAt, r.Changed, r.Attempts = put.At, put.Changed, 1
+		r.InForceAt, r.Changed, r.Objects, r.Attempts = put.At, put.Changed, madeTable, 1
 	}
 	return r
 }
@@ -58,7 +60,7 @@ func (r Receipt) After(put Restored) Receipt {
 // with is the receipt of a Repair that looked once more, as that of both looks.
 func (r Receipt) with(earlier Receipt) Receipt {
 	if r.Changed == (Changed{}) && earlier.Changed != (Changed{}) {
-		r.Changed, r.InForceAt, r.Attempts = earlier.Changed, earlier.InForceAt, earlier.Attempts
+		r.Changed, r.Objects, r.InForceAt, r.Attempts = earlier.Changed, earlier.Objects, earlier.InForceAt, earlier.Attempts
 	}
 	if r.Repaired == "" {
 		r.Repaired = earlier.Repaired
@@ -79,7 +81,7 @@ type Changed struct {
 
 // changesOf is what a write changed, whether or not it was read back.
 func changesOf(r reconcile.Receipt) Receipt {
-	out := Receipt{InForceAt: r.InForceAt, Changed: count(r.Change), Attempts: r.Attempts}
+	out := Receipt{InForceAt: r.InForceAt, Changed: count(r.Change), Objects: objects(r.Change), Attempts: r.Attempts}
 	if r.Repaired != nil {
 		out.Repaired = r.Repaired.Error()
 	}

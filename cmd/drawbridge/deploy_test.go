@@ -65,6 +65,23 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// TestDefaults: every setting that the package's file of settings names is one of a unit's, and takes effect where it is left out.
+func TestDefaults(t *testing.T) {
+	settings, err := os.ReadFile(filepath.Join(deployed, "deb", "default"))
+	require.NoError(t, err)
+	var units []byte
+	for _, name := range []string{"drawbridge.service", "drawbridge-boot.service"} {
+		text, err := os.ReadFile(filepath.Join(deployed, "systemd", name))
+		require.NoError(t, err)
+		units = append(units, text...)
+	}
+	named := regexp.MustCompile(`(?m)^#(DRAWBRIDGE_[A-Z_]+)=`).FindAllSubmatch(settings, -1)
+	require.Len(t, named, 4)
+	for _, setting := range named {
+		require.Regexp(t, `(?m)^ExecStart=.*\$\{?`+string(setting[1])+`\b`, string(units))
+	}
+}
+
 // TestTheOperatorsProgramHasNoSuite: what judges enforcers is not in the program that is installed.
 func TestTheOperatorsProgramHasNoSuite(t *testing.T) {
 	goTool, err := exec.LookPath("go")

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 type runFlags struct {
 	enforceFlags
 	state, socket, audit string
+	listen               string
 	noOwner, jsonLog     bool
 	dry                  bool
 	await                bool // for the first policy
@@ -36,9 +39,12 @@ The tables belong to this process (kernel 6.9): other programs cannot change the
 over. On older kernels and with --no-owner, what others change is mended at once and logged with the culprit's name. When
 this process ends, by whatever means, everything stays in force, and the next start takes it over.
 
+There is one in each network namespace: a second one does not start (exit code 3).
+
 A directory as --policy holds parts of one document in *.json files, whose lists of databases are put together.`,
 		Example: `  drawbridge enforce run --policy /etc/drawbridge/policy.json --state /var/lib/drawbridge
   drawbridge enforce run --policy /etc/drawbridge/policy.d --socket /run/drawbridge.sock
+  drawbridge enforce run --policy /etc/drawbridge/policy.json --listen 127.0.0.1:9469
   drawbridge enforce run --policy /etc/drawbridge/policy.json --dry-run
   curl --unix-socket /run/drawbridge.sock http://localhost/metrics`,
 		Args: exactly(),
@@ -47,8 +53,9 @@ A directory as --policy holds parts of one document in *.json files, whose lists
 	c.Flags().StringVar(&o.file, "policy", "", "policy `path`, a file or a directory (required)")
 	o.addMask(c)
 	c.Flags().StringVar(&o.state, "state", "", "`directory` for the last good policy (default: it is not kept)")
-	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP")
-	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines")
+	c.Flags().StringVar(&o.socket, "socket", "", "`path` of a local socket that answers /status, /healthz, /readyz and /metrics over HTTP; one that was left behind is replaced, nothing else")
+	c.Flags().StringVar(&o.listen, "listen", "", "`address:port` that answers /metrics, /healthz and /readyz over HTTP, to whoever reaches it; Prometheus wants one")
+	c.Flags().StringVar(&o.audit, "audit", "", "`file` to which changes and tampering are appended, as JSON lines; renamed, it is made anew")
 	c.Flags().BoolVar(&o.noOwner, "no-owner", false, "leave the tables to anybody, and mend them")
 	c.Flags().BoolVar(&o.dry, "dry-run", false, "enforce nothing: say every 10 s, and at the end, whom of the real traffic the policy would deny")
 	c.Flags().BoolVar(&o.jsonLog, "log-json", false, "log JSON to standard error")
@@ -66,6 +73,12 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	}
 	if o.file == standardInput && !o.dry {
 		return misusef(verb+": --policy", "standard input cannot be followed; name a file or a directory, or bring it into force once with drawbridge enforce apply")
+	}
+	var listen netip.AddrPort
+	if o.listen != "" {
+		if listen, err = daemon.ParseListen(o.listen); err != nil {
+			return misuse(verb+": --listen", err)
+		}
 	}
 	if o.dry {
 		return p.dryRun(ctx, o, options)
@@ -85,13 +98,16 @@ func (p *program) enforceRun(ctx context.Context, o runFlags) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err = daemon.Run(ctx, daemon.Options{
-		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Audit: o.audit, NoOwner: o.noOwner,
+		Policy: o.file, Snapshots: daemon.Snapshots{Dir: o.state}, Socket: o.socket, Listen: listen, Audit: o.audit, NoOwner: o.noOwner,
 		Enforcer: options, Reload: reload, Await: o.await, Log: p.logger(o.jsonLog), Alive: watchdog(), Ready: func() {
 			fmt.Fprintln(p.std.out, "ready")
 			_, _ = sd.SdNotify(false, sd.SdNotifyReady) // nobody listens unless systemd started this
 		},
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, daemon.ErrSocketTaken):
+		return misuse(verb+": --socket", err)
+	case err != nil:
 		return unable(verb, err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,8 @@ type Options struct {
 	Snapshots Snapshots
 	// Socket is the path of the socket that answers status, health and metrics; empty: none.
 	Socket string
+	// Listen is an address and port at which anybody who reaches it can ask for metrics and health, and for nothing else; zero: none.
+	Listen netip.AddrPort
 	// Audit is the file to which changes and tampering are appended; empty: none.
 	Audit string
 	// NoOwner leaves the tables to anybody; the daemon then mends them.
@@ -73,6 +76,7 @@ type daemon struct {
 	session     *enforcer.Session
 	slots       *slots
 	keeper      *keeper
+	unkept      *summed    // what is in force and could not be written for the next start; nil: nothing
 	suspect     bool       // the tables may have been touched without word of it
 	read        []identity // of what was read last
 	stage       stage      // of what is read next
@@ -83,7 +87,10 @@ type daemon struct {
 	postsToldOf sync.Once // that one is not as it should be
 	state       *state
 	audit       *audit
-	socket      net.Listener // nil: none
+	socket      *localSocket    // nil: none
+	metrics     net.Listener    // nil: none
+	alone       net.Listener    // the lock; nil: a stranger has its name
+	beside      *errgroup.Group // of what runs beside the loop
 	clock       *wallClock
 	expiry      *time.Timer                // fires when the next rule ends
 	unready     *time.Timer                // fires when there is time to get ready for the tables' being deleted
@@ -122,7 +129,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serve(ctx, d.socket, d.handler()) })
+	d.beside = g
+	d.socket.serve(ctx, g, d.handler())
+	d.serveMetrics(ctx, g)
 	g.Go(func() error { return d.hear(ctx) })
 	g.Go(func() error { return d.sample(ctx) })
 	g.Go(func() error { return d.listen(ctx) })
@@ -167,9 +176,12 @@ func (d *daemon) keeping() (stop func()) {
 	}
 }
 
-// open opens everything that the daemon holds but for the watch on the kernel. The watch on the files comes first, so that nothing
-// is missed.
+// open opens everything that the daemon holds but for the watch on the kernel. Nothing is touched before it is sure that no other daemon
+// does; the watch on the files comes next, so that nothing is missed.
 func (d *daemon) open(ctx context.Context) (err error) {
+	if d.alone, err = d.lock(ctx); err != nil {
+		return err
+	}
 	if d.source, err = newSource(d.Policy, d.Await); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
@@ -186,8 +198,11 @@ func (d *daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.slots = newSlots(d.Snapshots.Dir)
-	d.keeper = newKeeper(d.Snapshots, d.slots, d.audit, d.kept)
-	if d.socket, err = listen(ctx, d.Socket); err != nil {
+	d.keeper = newKeeper(d.Snapshots, d.slots, d.audit, func(err error, again bool) { d.kept(stepDisk, err, again) })
+	if d.socket, err = openSocket(ctx, d.Socket); err != nil {
+		return err
+	}
+	if err = d.openMetrics(ctx); err != nil {
 		return err
 	}
 	d.reopenGlass()
@@ -221,15 +236,19 @@ func (d *daemon) close() error {
 		errs = append(errs, d.files.Close())
 	}
 	errs = append(errs, d.closeWatches())
-	if d.socket != nil {
-		_ = d.socket.Close() // it may be closed already
+	errs = append(errs, d.socket.close())
+	if d.metrics != nil {
+		_ = d.metrics.Close() // it may be closed already
 	}
 	if d.session != nil {
 		errs = append(errs, d.session.Close())
 	}
 	errs = append(errs, d.watched.close()...)
-	errs = append(errs, d.slots.close())
-	return errors.Join(append(errs, d.audit.close())...)
+	errs = append(errs, d.slots.close(), d.audit.close())
+	if d.alone != nil {
+		errs = append(errs, d.alone.Close()) // the last: from then on another may start
+	}
+	return errors.Join(errs...)
 }
 
 // begin brings the policy into force, or the last one that was good.
@@ -284,6 +303,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-d.Reload:
+			d.followAudit()
 			d.follow(ctx, "reload", final)
 		case e, ok := <-d.files.Events:
 			if !ok {
@@ -340,6 +360,9 @@ func (d *daemon) tick(ctx context.Context, wait *time.Timer) {
 	d.lookAtClock(ctx)
 	d.lookAtGlass(ctx)
 	d.listenAgain(ctx)
+	d.lookAtSocket(ctx)
+	d.keepAgain()
+	d.followAudit()
 	if err := d.watch(); err != nil {
 		d.Log.Warn("watch on the policy", "error", err)
 	}
@@ -404,11 +427,7 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		d.Log.Warn(w)
 	}
 	checked := withSum(document)
-	if err := d.slots.write(checked); err != nil {
-		d.kept(err)
-	} else {
-		d.keeper.keep(d.session.Policy())
-	}
+	d.keep(checked, false)
 	d.rearm()
 	d.state.applied(receipt, checked.sum, took)
 	d.Log.Info("in force", "why", why, "generation", receipt.Generation, "elements_added", receipt.Changed.ElementsAdded,
@@ -418,14 +437,6 @@ func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, 
 		d.Applied(d.state.now())
 	}
 	return inForce
-}
-
-// kept says what became of a snapshot.
-func (d *daemon) kept(err error) {
-	d.state.snapshot(err)
-	if err != nil {
-		d.Log.Error("the policy could not be kept for the next start", "error", err)
-	}
 }
 
 func (d *daemon) refused(why string, document []byte, err error) {
@@ -444,4 +455,11 @@ func (d *daemon) note(e entry) {
 		d.Log.Error("audit log", "error", err)
 	}
 	d.keeper.noted()
+}
+
+// followAudit has the audit log go on in a new file, if somebody has renamed or deleted the one that it had.
+func (d *daemon) followAudit() {
+	if err := d.audit.follow(); err != nil {
+		d.Log.Error("audit log", "error", err)
+	}
 }

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,23 +286,41 @@ func TestWhatCannotBeReadIsRefusedWhole(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 }
 
-// TestAFullDisk: the policy comes into force all the same, and it is said that it could not be kept.
+// TestAFullDisk: the policy comes into force all the same, and it is said that it could not be kept, until it is: as soon as there is room.
 func TestAFullDisk(t *testing.T) {
 	netnstest.Require(t)
 	tiny := t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", tiny, "tmpfs", 0, "size=4k"))
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(tiny, unix.MNT_DETACH)) })
-	s := newScene(t, func(_ *scene, o *daemon.Options) { o.Snapshots.Dir = tiny })
+	var ticks atomic.Int64
+	s := newScene(t, func(_ *scene, o *daemon.Options) {
+		o.Snapshots.Dir = tiny
+		o.Alive = func() { ticks.Add(1) }
+	})
+	resize := func(size string) {
+		require.NoError(t, unix.Mount("tmpfs", tiny, "tmpfs", unix.MS_REMOUNT, "size="+size))
+	}
+	metric := func(name string) string {
+		_, metrics := s.get(t, "/metrics")
+		return regexp.MustCompile(`(?m)^drawbridge_` + name + ` .*$`).FindString(metrics)
+	}
 	s.until(t, func(st daemon.Status) bool { return st.Snapshot != "" })
-	require.NoError(t, unix.Mount("tmpfs", tiny, "tmpfs", unix.MS_REMOUNT, "size=1m"))
-	s.put([]byte(host("10.20.0.0/16")))
-	s.holds(t, "10.20.0.0/16")
+	tried := ticks.Load()
+	require.Eventually(t, func() bool { return ticks.Load() > tried+2 }, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, "drawbridge_snapshot_current 0", metric("snapshot_current"))
+	require.Equal(t, "drawbridge_snapshots_failed_total 1", metric("snapshots_failed_total"), "trying again is no further policy")
+	require.Equal(t, 1, strings.Count(s.log.String(), "could not be kept"))
+	resize("1m")
 	s.until(t, func(st daemon.Status) bool { return st.Snapshot == "" })
-	_, metrics := s.get(t, "/metrics")
-	require.Contains(t, metrics, "drawbridge_snapshots_failed_total")
-	kept, err := daemon.Snapshots{Dir: tiny}.Load()
-	require.NoError(t, err)
-	require.Equal(t, host("10.20.0.0/16"), string(kept))
+	require.Equal(t, "drawbridge_snapshot_current 1", metric("snapshot_current"))
+	for _, region := range []string{"10.10.0.0/16", "10.20.0.0/16"} {
+		kept, err := daemon.Snapshots{Dir: tiny}.Load()
+		require.NoError(t, err)
+		require.Equal(t, host(region), string(kept))
+		s.put([]byte(host("10.20.0.0/16")))
+		s.holds(t, "10.20.0.0/16")
+		s.until(t, func(st daemon.Status) bool { return st.Snapshot == "" && st.Read > 1 })
+	}
 }
 
 // TestLostWords: what the kernel could not tell, since the socket was full or for any other reason, is found within a second or two.

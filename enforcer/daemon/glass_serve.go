@@ -52,19 +52,29 @@ type peerKey struct{}
 
 // withPeer notes who is at the other end of a connection.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return ctx
-	}
-	raw, err := u.SyscallConn()
+	peer, err := peerOf(c)
 	if err != nil {
 		return ctx
 	}
-	var peer *unix.Ucred
-	if failed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); failed != nil || err != nil {
-		return ctx
+	return context.WithValue(ctx, peerKey{}, peer)
+}
+
+// peerOf is who is at the other end of a connection, as the kernel says.
+func peerOf(c net.Conn) (unix.Ucred, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return unix.Ucred{}, errors.New("not a local socket")
 	}
-	return context.WithValue(ctx, peerKey{}, *peer)
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return unix.Ucred{}, err
+	}
+	var peer *unix.Ucred
+	failed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(failed, err); err != nil {
+		return unix.Ucred{}, err
+	}
+	return *peer, nil
 }
 
 // asker says who sent a request. Only root and the daemon's own user may open anything: whoever may read a status may be anybody.

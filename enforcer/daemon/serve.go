@@ -3,9 +3,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -14,38 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// listen opens the local socket; nil for none.
-func listen(ctx context.Context, path string) (net.Listener, error) {
-	if path == "" {
-		return nil, nil
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a daemon that was killed
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	return l, nil
-}
-
-// serve answers on a local socket until ctx ends.
-func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
-	if l == nil {
-		return nil
-	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ConnContext: withPeer}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("socket: %w", err)
-	}
-	return nil
-}
-
-// handler answers /status, /healthz, /readyz and /metrics.
-func (s *state) handler() *http.ServeMux {
-	mux := http.NewServeMux()
+// handleHealth answers /healthz and /metrics.
+func (s *state) handleHealth(mux *http.ServeMux) {
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if since := time.Since(*s.beat.Load()); since > stuck {
 			http.Error(w, fmt.Sprintf("the loop that acts on changes has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
@@ -53,6 +22,12 @@ func (s *state) handler() *http.ServeMux {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+}
+
+// handler answers /status, /healthz, /readyz and /metrics.
+func (s *state) handler() *http.ServeMux {
+	mux := http.NewServeMux()
+	s.handleHealth(mux)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if st := s.now(); !st.Ready || st.Refused != "" {
 			http.Error(w, st.Refused, http.StatusServiceUnavailable)
@@ -64,7 +39,6 @@ func (s *state) handler() *http.ServeMux {
 		answer(w, s.now())
 	})
 	mux.HandleFunc("GET /status/{sum}", s.awaits)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }
 

@@ -348,7 +348,7 @@ func loadSlots(dir string) (document []byte, errs []error) {
 }
 
 func loadSlot(path string) (h head, document []byte, err error) {
-	f, err := os.Open(path)
+	f, err := openQuietly(path, os.O_RDONLY)
 	if err != nil {
 		return h, nil, err
 	}

@@ -67,14 +67,59 @@ func roomFor(text []byte, length int) []byte {
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int) ([]byte, error) { return readInto(nil, path, limit) }
 
-// openQuietly opens a file, and has no time of access noted when it is read, where this process may leave that out: noting waits for the
-// journal of the file system, which may be busy for as long as a disk takes.
+// ErrNotRegular: what was to be read or written is no regular file. What waits at its other end, or does not, would hold the daemon up.
+var ErrNotRegular = errors.New("not a regular file")
+
+// openQuietly opens a regular file, and has no time of access noted when it is read, where this process may leave that out: noting waits for
+// the journal of the file system, which may be busy for as long as a disk takes. It never waits for somebody at the other end.
 func openQuietly(path string, flags int) (*os.File, error) {
+	flags |= syscall.O_NONBLOCK
 	f, err := os.OpenFile(path, flags|syscall.O_NOATIME, 0o600)
 	if errors.Is(err, os.ErrPermission) { // perhaps somebody else's file (open(2))
-		return os.OpenFile(path, flags, 0o600)
+		f, err = os.OpenFile(path, flags, 0o600)
 	}
-	return f, err
+	if errors.Is(err, syscall.ENXIO) { // a socket, or a FIFO that nobody reads
+		return nil, notRegular(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = notRegular(path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// notRegular says what there is in the place of a file.
+func notRegular(path string) error {
+	kind := "something else"
+	if info, err := os.Stat(path); err == nil {
+		kind = kindOf(info.Mode())
+	}
+	return fmt.Errorf("%s: %w but %s; put a file in its place, by renaming it there", path, ErrNotRegular, kind)
+}
+
+// kindOf names what there is.
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsRegular():
+		return "a file"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return "something else"
 }
 
 // readInto is readBounded into memory that may be used for that, as far as it goes.
@@ -87,9 +132,6 @@ func readInto(text []byte, path string, limit int) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	text = roomFor(text, int(min(info.Size(), int64(limit)))+1)
 	for {

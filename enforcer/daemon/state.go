@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -73,6 +74,8 @@ type state struct {
 	repairs  prometheus.Counter
 	ended    prometheus.Counter
 	unkept   prometheus.Counter
+	current  prometheus.Gauge // whether what is in force is kept
+	failed   [steps]string    // why it is not, by step; empty: it is
 	seconds  prometheus.Histogram
 	ready    prometheus.Gauge
 	broken   prometheus.Counter
@@ -99,13 +102,16 @@ func newState() *state {
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 	})
 	s.ready = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "ready", Help: "1 while a policy is in force and the last one read is it."})
+	s.current = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "snapshot_current",
+		Help: "0 while the policy in force could not be kept for the next start, 1 otherwise."})
+	s.current.Set(1)
 	s.denied = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "drawbridge", Name: "denied_heard_total",
 		Help: "Denied packets that the kernel told of, by reason: a sample of some a second."}, []string{"why"})
 	s.rules = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "rules",
 		Help: "Firewall rules of the policy, by whether the kernel has counted packets of theirs."}, []string{"used"})
 	s.broken = counter("break_glass_total", "Times that a database was opened by break-glass.")
 	s.open = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "drawbridge", Name: "break_glass_open", Help: "Databases that are open to everybody by break-glass."})
-	s.registry.MustRegister(s.open, s.denied, s.rules, s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.registry.MustRegister(s.open, s.current, s.denied, s.rules, s.seconds, s.ready, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
 }
 
@@ -129,6 +135,11 @@ func (s *state) change(fn func(*Status)) {
 		ready = 1
 	}
 	s.ready.Set(ready)
+	current := 1.0
+	if s.status.Snapshot != "" {
+		current = 0
+	}
+	s.current.Set(current)
 }
 
 func (s *state) applied(r enforcer.Receipt, checksum string, took time.Duration) {
@@ -157,14 +168,35 @@ func (s *state) refused(document []byte, err error) {
 	s.refusals.Inc()
 }
 
-// snapshot notes whether a policy could be kept.
-func (s *state) snapshot(err error) {
+// step is one of those that keep a policy for the next start.
+type step int
+
+const (
+	stepWrite step = iota // into a file, which outlives the process
+	stepDisk              // that file, and its copy, to disk
+	steps
+)
+
+// snapshot notes whether a step could be made. changed: what is in force was kept before and is not now, or the other way round, which is
+// so when it is on disk. again: it was tried before for the same policy.
+func (s *state) snapshot(at step, err error, again bool) (changed bool) {
 	text := ""
 	if err != nil {
 		text = err.Error()
-		s.unkept.Inc()
+		if !again {
+			s.unkept.Inc()
+		}
 	}
-	s.change(func(st *Status) { st.Snapshot = text })
+	s.change(func(st *Status) {
+		if at == stepWrite && err == nil {
+			s.failed[stepDisk] = cmp.Or(s.failed[stepWrite], s.failed[stepDisk])
+		}
+		before := st.Snapshot
+		s.failed[at] = text
+		st.Snapshot = cmp.Or(s.failed[:]...)
+		changed = (before == "") != (st.Snapshot == "")
+	})
+	return changed
 }
 
 func (s *state) refusal() string {

@@ -59,7 +59,8 @@ func (d *daemon) lookAtTables(ctx context.Context, wordsCome bool) error {
 		return err
 	}
 	again := d.suspect
-	d.suspect = !untouched || len(d.waiting) > 0 || d.rest.what != nil || d.session.Sentry().HasUntold() || d.session.Sentry().IsPending()
+	d.suspect = !untouched || len(d.waiting) > 0 || d.rest.what != nil ||
+		d.session.Sentry().HasUntold() || d.session.Sentry().IsPending()
 	if d.suspect && (again || !wordsCome) {
 		d.mend(ctx, written{at: time.Now()})
 	}
@@ -268,7 +269,7 @@ func (d *daemon) tampered(e written, receipt enforcer.Receipt) {
 	if !receipt.DeniedAt.IsZero() {
 		closed = receipt.DeniedAt.Sub(e.at)
 	}
-	what := strings.Join(slices.DeleteFunc(append([]string{receipt.Repaired}, receipt.Endings...), func(s string) bool { return s == "" }), "; ")
+	what := strings.Join(slices.DeleteFunc(slices.Concat([]string{receipt.Repaired}, receipt.Objects, receipt.Endings), func(s string) bool { return s == "" }), "; ")
 	d.state.tampered(receipt, Tampering{At: e.at, ProcessID: e.ProcessID, Program: e.ProcessName, Took: took, Closed: closed})
 	d.Log.Error("somebody changed the tables; mended", "pid", e.ProcessID, "program", e.ProcessName, "closed", closed, "took", took,
 		"what", what)
