@@ -109,8 +109,8 @@ func (l *Lab) StopServer(node string) error {
 	return nil
 }
 
-// RestartServer starts the servers of a database's node again, if they are down; real ones with empty data. One node is stopped
-// and restarted by one caller at a time.
+// RestartServer starts the servers of a database's node again, if they are down; real ones with the data that they had, as after a crash. One
+// node is stopped and restarted by one caller at a time.
 func (l *Lab) RestartServer(ctx context.Context, node string) error {
 	d, n, s, err := l.serversOf(node)
 	if err != nil {
