@@ -30,8 +30,9 @@ type enforceOrder struct {
 	Points []string `json:"points,omitempty"` // none: all
 	Driver string   `json:"driver,omitempty"` // absolute path; empty: the reference enforcer
 	Reset  bool     `json:"reset,omitempty"`
-	// Policy is a document for the one point, in the place of one that is made from the settings.
-	Policy []byte `json:"policy,omitempty"`
+	// Policy is a document for the one point, in the place of one that is made from the settings; null: there is none. One of no bytes is a
+	// document, too, so that it must not be left out of the message.
+	Policy []byte `json:"policy"`
 	// Settings, each as NAME=VALUE, by database.
 	Rules    []string `json:"rules,omitempty"`
 	ForceTLS []string `json:"force_tls,omitempty"`
@@ -104,8 +105,8 @@ func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, po
 	const verb = "sim enforce"
 	var err error
 	if policyFile != "" {
-		if _, o.Policy, err = p.readPolicy(strings.TrimPrefix(policyFile, "-")); err != nil {
-			return misuse(verb, err)
+		if o.Policy, err = p.policyOf(policyFile); err != nil {
+			return misuse(verb+": --policy", err)
 		}
 	}
 	if o.Driver != "" {
@@ -139,6 +140,21 @@ func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, po
 		return misusef(verb, "a policy was refused; what was in force there still is")
 	}
 	return nil
+}
+
+// errEmptyPolicy: whoever hands over nothing has lost what was meant, and gets no policy of somebody else's in its place.
+var errEmptyPolicy = errors.New("the document is empty; drawbridge sim policy POINT prints one to begin with")
+
+// policyOf reads the document of --policy.
+func (p *program) policyOf(file string) ([]byte, error) {
+	if file == "-" {
+		file = ""
+	}
+	name, document, err := p.readPolicy(file)
+	if err == nil && len(document) == 0 {
+		err = fmt.Errorf("%s: %w", name, errEmptyPolicy)
+	}
+	return document, err
 }
 
 func writeEnforced(out io.Writer, all []enforced) error {

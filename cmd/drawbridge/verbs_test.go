@@ -204,6 +204,14 @@ func policiesInForce(t *testing.T, lab detached) {
 	require.Regexp(t, `(?m)^gw-fr1 +refused `, got.out)
 	require.Equal(t, "dropped", verdict("home", "pg-dedicated", "--tls"), "what was in force still is")
 
+	inForceThen := lab.sim("rules", "gw-fr1").out
+	got = lab.sim("enforce", "gw-fr1", "--policy", "-") // of no bytes
+	require.Equal(t, result{code: exitUsage, err: "drawbridge: sim enforce: --policy: standard input: " + errEmptyPolicy.Error() + "\n"}, got)
+	answered, err := ask(t.Context(), "sim enforce", lab.name, order{Enforce: &enforceOrder{Points: []string{"gw-fr1"}, Policy: []byte{}}})
+	require.NoError(t, err)
+	require.Equal(t, wasRefuse, answered.Enforced[0].Outcome, "by the enforcer: nothing is made up in its place")
+	require.Equal(t, inForceThen, lab.sim("rules", "gw-fr1").out)
+
 	got = lab.sim("enforce", "gw-fr1", "--driver", driverScript(t, "exit 0", "exit 9"))
 	require.Equal(t, exitUnjudged, got.code, got.out)
 	require.Contains(t, got.out, "broken")
