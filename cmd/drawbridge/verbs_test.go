@@ -290,9 +290,48 @@ func packetsAndKeys(t *testing.T, lab detached) {
 		require.Contains(t, string(out), "drawbridge-marker-", "Wireshark reads the query that went over TLS")
 	}
 	captureAround(t, lab)
+	refusedCaptures(t, lab)
 	got := lab.sim("capture", "office:eth7")
 	require.Equal(t, exitUsage, got.code)
 	require.Contains(t, got.err, `office has no link "eth7"; there are eth0 (to internet)`)
+}
+
+// refusedCaptures leave files as they were, and none where there was none.
+func refusedCaptures(t *testing.T, lab detached) {
+	t.Helper()
+	dir := t.TempDir()
+	keep, link, none := filepath.Join(dir, "keep.pcapng"), filepath.Join(dir, "link"), filepath.Join(dir, "none")
+	require.NoError(t, os.WriteFile(keep, []byte("kept, and longer than the head of a capture is"+strings.Repeat(".", 1<<12)), 0o600))
+	require.NoError(t, os.Symlink(keep, link))
+	before, err := os.ReadFile(keep)
+	require.NoError(t, err)
+	for args, want := range map[string]string{
+		"nope -w " + keep:                              `"nope": no such node in this lab`,
+		"nope -w " + none + " --keylog " + keep:        `"nope": no such node in this lab`,
+		"office -w " + keep + " --for -1s":             "--for: -1s: must be more than nothing",
+		"office -w " + keep + " --for 0s":              "--for: 0s: must be more than nothing",
+		"office -w " + keep + " -c -5":                 "--count: -5: must be at least 1",
+		"office -w " + keep + " -c 0":                  "--count: 0: must be at least 1",
+		"office -w " + none + " --keylog " + none:      "--keylog: " + none + " is the file that the packets are written to",
+		"office -w " + keep + " --keylog " + link:      "--keylog: " + link + " is the file that the packets are written to",
+		"office -w " + none + " --keylog " + dir:       dir + ": is a directory",
+		"office:eth7 -w " + none + " --keylog " + keep: `office has no link "eth7"`,
+	} {
+		got := lab.sim("capture", append(strings.Fields(args), "--", "true")...)
+		require.Equal(t, exitUsage, got.code, "%s: %s", args, got.err)
+		require.Contains(t, got.err, want, args)
+		require.NoFileExists(t, none, args)
+		after, err := os.ReadFile(keep)
+		require.NoError(t, err)
+		require.Equal(t, string(before), string(after), args)
+	}
+	got := invoke(t, nil, "sim", "capture", "--lab", "no-such-lab", "office", "-w", keep)
+	require.Equal(t, exitUsage, got.code, got.err)
+	require.Equal(t, exitOK, lab.sim("capture", "office", "-w", keep, "--keylog", none, "--", "true").code)
+	after, err := os.ReadFile(keep)
+	require.NoError(t, err)
+	require.NotContains(t, string(after), "...", "what was there is gone, and not only written over")
+	require.FileExists(t, none)
 }
 
 // captureAround captures what a program says, however soon it says it: nothing of it is missed.
