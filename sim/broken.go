@@ -11,11 +11,15 @@ import (
 	"drawbridge/topology"
 )
 
-// CutLink takes a link down, as if its cable were pulled: at the end that is farther from the core. Either end names it.
+// CutLink takes a link down, as if its cable were pulled: at the end that is farther from the core, whose global addresses stay. Either end
+// names it.
 func (l *Lab) CutLink(node, iface string) error {
 	p, err := l.linkAt(node, iface)
 	if err != nil {
 		return fmt.Errorf("cut: %w", err)
+	}
+	if err := l.nodes[p.Z.Node].Do(func() error { return keepAddresses(p.Z.Name) }); err != nil {
+		return fmt.Errorf("cut: node %s: %w", p.Z.Node, err)
 	}
 	b := link.Batch{Names: map[int]string{p.Z.Index: p.Z.Name}}
 	b.Down(p.Z.Index)
