@@ -11,11 +11,15 @@ import (
 	"drawbridge/topology"
 )
 
-// CutLink takes a link down, as if its cable were pulled: at the end that is farther from the core. Either end names it.
+// CutLink takes a link down, as if its cable were pulled: at the end that is farther from the core, whose global addresses stay. Either end
+// names it.
 func (l *Lab) CutLink(node, iface string) error {
 	p, err := l.linkAt(node, iface)
 	if err != nil {
 		return fmt.Errorf("cut: %w", err)
+	}
+	if err := l.nodes[p.Z.Node].Do(func() error { return keepAddresses(p.Z.Name) }); err != nil {
+		return fmt.Errorf("cut: node %s: %w", p.Z.Node, err)
 	}
 	b := link.Batch{Names: map[int]string{p.Z.Index: p.Z.Name}}
 	b.Down(p.Z.Index)
@@ -109,8 +113,8 @@ func (l *Lab) StopServer(node string) error {
 	return nil
 }
 
-// RestartServer starts the servers of a database's node again, if they are down; real ones with empty data. One node is stopped
-// and restarted by one caller at a time.
+// RestartServer starts the servers of a database's node again, if they are down; real ones with the data that they had, as after a crash. One
+// node is stopped and restarted by one caller at a time.
 func (l *Lab) RestartServer(ctx context.Context, node string) error {
 	d, n, s, err := l.serversOf(node)
 	if err != nil {

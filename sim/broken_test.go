@@ -2,7 +2,9 @@ package sim_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,6 +29,31 @@ func connects(t *testing.T, l *sim.Lab, from string, to string) error {
 	return c.Close()
 }
 
+// addressesAt lists the global addresses of nodes as their kernels do.
+func addressesAt(t *testing.T, l *sim.Lab, nodes ...string) (all []string) {
+	t.Helper()
+	for _, node := range nodes {
+		h, ok := l.Node(node)
+		require.True(t, ok)
+		require.NoError(t, h.Do(func() error {
+			ifaces, err := net.Interfaces()
+			require.NoError(t, err)
+			for _, i := range ifaces {
+				addrs, err := i.Addrs()
+				require.NoError(t, err)
+				for _, a := range addrs {
+					if p := netip.MustParsePrefix(a.String()); !p.Addr().IsLinkLocalUnicast() {
+						all = append(all, node+" "+i.Name+" "+p.String())
+					}
+				}
+			}
+			return nil
+		}))
+	}
+	slices.Sort(all)
+	return all
+}
+
 func TestALinkIsCutAndMended(t *testing.T) {
 	l := up(t, sim.Options{})
 	require.NoError(t, l.StartServers(t.Context()))
@@ -37,7 +64,9 @@ func TestALinkIsCutAndMended(t *testing.T) {
 		for _, to := range targets {
 			require.NoError(t, connects(t, l, "office", to))
 		}
+		shown := addressesAt(t, l, "office", "shared-a")
 		require.NoError(t, l.CutLink(cut[0], cut[1]))
+		require.Equal(t, shown, addressesAt(t, l, "office", "shared-a"), "a pulled cable takes no address")
 		for _, to := range targets {
 			require.Error(t, connects(t, l, "office", to), "%v", cut)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -56,6 +57,27 @@ func listeners(family uint8) ([]netip.AddrPort, error) {
 		all = append(all, at)
 	}
 	return all, nil
+}
+
+// Listens reports whether a TCP socket of a node would be asked about a connection to an address: one that listens there, or at every address.
+func (l *Lab) Listens(node string, at netip.AddrPort) (listens bool, err error) {
+	h, ok := l.nodes[node]
+	if !ok {
+		return false, fmt.Errorf("who listens at %s of %s: %w", at, node, ErrUnknown)
+	}
+	err = h.Do(func() error {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			all, err := listeners(family)
+			if err != nil {
+				return err
+			}
+			listens = listens || slices.ContainsFunc(all, func(s netip.AddrPort) bool {
+				return s.Port() == at.Port() && (s.Addr().IsUnspecified() || s.Addr().Unmap() == at.Addr().Unmap())
+			})
+		}
+		return nil
+	})
+	return listens, err
 }
 
 func parseListener(answer []byte) (netip.AddrPort, error) {

@@ -144,6 +144,12 @@ func (l *Lab) PrepareVantages(nodes ...string) error {
 	return nil
 }
 
+// keepAddresses has an interface of the calling thread's namespace keep its IPv6 addresses when it goes down, as it keeps those of IPv4
+// (Documentation/networking/ip-sysctl.rst). It is set where it is needed, since each file that is opened costs.
+func keepAddresses(iface string) error {
+	return os.WriteFile("/proc/sys/net/ipv6/conf/"+iface+"/keep_addr_on_down", []byte("1"), 0) // a name may have dots
+}
+
 // apply writes settings of the calling thread's namespace.
 func apply(settings []setting) error {
 	for _, s := range settings {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,50 @@ func TestAHolderThatDied(t *testing.T) {
 	again := start(t, "is ready", "sim", "up", "--lab", lab) // its name is free
 	require.Equal(t, result{}, invoke(t, nil, "sim", "down", "--lab", lab))
 	require.NoError(t, again.Wait(), again.complaints)
+}
+
+// TestAHolderThatWasStopped: nobody waits for it for ever, it is named, and a lab can be ended all the same.
+func TestAHolderThatWasStopped(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	lab := fmt.Sprintf("stopped-%d", os.Getpid())
+	other := detach(t)
+	up := start(t, "is ready", "sim", "up", "--lab", lab)
+	require.NoError(t, unix.Kill(up.Process.Pid, unix.SIGSTOP))
+	got := invoke(t, nil, "sim", "ls")
+	require.Equal(t, exitUnjudged, got.code, got.err)
+	require.Contains(t, got.out, other.name, "the others are listed")
+	require.Equal(t, fmt.Sprintf("drawbridge: sim ls: lab %s: does not answer within 5s: its process %d was stopped, and goes on with kill -CONT %[2]d; "+
+		"drawbridge sim down --lab %[1]s ends it\n", lab, up.Process.Pid), got.err)
+	require.Equal(t, result{err: fmt.Sprintf("lab %s: its process %d was stopped; it was killed\n", lab, up.Process.Pid)}, invoke(t, nil, "sim", "down", "--lab", lab))
+	_ = up.Wait()
+	nothingOf(t, lab)
+}
+
+// TestManyEndOneLab: it is gone for each of those who asked for that at the same time.
+func TestManyEndOneLab(t *testing.T) {
+	netnstest.Require(t)
+	t.Setenv(asProgram, "1")
+	lab := fmt.Sprintf("ended-%d", os.Getpid())
+	for range 3 {
+		up := start(t, "is ready", "sim", "up", "--lab", lab)
+		const many = 12
+		var conns []*control.Conn
+		for range many {
+			c, err := control.Dial(t.Context(), os.Getuid(), lab)
+			require.NoError(t, err)
+			conns = append(conns, c)
+		}
+		results := make(chan error, many)
+		p := &program{std: streams{err: io.Discard}}
+		for _, c := range conns {
+			go func() { results <- p.endLab(t.Context(), lab, c) }()
+		}
+		for range many {
+			require.NoError(t, <-results)
+		}
+		require.NoError(t, up.Wait(), up.complaints)
+	}
 }
 
 // TestWorldsThatDoNotFit: one clear error for each place, and nothing left half-built, in the foreground and detached.

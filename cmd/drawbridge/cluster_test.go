@@ -238,3 +238,24 @@ func (c *cluster) holds(t *testing.T, when string) {
 	require.NotZero(t, c.write(t, clientLimit, "office", "disable", when+"-plain").code)
 	require.NotZero(t, c.write(t, hangLimit, "home", "require", when+"-home").code)
 }
+
+// TestAClusterIsBrokenAndMended: a standby that was ended comes back as one and catches up, and a primary as the one that all follow.
+func TestAClusterIsBrokenAndMended(t *testing.T) {
+	c := newCluster(t)
+	for i, down := range []string{c.nodes[1], c.nodes[0]} {
+		before, after := fmt.Sprintf("before-%d", i), fmt.Sprintf("after-%d", i)
+		c.tell(t, c.nodes[0], before)
+		require.NoError(t, c.StopServer(down))
+		if down != c.nodes[0] {
+			c.tell(t, c.nodes[0], "meanwhile")
+		}
+		require.NoError(t, c.RestartServer(t.Context(), down))
+		c.tell(t, c.nodes[0], after)
+		for _, node := range c.nodes {
+			for _, word := range []string{before, "meanwhile", after} {
+				c.knows(t, node, word)
+			}
+			require.Equal(t, fmt.Sprint(node != c.nodes[0]), c.ask(t, node, "SELECT pg_is_in_recovery()::text"), node)
+		}
+	}
+}

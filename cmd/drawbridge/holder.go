@@ -101,6 +101,8 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 		return h.watch(ctx, c, *o.Watch)
 	case o.Graph != "":
 		return h.graph(o.Graph)
+	case o.Policy != "":
+		return h.policy(o.Policy)
 	case o.Rules != nil:
 		return h.rules(ctx, *o.Rules)
 	case o.Enforce != nil:

@@ -35,7 +35,7 @@ The lab lives and dies with sim up. It touches nothing of the machine's network,
 	c.PersistentFlags().StringVar(&name, "lab", defaultLab, "the lab's `name`; several labs of different names can be up at a time")
 	c.AddCommand(p.simUpCommand(&name), p.simListCommand(), p.simExecCommand(&name), p.simProbeCommand(&name), p.simMatrixCommand(&name), p.simWatchCommand(&name), p.simBreakCommand(&name),
 		p.simDownCommand(&name), p.simGraphCommand(&name), p.simRulesCommand(&name), p.simCaptureCommand(&name), p.simEnforceCommand(&name),
-		p.simPolicyCommand(), p.simCheckCommand(), p.simDoctorCommand())
+		p.simPolicyCommand(&name), p.simCheckCommand(), p.simDoctorCommand())
 	return c
 }
 
@@ -49,7 +49,8 @@ type order struct {
 	Enforce *enforceOrder `json:"enforce,omitempty"`
 	Break   *breakOrder   `json:"break,omitempty"`
 	Capture *captureOrder `json:"capture,omitempty"`
-	Graph   string        `json:"graph,omitempty"` // the format
+	Graph   string        `json:"graph,omitempty"`  // the format
+	Policy  string        `json:"policy,omitempty"` // the point
 	Info    bool          `json:"info,omitempty"`
 	Down    bool          `json:"down,omitempty"`
 	// Signal is handed to the program of an exec, in a message of its own behind the first.

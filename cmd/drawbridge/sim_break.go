@@ -81,7 +81,8 @@ func (p *program) simBreakServerCommand(name *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "server {DATABASE | NODE}",
 		Short: "End the servers of a database, or of one of its nodes",
-		Long:  "Ends the servers with their connections. Their addresses are there all the same, and refuse.",
+		Long: `Ends the servers with their connections. Their addresses are there all the same, and refuse. --mend starts them again: real servers
+(sim up --servers real) with the data that they had.`,
 		Example: `  drawbridge sim break server pg-shared
   drawbridge sim break server pg-dedicated-1 --mend`,
 		Args: exactly("NODE"),

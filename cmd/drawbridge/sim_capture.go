@@ -30,6 +30,8 @@ type captureOrder struct {
 	Count  int    `json:"count,omitempty"`
 	KeyLog bool   `json:"key_log,omitempty"`
 	NoKeys bool   `json:"no_keys,omitempty"`
+	// Named: the packets' file is not standard output, and is emptied. The key log's always is.
+	Named bool `json:"named,omitempty"`
 }
 
 // captured says what there was.
@@ -58,6 +60,12 @@ it; its exit status is the capture's.`,
 			if dash := c.ArgsLenAtDash(); dash >= 0 && dash < len(args) {
 				args = args[:dash]
 			}
+			if c.Flags().Changed("for") && limit <= 0 {
+				return misusef("sim capture: --for", "%s: must be more than nothing; without --for it ends with Ctrl-C", limit)
+			}
+			if c.Flags().Changed("count") && o.Count < 1 {
+				return misusef("sim capture: --count", "%d: must be at least 1; without --count it ends with Ctrl-C", o.Count)
+			}
 			return exactly("NODE")(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
@@ -83,26 +91,19 @@ func (p *program) simCapture(ctx context.Context, lab string, o captureOrder, to
 	if err != nil {
 		return unable(verb, err)
 	}
-	files := []*os.File{std.out}
-	opened := []string{keys}
 	s.in, s.out, s.err = std.in, std.err, std.err // standard output may be the capture's
-	if to != "" && to != "-" {
-		files, opened = nil, []string{to, keys}
+	if to == "-" {
+		to = ""
+	}
+	if o.Named = to != ""; o.Named {
 		s.out = std.out
 	}
-	for _, path := range opened {
-		if path == "" {
-			continue
-		}
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // it may hold keys
-		if err != nil {
-			return errors.Join(misuse(verb, err), std.close())
-		}
-		defer f.Close()
-		files = append(files, f)
+	opened, err := openOutputs(std.out, to, keys)
+	if err != nil {
+		return errors.Join(misuse(verb, err), std.close())
 	}
-	n, err := s.capture(ctx, lab, o, files)
-	if err = errors.Join(err, std.close()); err != nil {
+	n, err := s.capture(ctx, lab, o, opened.files)
+	if err = errors.Join(err, opened.close(s.begun), std.close()); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.std.err, "%d packets\n", n)
@@ -117,6 +118,7 @@ type session struct {
 	in, out, err *os.File      // the command's
 	limit        time.Duration // from when it has begun; 0: none
 	command      []string      // what to run meanwhile; empty: nothing
+	begun        bool          // the lab has taken the order, and the files
 	status       int           // with which the command ended
 }
 
@@ -145,6 +147,7 @@ func (s *session) capture(ctx context.Context, lab string, o captureOrder, files
 	if a, err := receive(verb, c); err != nil || !a.Capturing {
 		return 0, cmp.Or(err, unable(verb, control.ErrMessage))
 	}
+	s.begun = true
 	fmt.Fprintf(s.err, "capturing at %s\n", o.At)
 	if s.limit > 0 {
 		defer time.AfterFunc(s.limit, enough).Stop()
@@ -193,6 +196,13 @@ func (h *holder) capture(ctx context.Context, c *control.Conn, o captureOrder, f
 	tap, err := h.lab.Tap(node, ifaces...)
 	if err != nil {
 		return answer{}, err
+	}
+	fresh := files
+	if !o.Named {
+		fresh = files[1:]
+	}
+	if err := emptied(fresh); err != nil {
+		return answer{}, errors.Join(err, tap.Close())
 	}
 	s := &shooting{holder: h, node: node, out: capture.NewWriter(files[0]), limit: o.Count}
 	packets, cancel := tap.Subscribe(nil)

@@ -30,8 +30,9 @@ type enforceOrder struct {
 	Points []string `json:"points,omitempty"` // none: all
 	Driver string   `json:"driver,omitempty"` // absolute path; empty: the reference enforcer
 	Reset  bool     `json:"reset,omitempty"`
-	// Policy is a document for the one point, in the place of one that is made from the settings.
-	Policy []byte `json:"policy,omitempty"`
+	// Policy is a document for the one point, in the place of one that is made from the settings; null: there is none. One of no bytes is a
+	// document, too, so that it must not be left out of the message.
+	Policy []byte `json:"policy"`
 	// Settings, each as NAME=VALUE, by database.
 	Rules    []string `json:"rules,omitempty"`
 	ForceTLS []string `json:"force_tls,omitempty"`
@@ -66,7 +67,9 @@ func (p *program) simEnforceCommand(name *string) *cobra.Command {
 		Long: `Makes the policy of each enforcement point and hands it to a driver (docs/DRIVERS.md) in the point's network: the reference enforcer,
 or what --driver names. A policy says what the flags say of its databases, and nothing of settings that no flag names, which are
 then the enforcer's own defaults; what an earlier call said is forgotten. Canaries are open to everybody, so that sim probe and
-sim matrix can conclude something.`,
+sim matrix can conclude something.
+
+The exit code is 2 if every policy was refused, so that nothing was changed, and 3 if some were and others are in force.`,
 		Example: `  drawbridge sim enforce --all
   drawbridge sim enforce --all --rule pg-dedicated=198.51.100.0/25 --rule mongo-dedicated=osc-fr1 --force-tls pg-shared
   drawbridge sim enforce gw-fr1 --driver ./mine
@@ -81,7 +84,13 @@ sim matrix can conclude something.`,
 			case policyFile != "" && len(args) != 1:
 				return wrongUse(c, errors.New("--policy is for one POINT"))
 			}
-			return errors.Join(apart(c, "policy", "rule"), apart(c, "policy", "force-tls"), apart(c, "policy", "internet"), apart(c, "policy", "reset"))
+			var errs []error
+			for _, whole := range []string{"policy", "reset"} {
+				for _, setting := range []string{"rule", "force-tls", "internet"} {
+					errs = append(errs, apart(c, whole, setting))
+				}
+			}
+			return errors.Join(append(errs, apart(c, "policy", "reset"))...)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Points = args
@@ -104,8 +113,8 @@ func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, po
 	const verb = "sim enforce"
 	var err error
 	if policyFile != "" {
-		if _, o.Policy, err = p.readPolicy(policyFile); err != nil {
-			return misuse(verb, err)
+		if o.Policy, err = p.policyOf(policyFile); err != nil {
+			return misuse(verb+": --policy", err)
 		}
 	}
 	if o.Driver != "" {
@@ -135,10 +144,36 @@ func (p *program) simEnforce(ctx context.Context, lab string, o enforceOrder, po
 	switch {
 	case is(broken):
 		return unable(verb, errors.New("a driver did not do what it was asked to"))
+	case is(wasRefuse) && is(inForce):
+		return unable(verb, fmt.Errorf("%w at %s; what was in force there still is, and elsewhere the new policies are", errSomeRefused, strings.Join(refusedAt(a.Enforced), ", ")))
 	case is(wasRefuse):
 		return misusef(verb, "a policy was refused; what was in force there still is")
 	}
 	return nil
+}
+
+// errEmptyPolicy: whoever hands over nothing has lost what was meant, and gets no policy of somebody else's in its place.
+var errEmptyPolicy = errors.New("the document is empty; drawbridge sim policy POINT prints one to begin with")
+
+// policyOf reads the document of --policy.
+func (p *program) policyOf(file string) ([]byte, error) {
+	name, document, err := p.readPolicy(file)
+	if err == nil && len(document) == 0 {
+		err = fmt.Errorf("%s: %w", name, errEmptyPolicy)
+	}
+	return document, err
+}
+
+// errSomeRefused: policies were brought into force at some points, and refused at others.
+var errSomeRefused = errors.New("a policy was refused")
+
+func refusedAt(all []enforced) (points []string) {
+	for _, e := range all {
+		if e.Outcome == wasRefuse {
+			points = append(points, e.Point)
+		}
+	}
+	return points
 }
 
 func writeEnforced(out io.Writer, all []enforced) error {
@@ -200,6 +235,9 @@ func (h *holder) enforce(ctx context.Context, o enforceOrder) (answer, error) {
 		}
 	}
 	state, err := h.state(o)
+	if err == nil && o.Policy != nil {
+		err = meantFor(points, o.Policy)
+	}
 	if err != nil {
 		return answer{}, misuse("", err)
 	}
@@ -215,6 +253,40 @@ func (h *holder) enforce(ctx context.Context, o enforceOrder) (answer, error) {
 	}
 	_ = g.Wait() // errors are outcomes
 	return answer{Enforced: all}, ctx.Err()
+}
+
+// errOtherPoint: a policy names the interfaces and databases of its own point, and means nothing at another one.
+var errOtherPoint = errors.New("is another point's policy")
+
+// meantFor returns an error if a document says that it is for another point than the one. One that does not say so, in whatever way, is the
+// driver's to refuse.
+func meantFor(points []string, document []byte) error {
+	var says struct {
+		Point struct {
+			Name string `json:"name"`
+		} `json:"point"`
+	}
+	if err := json.Unmarshal(document, &says); err != nil || says.Point.Name == "" || slices.Equal(points, []string{says.Point.Name}) {
+		return nil
+	}
+	return fmt.Errorf("--policy: the document %w: its point.name is %q, and not %s", errOtherPoint, says.Point.Name, strings.Join(points, ", "))
+}
+
+// errElsewhere: a setting of a database that no policy of these points speaks of would be without effect.
+var errElsewhere = errors.New("is at none of the points that were named")
+
+// at returns an error unless one of the points, of which none means all, is a database's.
+func at(w *topology.World, points []string, database string) error {
+	var its []string
+	for _, p := range w.Points() {
+		if slices.Contains(p.Databases, database) {
+			its = append(its, p.Name)
+		}
+	}
+	if len(points) == 0 || slices.ContainsFunc(its, func(p string) bool { return slices.Contains(points, p) }) {
+		return nil
+	}
+	return fmt.Errorf("%s %w; it is at %s", database, errElsewhere, strings.Join(its, ", "))
 }
 
 // enforceAt makes one call of a driver.
@@ -282,6 +354,9 @@ func (h *holder) state(o enforceOrder) (*platform.State, error) {
 			d, ok := w.Database(name)
 			if !ok || d.Canary {
 				return nil, fmt.Errorf("%s %s: %q is no database of world %s", s.flag, text, name, w.Name())
+			}
+			if err := at(w, o.Points, name); err != nil {
+				return nil, fmt.Errorf("%s %s: %w", s.flag, text, err)
 			}
 			settings := state.Of(name)
 			if err := s.set(&settings, value); err != nil {

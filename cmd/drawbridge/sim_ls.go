@@ -30,6 +30,8 @@ func (p *program) simListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls",
 		Short: "List the labs of this user that are up",
+		Long: `Lists the labs of this user that are up. A lab that does not answer, because it is still being built or its process was stopped, is named on
+standard error, with the process, and the exit code is 3.`,
 		Example: `  drawbridge sim ls
   drawbridge sim ls --json | jq -r '.[].nodes[]'`,
 		Args: exactly(),
@@ -67,30 +69,60 @@ func (p *program) simList(ctx context.Context, asJSON bool) error {
 	return errors.Join(failed...)
 }
 
-// infoOf asks a lab about itself. One that is still being built answers when it is up.
+// errSilent: a lab's process is there, and says nothing.
+var errSilent = errors.New("does not answer")
+
+// infoOf asks a lab about itself.
 func infoOf(ctx context.Context, verb, lab string) (labInfo, error) {
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
 		return labInfo{}, err
 	}
 	defer c.Close()
-	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	pid, err := c.HolderPID()
+	holder, err := c.Holder()
+	if errors.Is(err, control.ErrGone) {
+		return labInfo{}, control.ErrNoLab
+	}
 	if err != nil {
 		return labInfo{}, unable(verb, err)
 	}
-	if err := c.Send(order{Info: true}); err != nil {
+	defer holder.Close()
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	defer context.AfterFunc(limited, func() { _ = c.Close() })()
+	err = c.Send(order{Info: true})
+	var a answer
+	if err == nil {
+		a, err = receive(verb, c)
+	}
+	late := limited.Err() != nil
+	switch {
+	case err != nil && !late && endsSoon(holder):
+		return labInfo{}, control.ErrNoLab
+	case err != nil && ctx.Err() == nil && late:
+		return labInfo{}, unable(verb, silence(lab, holder))
+	case err != nil:
 		return labInfo{}, unable(verb, err)
-	}
-	a, err := receive(verb, c)
-	if err != nil {
-		return labInfo{}, err
-	}
-	if a.Info == nil {
+	case a.Info == nil:
 		return labInfo{}, unable(verb, control.ErrMessage)
 	}
-	a.Info.PID = pid
+	a.Info.PID = holder.PID
 	return *a.Info, nil
+}
+
+// endsSoon waits for the process of a lab that has hung up: it ends a moment later, or hung up for another reason.
+func endsSoon(h *control.Holder) bool {
+	ended, err := h.Wait(answerLimit)
+	return err == nil && ended
+}
+
+// silence says why a lab may not answer, and what can be done.
+func silence(lab string, h *control.Holder) error {
+	why := fmt.Sprintf("its process %d is still building it, or hangs", h.PID)
+	if h.Stopped() {
+		why = fmt.Sprintf("its process %d was stopped, and goes on with kill -CONT %d", h.PID, h.PID)
+	}
+	return fmt.Errorf("lab %s: %w within %s: %s; drawbridge sim down --lab %s ends it", lab, errSilent, answerLimit, why, lab)
 }
 
 func writeLabs(out io.Writer, labs []labInfo) error {

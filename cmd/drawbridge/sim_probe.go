@@ -74,7 +74,8 @@ port, which may be a way round an endpoint. FROM is an Internet host, an app (re
 (network/host) or a database's node.
 
 An observation is no judgement: the exit code is 0 whatever was seen, 3 if nothing can be concluded. "Denied" is concluded
-with the help of the enforcement point's canary database; where that is not served, by five seconds' waiting (way "patience").`,
+with the help of the enforcement point's canary database; where that is not served, by five seconds' waiting (way "patience"). Of a database
+whose server is down nothing can be concluded.`,
 		Example: `  drawbridge sim probe office pg-dedicated
   drawbridge sim probe office pg-dedicated --tls --source 198.51.100.15
   drawbridge sim probe osc-fr1/web 203.0.113.129:5432 --json`,

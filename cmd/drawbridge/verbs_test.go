@@ -162,68 +162,6 @@ func terminalOfItsOwn(t *testing.T, lab detached) {
 	require.Contains(t, said, "interrupted\r\n")
 }
 
-// policiesInForce brings policies into force, looks at what they do and why, and takes them out again.
-func policiesInForce(t *testing.T, lab detached) {
-	verdict := func(from, to string, mode string) string {
-		got := lab.sim("probe", from, to, mode, "--json")
-		require.Equal(t, exitOK, got.code, got.err)
-		var all []seen
-		require.NoError(t, json.Unmarshal([]byte(got.out), &all))
-		require.NotEmpty(t, all)
-		return all[0].Verdict
-	}
-	got := lab.sim("enforce", "--all", "--rule", "pg-dedicated=198.51.100.0/25", "--rule", "mongo-dedicated=osc-fr1", "--internet", "pg-shared", "--force-tls", "pg-shared", "--json")
-	require.Equal(t, exitOK, got.code, got.err)
-	var all []enforced
-	require.NoError(t, json.Unmarshal([]byte(got.out), &all))
-	require.Len(t, all, 7, "every enforcement point")
-	for _, e := range all {
-		require.Equal(t, inForce, e.Outcome, e)
-		require.NotEmpty(t, e.Generation)
-	}
-	require.Equal(t, "served", verdict("office", "pg-dedicated", "--tls"))
-	require.Equal(t, "tls-refused", verdict("office", "pg-dedicated", "--plain"))
-	require.Equal(t, "dropped", verdict("home", "pg-dedicated", "--tls"))
-	require.Equal(t, "served", verdict("osc-fr1/web", "mongo-dedicated", "--tls"))
-	require.Equal(t, "served", verdict("home", "pg-shared", "--tls"))
-	require.Equal(t, "dropped", verdict("home", "my-shared", "--plain"))
-
-	got = lab.sim("rules", "gw-fr1")
-	require.Equal(t, exitOK, got.code, got.err)
-	require.Contains(t, got.out, `198.51.100.0/25 comment "pg-dedicated: rule 198.51.100.0/25 rule 1"`)
-	require.Contains(t, got.out, "table inet drawbridge_fabric", "what others have is there too")
-	nft := exec.Command(netnstest.Tool(t, "nft"), "-c", "-f", "-") // in the test's own namespace; changes nothing
-	nft.Stdin = strings.NewReader(got.out)
-	said, err := nft.CombinedOutput()
-	require.NoError(t, err, "nft(8) reads it back: %s", said)
-
-	refused := filepath.Join(t.TempDir(), "policy.json")
-	require.NoError(t, os.WriteFile(refused, []byte(`{"version": 1}`), 0o600))
-	got = lab.sim("enforce", "gw-fr1", "--policy", refused)
-	require.Equal(t, exitUsage, got.code, got.out)
-	require.Regexp(t, `(?m)^gw-fr1 +refused `, got.out)
-	require.Equal(t, "dropped", verdict("home", "pg-dedicated", "--tls"), "what was in force still is")
-
-	got = lab.sim("enforce", "gw-fr1", "--driver", driverScript(t, "exit 0", "exit 9"))
-	require.Equal(t, exitUnjudged, got.code, got.out)
-	require.Contains(t, got.out, "broken")
-	for args, want := range map[string]string{
-		"nowhere":                           `"nowhere" is no enforcement point of world default`,
-		"gw-fr1 --all":                      "POINT and --all exclude each other",
-		"":                                  "POINT is missing",
-		"--all --rule nothing=::/0":         `"nothing" is no database of world default`,
-		"--all --rule pg-shared=web":        `"web" is neither a network, as 198.51.100.0/25 is, nor a region of world default; known: osc-fr1, osc-secnum-fr1`,
-		"--all --rule pg-shared=10.0.0.1/8": `"10.0.0.1/8" is neither a region nor a network`,
-	} {
-		got := lab.sim("enforce", strings.Fields(args)...)
-		require.Equal(t, exitUsage, got.code, args)
-		require.Contains(t, got.err, want, args)
-	}
-	require.Equal(t, exitOK, lab.sim("enforce", "--all", "--reset").code)
-	require.Equal(t, "served", verdict("home", "pg-dedicated", "--plain"))
-	require.NotContains(t, lab.sim("rules", "gw-fr1").out, "table inet drawbridge {")
-}
-
 // packetsAndKeys captures what a probe and a program of somebody else's say.
 func packetsAndKeys(t *testing.T, lab detached) {
 	dir := t.TempDir()
@@ -282,9 +220,48 @@ func packetsAndKeys(t *testing.T, lab detached) {
 		require.Contains(t, string(out), "drawbridge-marker-", "Wireshark reads the query that went over TLS")
 	}
 	captureAround(t, lab)
+	refusedCaptures(t, lab)
 	got := lab.sim("capture", "office:eth7")
 	require.Equal(t, exitUsage, got.code)
 	require.Contains(t, got.err, `office has no link "eth7"; there are eth0 (to internet)`)
+}
+
+// refusedCaptures leave files as they were, and none where there was none.
+func refusedCaptures(t *testing.T, lab detached) {
+	t.Helper()
+	dir := t.TempDir()
+	keep, link, none := filepath.Join(dir, "keep.pcapng"), filepath.Join(dir, "link"), filepath.Join(dir, "none")
+	require.NoError(t, os.WriteFile(keep, []byte("kept, and longer than the head of a capture is"+strings.Repeat(".", 1<<12)), 0o600))
+	require.NoError(t, os.Symlink(keep, link))
+	before, err := os.ReadFile(keep)
+	require.NoError(t, err)
+	for args, want := range map[string]string{
+		"nope -w " + keep:                              `"nope": no such node in this lab`,
+		"nope -w " + none + " --keylog " + keep:        `"nope": no such node in this lab`,
+		"office -w " + keep + " --for -1s":             "--for: -1s: must be more than nothing",
+		"office -w " + keep + " --for 0s":              "--for: 0s: must be more than nothing",
+		"office -w " + keep + " -c -5":                 "--count: -5: must be at least 1",
+		"office -w " + keep + " -c 0":                  "--count: 0: must be at least 1",
+		"office -w " + none + " --keylog " + none:      "--keylog: " + none + " is the file that the packets are written to",
+		"office -w " + keep + " --keylog " + link:      "--keylog: " + link + " is the file that the packets are written to",
+		"office -w " + none + " --keylog " + dir:       dir + ": is a directory",
+		"office:eth7 -w " + none + " --keylog " + keep: `office has no link "eth7"`,
+	} {
+		got := lab.sim("capture", append(strings.Fields(args), "--", "true")...)
+		require.Equal(t, exitUsage, got.code, "%s: %s", args, got.err)
+		require.Contains(t, got.err, want, args)
+		require.NoFileExists(t, none, args)
+		after, err := os.ReadFile(keep)
+		require.NoError(t, err)
+		require.Equal(t, string(before), string(after), args)
+	}
+	got := invoke(t, nil, "sim", "capture", "--lab", "no-such-lab", "office", "-w", keep)
+	require.Equal(t, exitUsage, got.code, got.err)
+	require.Equal(t, exitOK, lab.sim("capture", "office", "-w", keep, "--keylog", none, "--", "true").code)
+	after, err := os.ReadFile(keep)
+	require.NoError(t, err)
+	require.NotContains(t, string(after), "...", "what was there is gone, and not only written over")
+	require.FileExists(t, none)
 }
 
 // captureAround captures what a program says, however soon it says it: nothing of it is missed.
@@ -414,6 +391,11 @@ func TestAWorldWithoutDatabases(t *testing.T) {
 	world := filepath.Join(t.TempDir(), "bare.yaml")
 	require.NoError(t, os.WriteFile(world, []byte(bare), 0o600))
 	lab := detach(t, world)
+	got := lab.sim("policy", "gw-fr1")
+	require.Equal(t, exitUsage, got.code, "that is a point of the embedded world, and none of this lab's")
+	require.Contains(t, got.err, `"gw-fr1" is no enforcement point of world `)
+	require.Contains(t, lab.sim("policy", "gw-fr1", "--world", world).err, "--lab and --world exclude each other")
+	require.Equal(t, exitUsage, invoke(t, nil, "sim", "policy", "--lab", "no-such-lab", "gw-fr1").code)
 	require.Equal(t, result{out: "[]\n"}, lab.sim("matrix", "--json"))
 	require.Equal(t, result{out: "There is nothing to connect to: this world has no databases.\n"}, lab.sim("matrix"))
 	require.Equal(t, result{}, lab.sim("enforce", "--all"))

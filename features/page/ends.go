@@ -68,6 +68,8 @@ func database(e probe.Evidence) string {
 		return "accepted, and refused to go on without TLS"
 	case e.Accepted:
 		return "accepted, read " + bytesOf(e.BytesRead)
+	case e.HostRefused:
+		return "its host refused the connection"
 	}
 	return "nothing"
 }

@@ -23,6 +23,10 @@ type Evidence struct {
 	// Between the enforcement point and the database.
 	SYNLeft     bool `json:"syn_left"`     // the SYN, or the database's answer to it, was seen
 	PayloadLeft int  `json:"payload_left"` // bytes of client data seen, or acknowledged by the database's host
+	// HostRefused: behind a gateway, the host to which the SYN was let through answered it with a reset of its own.
+	HostRefused bool `json:"host_refused,omitempty"`
+	// Reset: at a database's host, a reset answered the SYN: the host's TCP's, or the enforcer's in its place.
+	Reset bool `json:"reset,omitempty"`
 	// At the database.
 	Accepted       bool `json:"accepted"`
 	BytesRead      int  `json:"bytes_read"`        // first bytes that the server's application read
@@ -74,6 +78,8 @@ func conclude(e Evidence, mode Mode, givenUp bool) conclusion {
 		return conclusion{TLSRefused, ByDatabase, "the database refused to go on without TLS", true}
 	case e.NotOffered:
 		return conclusion{Inconclusive, ByNobody, "the database does not offer TLS here: the lab is broken", true}
+	case e.HostRefused && !e.Connected && !e.Accepted && !e.heard():
+		return conclusion{Inconclusive, ByNobody, "the database's host refused the connection: nothing listens there", true}
 	case !e.SYNEntered && !e.reached():
 		return unarrived(e, givenUp)
 	case !e.reached():
@@ -104,6 +110,8 @@ func stopped(e Evidence, givenUp bool) conclusion {
 		return conclusion{TLSRefused, ByEnforcer, "the enforcement point answered the handshake itself and passed nothing on", true}
 	case e.Told:
 		return conclusion{Rejected, ByEnforcer, "it arrived at the enforcement point and was rejected there: " + e.ClientError, true}
+	case e.Reset: // which the client will be told in a moment
+		return conclusion{Rejected, ByEnforcer, "it arrived at the enforcement point and was rejected there by a reset", true}
 	}
 	return conclusion{Dropped, ByEnforcer, "it arrived at the enforcement point, and a fence sent after it got through", true}
 }

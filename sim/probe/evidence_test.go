@@ -46,6 +46,11 @@ func TestConclude(t *testing.T) {
 		"the database refused plaintext":            {e: Evidence{SYNEntered: true, SYNLeft: true, Connected: true, PayloadLeft: 8, BytesRead: 8, RefusedByTheDB: true}, mode: Plain, want: TLSRefused, by: ByDatabase, final: true},
 		"the database refused, but the mode is TLS": {e: Evidence{SYNEntered: true, SYNLeft: true, Connected: true, PayloadLeft: 8, RefusedByTheDB: true}, mode: TLS, want: Inconclusive},
 		"no TLS on offer":                           {e: Evidence{SYNEntered: true, SYNLeft: true, Connected: true, PayloadLeft: 8, NotOffered: true}, mode: TLS, want: Inconclusive, final: true},
+		"SYN passed, the host has no such port":     {e: Evidence{SYNEntered: true, SYNLeft: true, SYNs: 1, HostRefused: true, ClientError: refused, Told: true}, want: Inconclusive, final: true},
+		"the same, and the client is told nothing":  {e: Evidence{SYNEntered: true, SYNLeft: true, SYNs: 2, HostRefused: true, Fenced: true}, want: Inconclusive, final: true},
+		"refused, but bytes passed before":          {e: Evidence{SYNEntered: true, SYNLeft: true, HostRefused: true, PayloadEntered: 8, PayloadLeft: 8, ClientError: "reset", Told: true}, want: Leaked, final: true},
+		"a reset at a host may be the enforcer's":   {e: Evidence{SYNEntered: true, Reset: true, Fenced: true, ClientError: refused, Told: true}, want: Rejected, by: ByEnforcer, final: true},
+		"the same, before the client knows":         {e: Evidence{SYNEntered: true, Reset: true, Fenced: true}, want: Rejected, by: ByEnforcer, final: true},
 		"accepted without a SYN seen":               {e: Evidence{Accepted: true, Connected: true}, givenUp: true, want: Leaked, final: true},
 	}
 	for name, tt := range tests {

@@ -61,7 +61,7 @@ func (p *Prober) awaitPatiently(ctx context.Context, t *track) conclusion {
 
 // concludePatiently says what follows from the two ends alone, once there is nothing more to wait for.
 func concludePatiently(e Evidence, mode Mode, waited time.Duration, over bool) conclusion {
-	if c := conclude(e, mode, over); c.verdict == Served || c.by == ByDatabase || e.NotOffered || e.Answered {
+	if c := conclude(e, mode, over); c.verdict == Served || c.by == ByDatabase || e.NotOffered || e.Answered || c.final && e.HostRefused {
 		return c
 	}
 	if !over {

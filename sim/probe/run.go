@@ -63,13 +63,30 @@ func (p *Prober) judge(ctx context.Context, t *track, source netip.Addr) (conclu
 	c := follow()
 	if c.verdict == Inconclusive && ctx.Err() == nil {
 		if patient, ok := p.judgeUnfenced(p.look(t), t.spec.Mode); ok {
-			return patient, ByPatience
+			return p.attributed(patient, t), ByPatience
 		}
 	}
 	if c.verdict == Served || c.by == ByDatabase {
 		way = ByAnswer
 	}
-	return c, way
+	return p.attributed(c, t), way
+}
+
+// attributed takes a rejection back that may have been the host's own: a reset at a database's host where nothing listens. Enforcer and
+// TCP are in one kernel there, and answer with the same packet.
+func (p *Prober) attributed(c conclusion, t *track) conclusion {
+	where, ok := p.receiver(t.spec.To)
+	if c.verdict != Rejected || !p.look(t).Reset || !ok {
+		return c
+	}
+	switch listens, err := p.lab.Listens(where, t.spec.To.Addr); {
+	case err != nil:
+		return conclusion{Inconclusive, ByNobody, "it was refused at the database's host, and who listens there cannot be seen: " + err.Error(), true}
+	case !listens:
+		return conclusion{Inconclusive, ByNobody, "the connection was refused at the database's host, and nothing listens there: " +
+			"whether the enforcer would have rejected it cannot be told", true}
+	}
+	return c
 }
 
 // ProbeAll makes all the probes, many at a time, and then the controls of those that were denied. It returns the observations in

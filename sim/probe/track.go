@@ -25,6 +25,7 @@ type track struct {
 	evidence Evidence
 	isn      uint32 // the client's initial sequence number, from its SYN at the entrance
 	haveISN  bool
+	greeted  bool // the database's host answered the SYN with its own
 	begun    bool // the segment with the client's first byte was seen at the entrance
 	progress int  // counts what was seen, on the wire and at the client; a fence counts only if nothing came meanwhile
 
@@ -140,15 +141,31 @@ func (t *track) left(p capture.Packet) {
 // answered: a packet towards the client. Only the database's own host can acknowledge what the client sent; a reset may be the
 // enforcer's.
 func (t *track) answered(p capture.Packet) {
-	if p.Flags.Has(capture.RST) || !p.Flags.Has(capture.ACK) || !t.point.fromDatabase(p) {
+	if !p.Flags.Has(capture.ACK) || !t.point.fromDatabase(p) {
 		return
 	}
+	if p.Flags.Has(capture.RST) {
+		t.refused(p)
+		return
+	}
+	t.greeted = t.greeted || p.Flags.Has(capture.SYN)
 	t.evidence.SYNLeft = true
 	if t.haveISN {
 		// Sequence numbers are modulo 2^32; the SYN takes one.
 		if acked := int32(p.Ack - t.isn - 1); acked > 0 {
 			t.evidence.PayloadLeft = max(t.evidence.PayloadLeft, int(acked))
 		}
+	}
+}
+
+// refused: a reset from where the database's host answers. It is the answer to the SYN if it acknowledges that alone, and no other came before.
+func (t *track) refused(p capture.Packet) {
+	switch {
+	case t.greeted || !t.haveISN || p.Ack != t.isn+1:
+	case t.point.Model == topology.Dedicated:
+		t.evidence.HostRefused, t.evidence.SYNLeft = true, true
+	default:
+		t.evidence.Reset = true
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,14 +122,32 @@ func environment() []string {
 	return append(slices.DeleteFunc(os.Environ(), foreign), "LC_ALL=C", "TZ=GMT")
 }
 
-// copyTemplate copies a template's data for a node and returns the new directory.
-func (i *Installation) copyTemplate(from, node string) (string, error) {
-	to := filepath.Join(i.dir, node)
-	if err := os.CopyFS(to, os.DirFS(filepath.Join(i.dir, from))); err != nil {
-		return "", fmt.Errorf("copy %s: %w", from, err)
+// data returns a node's data directory. One that an earlier server of the node has left is used as it is: all engines recover by themselves
+// from having been killed. Otherwise fill makes it, and what fill leaves behind when it fails is removed, so that it is never taken for a
+// server's.
+func (i *Installation) data(node string, fill func(dir string) error) (string, error) {
+	dir := filepath.Join(i.dir, node)
+	switch _, err := os.Stat(dir); {
+	case err == nil:
+		return dir, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
 	}
-	// Copies of directories get the umask's mode, and PostgreSQL refuses data that others may read.
-	return to, os.Chmod(to, 0o700)
+	if err := fill(dir); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
+// copyOf fills a new directory with a template's data.
+func (i *Installation) copyOf(template string) func(dir string) error {
+	return func(dir string) error {
+		if err := os.CopyFS(dir, os.DirFS(filepath.Join(i.dir, template))); err != nil {
+			return fmt.Errorf("copy %s: %w", template, err)
+		}
+		// Copies of directories get the umask's mode, and PostgreSQL refuses data that others may read.
+		return os.Chmod(dir, 0o700)
+	}
 }
 
 // The names of the certificate's files in a data directory.

@@ -91,7 +91,7 @@ func (i *Installation) startMariaDB(ctx context.Context, s *Server) error {
 	if i.mariadb.err != nil {
 		return i.mariadb.err
 	}
-	dir, err := i.copyTemplate(mariadbTemplate, s.cfg.Name)
+	dir, err := i.data(s.cfg.Name, i.copyOf(mariadbTemplate))
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,8 @@ func (i *Installation) mariadbCommand(cfg Config, dir string, quiet bool) (*exec
 		args = append(args, "--general-log=0", "--log-warnings=0")
 	} else {
 		// Warnings of level 4 and more name each connection that ended before its login.
-		args = append(args, "--general-log=1", "--general-log-file="+filepath.Join(dir, mariadbPipe), "--log-warnings=9")
+		args = append(args, "--general-log=1", "--general-log-file="+filepath.Join(dir, mariadbPipe), "--log-warnings=9",
+			"--innodb-flush-log-at-trx-commit=2") // what was committed outlives the server
 	}
 	cmd := exec.Command(i.programs["mariadbd"], args...)
 	cmd.Dir, cmd.Env = dir, environment()
@@ -148,7 +149,7 @@ func (i *Installation) mariadbCommand(cfg Config, dir string, quiet bool) (*exec
 // listen opens the pipe that the server will write to, and the capture of its greetings.
 func (m *mariadbServer) listen(cfg Config, dir string) error {
 	pipe := filepath.Join(dir, mariadbPipe)
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+	if err := unix.Mkfifo(pipe, 0o600); err != nil && !errors.Is(err, unix.EEXIST) { // of the node's server before
 		return &os.PathError{Op: "mkfifo", Path: pipe, Err: err}
 	}
 	var err error

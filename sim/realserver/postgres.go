@@ -99,29 +99,33 @@ func (i *Installation) startPostgres(ctx context.Context, s *Server) error {
 	return admin.QueryRow(ctx, "SELECT 'PostgreSQL ' || current_setting('server_version')").Scan(&s.program)
 }
 
-// postgresData prepares the data directory: a copy of the template, or of another server.
+// postgresData prepares the data directory: that of the node's server before, or a copy of the template or of another server.
 func (i *Installation) postgresData(ctx context.Context, cfg Config) (string, error) {
-	if cfg.Standby == nil {
-		i.postgres.once.Do(func() { i.postgres.err = i.initPostgres(ctx) })
-		if i.postgres.err != nil {
-			return "", i.postgres.err
-		}
-		return i.copyTemplate(postgresTemplate, cfg.Name)
+	if cfg.Standby != nil {
+		return i.data(cfg.Name, func(dir string) error { return i.copyPrimary(ctx, cfg, dir) })
 	}
-	dir := filepath.Join(i.dir, cfg.Name)
-	// It connects from the node, as the standby does afterwards; -R leaves the connection's settings for that.
+	i.postgres.once.Do(func() { i.postgres.err = i.initPostgres(ctx) })
+	if i.postgres.err != nil {
+		return "", i.postgres.err
+	}
+	return i.data(cfg.Name, i.copyOf(postgresTemplate))
+}
+
+// copyPrimary fills a standby's directory. It connects from the node, as the standby does afterwards; -R leaves the connection's settings
+// for that.
+func (i *Installation) copyPrimary(ctx context.Context, cfg Config, dir string) error {
 	cmd := isolated(exec.CommandContext(ctx, i.programs["pg_basebackup"], "-D", dir, "-d", cfg.Standby.conninfo, "-R", "-X", "stream",
 		"-c", "fast", "--no-sync"))
 	cmd.Env = environment()
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cfg.Node.Start(cmd); err != nil {
-		return "", err
+		return err
 	}
 	if err := cmd.Wait(); err != nil {
-		return "", fmt.Errorf("pg_basebackup: %w: %s", err, strings.TrimSpace(out.String()))
+		return fmt.Errorf("pg_basebackup: %w: %s", err, strings.TrimSpace(out.String()))
 	}
-	return dir, nil
+	return nil
 }
 
 // postgresSettings are the server's, on its command line, so that a copied directory has nothing of another node's.
@@ -135,7 +139,7 @@ func postgresSettings(port uint16, dir string) []string {
 		"log_connections=on", "log_disconnections=on", "log_statement=all", "log_replication_commands=on",
 		"shared_buffers=1MB", "dynamic_shared_memory_type=mmap", "max_connections=100", "huge_pages=off", // many servers on one machine
 		"max_wal_size=32MB", "min_wal_size=2MB", "wal_keep_size=16MB", "autovacuum=off", "wal_retrieve_retry_interval=200ms", "jit=off",
-		"fsync=off", "synchronous_commit=off", "full_page_writes=off", // the data ends with the lab
+		"fsync=off", "full_page_writes=off", // the data ends with the lab, but what was committed outlives the server
 	} {
 		args = append(args, "-c", setting)
 	}
@@ -147,6 +151,7 @@ func postgresSettings(port uint16, dir string) []string {
 var postgresQuiet = []string{
 	"-c", "log_min_messages=log", "-c", "log_connections=off", "-c", "log_disconnections=off", "-c", "log_statement=none",
 	"-c", "log_replication_commands=off", "-c", "shared_buffers=32MB",
+	"-c", "synchronous_commit=off",
 }
 
 func (p *postgresServer) barrier(ctx context.Context, text string) error {

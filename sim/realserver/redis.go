@@ -2,7 +2,6 @@ package realserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,7 +25,7 @@ const (
 	redisConfig = "redis.conf"
 )
 
-// redisSettings is the whole configuration. The default user has the password, too, as an embedded server's has.
+// redisSettings is the whole configuration. What was written outlives the server, and not the lab. The default user has the password, too, as an embedded server's has.
 func redisSettings(cfg Config, dir string) string {
 	return fmt.Sprintf(`bind 0.0.0.0 ::
 protected-mode no
@@ -39,7 +38,9 @@ tls-auth-clients no
 unixsocket %[3]s/%[6]s
 dir %[3]s
 save ""
-appendonly no
+appendonly yes
+appendfsync no
+auto-aof-rewrite-percentage 0
 loglevel verbose
 logfile ""
 user default on >%[7]s ~* +@all
@@ -49,7 +50,7 @@ user %[9]s on nopass ~* +@all
 }
 
 // redisQuiet overrides the level that names clients. The message that the server is ready is a notice.
-const redisQuiet = "loglevel notice\n"
+const redisQuiet = "loglevel notice\nappendonly no\n"
 
 // redisServer is the engine of a running Redis.
 type redisServer struct {
@@ -62,8 +63,11 @@ type redisServer struct {
 }
 
 func (i *Installation) startRedis(ctx context.Context, s *Server) error {
-	dir := filepath.Join(i.dir, s.cfg.Name)
-	if err := errors.Join(os.Mkdir(dir, 0o700), writeCertificate(dir, s.cfg.Certificate)); err != nil {
+	dir, err := i.data(s.cfg.Name, func(dir string) error { return os.Mkdir(dir, 0o700) })
+	if err != nil {
+		return err
+	}
+	if err := writeCertificate(dir, s.cfg.Certificate); err != nil {
 		return err
 	}
 	settings := redisSettings(s.cfg, dir)
@@ -79,7 +83,6 @@ func (i *Installation) startRedis(ctx context.Context, s *Server) error {
 	log := &redisLog{ledger: s.ledger, ready: func() { close(ready) }, nudge: r.nudge, tlsPort: s.cfg.Port}
 	cmd := exec.Command(i.programs["redis-server"], filepath.Join(dir, redisConfig))
 	cmd.Dir, cmd.Env = dir, environment()
-	var err error
 	if s.process, err = launch(s.cfg.Node, cmd, log.take); err != nil {
 		return err
 	}

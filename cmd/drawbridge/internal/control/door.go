@@ -20,6 +20,8 @@ var (
 	ErrTaken = errors.New("a lab of that name is up already")
 	// ErrNoLab: nobody keeps up a lab of that name.
 	ErrNoLab = errors.New("no such lab is up")
+	// ErrGone: the process that kept the lab up has ended.
+	ErrGone = errors.New("the lab's process has ended")
 	// ErrStranger: the other side belongs to another user.
 	ErrStranger = errors.New("belongs to another user")
 )
@@ -243,42 +245,4 @@ func Dial(ctx context.Context, uid int, lab string) (*Conn, error) {
 		return nil, errors.Join(fmt.Errorf("lab %s: %w", lab, err), u.Close())
 	}
 	return &Conn{u}, nil
-}
-
-// Holder returns a handle to the process that keeps the lab up, seen from the end of Dial. It is open before the process
-// can end, so that it means no other process.
-func (c *Conn) Holder() (*Holder, error) {
-	owner, err := peer(c.unix)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.PidfdOpen(int(owner.Pid), 0)
-	if err != nil {
-		return nil, fmt.Errorf("the lab's process %d: %w", owner.Pid, err)
-	}
-	return &Holder{fd}, nil
-}
-
-// HolderPID returns the number of the process that keeps the lab up, seen from the end of Dial. It is for people: another process
-// may have it by the time it is used.
-func (c *Conn) HolderPID() (int, error) {
-	owner, err := peer(c.unix)
-	if err != nil {
-		return 0, err
-	}
-	return int(owner.Pid), nil
-}
-
-// Holder is the process that keeps a lab up.
-type Holder struct{ fd int }
-
-// Wait returns once the process has ended, and releases the handle. It can be called once.
-func (h *Holder) Wait() error {
-	defer unix.Close(h.fd)
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, -1)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
