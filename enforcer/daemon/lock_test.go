@@ -69,16 +69,20 @@ func TestAStrangerKeepsNoDaemonFromStarting(t *testing.T) {
 	for _, listens := range []bool{true, false} {
 		t.Run(fmt.Sprintf("listens: %v", listens), func(t *testing.T) {
 			taken := -1
+			t.Cleanup(func() { require.NoError(t, unix.Close(taken)) })
 			s := newScene(t, func(s *scene, _ *daemon.Options) {
 				require.NoError(t, s.ns.Do(func() (err error) {
 					taken, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 					return errors.Join(err, unix.Bind(taken, name))
 				}))
 				if listens { // whose it is is noted now
-					require.NoError(t, asNobody(func() error { return unix.Listen(taken, 1) }))
+					err := asNobody(func() error { return unix.Listen(taken, 1) })
+					if errors.Is(err, unix.EINVAL) {
+						t.Skip("an ordinary user's namespace has one user: there are no strangers")
+					}
+					require.NoError(t, err)
 				}
 			})
-			t.Cleanup(func() { require.NoError(t, unix.Close(taken)) })
 			require.True(t, s.status(t).Ready)
 			require.Contains(t, s.log.String(), "a stranger has the name")
 			if listens {
