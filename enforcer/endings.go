@@ -13,18 +13,17 @@ import (
 
 // mended is what somebody else had changed of the tables that end refused connections, after a session had made them.
 type mended struct {
-	known      bool     // the session has made them
 	what       []string // each finding in words; nil: nothing that was not told
 	gone       bool     // all of that is that tables were missing
 	generation uint32   // of the ruleset in which all of it had been mended
 	since      uint32   // the one in which nothing of it was wrong
-	seen       uint32   // the one in which the tables were as they must be last
+	seen       uint32   // the one in which the tables were as they must be last; 0: the session has not made them yet
 	at         time.Time
 }
 
 // found notes what was wrong with a table.
 func (m *mended) found(want ruleset.Table, r reconcile.Receipt) {
-	if !m.known || r.Change.IsEmpty() && r.Repaired == nil {
+	if m.seen == 0 || r.Change.IsEmpty() && r.Repaired == nil {
 		return
 	}
 	m.generation, m.at = r.Generation, r.InForceAt
@@ -32,7 +31,7 @@ func (m *mended) found(want ruleset.Table, r reconcile.Receipt) {
 		m.since = m.seen
 	}
 	m.gone = (m.gone || m.what == nil) && r.Repaired == nil && r.Before.Name == ""
-	in := fmt.Sprintf("table %s %s", want.Family, want.Name)
+	in := want.Title()
 	if r.Repaired != nil {
 		m.what = append(m.what, in+": "+r.Repaired.Error())
 		return
@@ -55,7 +54,7 @@ func (m *mended) tell(r *Receipt) {
 	if m.at.After(r.InForceAt) {
 		r.InForceAt = m.at
 	}
-	*m = mended{known: m.known, seen: m.seen}
+	*m = mended{seen: m.seen}
 }
 
 // applyEndings brings the ending tables into force (compile.Mark.Endings). They admit nothing, so that a kernel that
@@ -69,13 +68,13 @@ func (s *Session) applyEndings(ctx context.Context) (warnings []string, err erro
 			warnings = append(warnings, fmt.Sprintf("the servers' halves of refused connections stay open until the servers' own time-outs: "+
 				"this kernel refuses the table %s %s (CONFIG_NFT_DUP_IPV4, CONFIG_NFT_DUP_IPV6): %v", want.Family, want.Name, err))
 		case err != nil:
-			return warnings, fmt.Errorf("table %s %s: %w", want.Family, want.Name, err)
+			return warnings, fmt.Errorf("%s: %w", want.Title(), err)
 		default:
 			s.mended.found(want, done)
 			seen = min(seen, done.Generation)
 		}
 	}
-	s.mended.known, s.mended.seen = true, seen
+	s.mended.seen = seen
 	return warnings, nil
 }
 

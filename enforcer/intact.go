@@ -3,7 +3,6 @@ package enforcer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"drawbridge/enforcer/compile"
@@ -46,7 +45,7 @@ func (o Options) intact(ctx context.Context, kernel *nft.Conn, state nft.State) 
 // inTable says in which table the objects are.
 func inTable(t ruleset.Table, found []ruleset.Difference) []ruleset.Difference {
 	for i := range found {
-		found[i].Object += fmt.Sprintf(" of table %s %s", t.Family, t.Name)
+		found[i].Object += " of " + t.Title()
 	}
 	return found
 }
@@ -63,17 +62,16 @@ func intactEnding(ctx context.Context, want ruleset.Table) (found []ruleset.Diff
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("table %s %s", want.Family, want.Name)
 	switch {
 	case state.Foreign != nil:
-		return []ruleset.Difference{{Object: name, What: state.Foreign.Error()}}, nil
+		return []ruleset.Difference{{Object: want.Title(), What: state.Foreign.Error()}}, nil
 	case state.Exists:
 		return inTable(want, ruleset.Compare(state.Table, want)), nil
 	}
 	if possible, err := kernel.CanHold(ctx, want); err != nil || !possible {
 		return nil, err
 	}
-	return []ruleset.Difference{{Object: name, What: "missing"}}, nil
+	return []ruleset.Difference{{Object: want.Title(), What: "missing"}}, nil
 }
 
 // intactDenial is intact for a table that denies everything.

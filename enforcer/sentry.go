@@ -250,7 +250,7 @@ func (w *Sentry) arm(of *policy.Policy, denial, table ruleset.Table) error {
 	defer w.mu.Unlock()
 	w.standBy()
 	// By it the table is put in the place of this denial and no other table, which somebody else may have made meanwhile.
-	proof := ruleset.Set{Name: "of_" + rand.Text(), Key: []ruleset.DataType{ruleset.TypeMark}}
+	proof := ruleset.Set{Name: setDenialProof + rand.Text(), Key: []ruleset.DataType{ruleset.TypeMark}}
 	denial.Sets = append(slices.Clone(denial.Sets), proof)
 	for _, p := range w.posts {
 		if err := p.prepare(denial, table, proof.Name); err != nil {

@@ -3,7 +3,6 @@ package enforcer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"drawbridge/enforcer/compile"
@@ -123,7 +122,7 @@ func remembered(t ruleset.Table) (names []string) {
 
 // objects compares a table object by object. It tells whether the table could be read.
 func (v *Verification) objects(state nft.State, want ruleset.Table) (readable bool) {
-	in := fmt.Sprintf("table %s %s", want.Family, want.Name)
+	in := want.Title()
 	switch {
 	case !state.Exists:
 		v.Objects = append(v.Objects, ruleset.Difference{Object: in, What: "missing"})
@@ -136,10 +135,7 @@ func (v *Verification) objects(state nft.State, want ruleset.Table) (readable bo
 	if len(found) == 0 && !ruleset.Diff(state.Table, want).IsEmpty() {
 		found = append(found, ruleset.Difference{Object: in, What: "differs: " + strings.Join(ruleset.PrintChange(ruleset.Diff(state.Table, want)), "; ")})
 	}
-	for _, d := range found {
-		d.Object += " of " + in
-		v.Objects = append(v.Objects, d)
-	}
+	v.Objects = append(v.Objects, inTable(want, found)...)
 	return true
 }
 

@@ -51,7 +51,7 @@ func (v *Verification) locks(ctx context.Context, kernel *nft.Conn, t ruleset.Ta
 	maps.DeleteFunc(again, func(k [2]string, _ stray) bool { _, ok := found[k]; return !ok })
 	for _, s := range slices.SortedFunc(maps.Values(again), func(a, b stray) int { return cmp.Or(cmp.Compare(a.set.Name, b.set.Name), cmp.Compare(a.key, b.key)) }) {
 		v.Objects = append(v.Objects, ruleset.Difference{
-			Object: fmt.Sprintf("element of set %s of table %s %s", s.set.Name, t.Family, t.Name),
+			Object: fmt.Sprintf("element of set %s of %s", s.set.Name, t.Title()),
 			What:   s.words(t),
 		})
 	}

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"drawbridge/enforcer/policy"
 )
 
 // oneLine is text that others may have written, in the kernel for one, as one line that cannot speak to a terminal: control characters, and
@@ -44,5 +45,5 @@ func escaped(text, but string) string {
 
 // speaks tells whether a character does something to a terminal, or to the order of the text around it (UAX 9), or is none.
 func speaks(c rune) bool {
-	return unicode.IsControl(c) || c >= 0x2028 && c <= 0x202e || c >= 0x2066 && c <= 0x2069 || c == utf8.RuneError
+	return policy.IsControl(c) || c == utf8.RuneError
 }

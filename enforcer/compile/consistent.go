@@ -14,9 +14,9 @@ import (
 // port has its place in several sets, and whoever takes it out of one, or puts another in, leaves them at odds. Whom the elements let in is
 // not its affair. The table's sets and chains must be those of its Skeleton.
 func Inconsistencies(t ruleset.Table) []ruleset.Difference {
-	c := consistency{sets: map[string]ruleset.Set{}, elements: map[string]map[ruleset.Key]ruleset.Element{}, at: t}
+	c := consistency{sets: map[string]ruleset.Set{}, elements: map[string]map[ruleset.Key]ruleset.Element{}}
 	for _, s := range t.Sets {
-		c.sets[s.Name], c.elements[s.Name] = s, byKey(s)
+		c.sets[s.Name], c.elements[s.Name] = s, s.ByKey()
 	}
 	for _, f := range families {
 		if _, ok := c.sets[setProtected+f.suffix]; !ok {
@@ -30,16 +30,7 @@ func Inconsistencies(t ruleset.Table) []ruleset.Difference {
 	return c.found
 }
 
-func byKey(s ruleset.Set) map[ruleset.Key]ruleset.Element {
-	out := make(map[ruleset.Key]ruleset.Element, len(s.Elements))
-	for _, e := range s.Elements {
-		out[e.Key] = e
-	}
-	return out
-}
-
 type consistency struct {
-	at       ruleset.Table
 	sets     map[string]ruleset.Set
 	elements map[string]map[ruleset.Key]ruleset.Element
 	found    []ruleset.Difference
@@ -52,14 +43,11 @@ func (c *consistency) add(set string, e ruleset.Element, format string, args ...
 	})
 }
 
-// within says that each element of one set has its address and port, which its key ends with, in one of the others.
-func (c *consistency) within(set string, others ...string) {
-	if len(others) == 0 {
-		return
-	}
+// within says that each element of one set has its address and port, which its key ends with, in the other.
+func (c *consistency) within(set, other string) {
 	for _, e := range c.sets[set].Elements {
-		if !slices.ContainsFunc(others, func(other string) bool { return c.has(other, e.Key) }) {
-			c.add(set, e, "is not wanted: it is not in %s", others[0])
+		if !c.has(other, e.Key) {
+			c.add(set, e, "is not wanted: it is not in %s", other)
 		}
 	}
 }
@@ -78,12 +66,10 @@ func (c *consistency) has(set string, key ruleset.Key) bool {
 }
 
 // needs says that an element of one set has another one in another set.
-func (c *consistency) needs(set string, e ruleset.Element, other string, key ruleset.Key) bool {
-	if _, ok := c.sets[other]; !ok || c.has(other, key) {
-		return ok
+func (c *consistency) needs(set string, e ruleset.Element, other string, key ruleset.Key) {
+	if _, ok := c.sets[other]; ok && !c.has(other, key) {
+		c.add(other, ruleset.Element{Key: key}, "is missing: %s of set %s needs it", ruleset.PrintElement(c.sets[set], e), set)
 	}
-	c.add(other, ruleset.Element{Key: key}, "is missing: %s of set %s needs it", ruleset.PrintElement(c.sets[set], e), set)
-	return false
 }
 
 // addresses: whatever is protected is one of our addresses, each of which is a speaker.
@@ -177,6 +163,7 @@ func (c *consistency) admitted(f family) {
 
 // twins: two maps send packets and answers to the same places, which are all that there may be; only, unless it is none, is the one.
 func (c *consistency) twins(in, out way, first, second string, only place) {
+	both := !c.dedicated(in.family) || only != placeNone // else admitted has said that whatever is protected needs them
 	for _, e := range c.sets[first].Elements {
 		at := c.placeOf(in, e)
 		if at == placeNone || only != placeNone && at != only {
@@ -185,12 +172,12 @@ func (c *consistency) twins(in, out way, first, second string, only place) {
 		}
 		if other, ok := c.elements[second][e.Key]; ok && c.placeOf(out, other) != at {
 			c.add(second, other, "is not wanted: its packets go elsewhere than %s of set %s", ruleset.PrintElement(c.sets[first], e), first)
-		} else if !ok && !c.dedicated(in.family) || !ok && only != placeNone {
+		} else if !ok && both {
 			c.needs(first, e, second, e.Key)
 		}
 	}
 	for _, e := range c.sets[second].Elements {
-		if _, ok := c.elements[first][e.Key]; !ok && (!c.dedicated(in.family) || only != placeNone) {
+		if both {
 			c.needs(second, e, first, e.Key)
 		}
 	}

@@ -86,12 +86,17 @@ func (c *compiler) declareSets(p *policy.Policy) {
 				if !hasEndpoint(db, f) {
 					continue // each set costs the kernel a walk over all sets of the table when it is made
 				}
-				custom := f.rangeSet(setCustom(f, db.Name()))
-				custom.HasTimeout, custom.Counter = true, true // each rule's packets, see Coverage
-				c.declare(custom)
+				c.declare(customSet(f, db.Name()))
 			}
 		}
 	}
+}
+
+// customSet is the set of a database's own intervals.
+func customSet(f family, database string) ruleset.Set {
+	s := f.rangeSet(setCustom(f, database))
+	s.HasTimeout, s.Counter = true, true // each rule's packets, see Coverage
+	return s
 }
 
 func (c *compiler) declareAdmission(f family) {

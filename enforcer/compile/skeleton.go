@@ -95,10 +95,3 @@ func asks(t ruleset.Table, set string) bool {
 		})
 	})
 }
-
-// customSet is the set of a database's own intervals, as declareSets declares it.
-func customSet(f family, database string) ruleset.Set {
-	s := f.rangeSet(setCustom(f, database))
-	s.HasTimeout, s.Counter = true, true
-	return s
-}

@@ -75,13 +75,8 @@ func (d *daemon) serveMetrics(ctx context.Context, g *errgroup.Group) {
 // publicHandler answers /healthz, /readyz and /metrics, and says nothing of what the policy holds: whoever asks may be anybody.
 func (s *state) publicHandler() *http.ServeMux {
 	mux := http.NewServeMux()
-	s.handleHealth(mux)
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if st := s.now(); !st.Ready || st.Refused != "" {
-			http.Error(w, "the policy that was read last is not in force; the log and /status at the socket say why", http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
+	s.handleHealth(mux, func(Status) string {
+		return "the policy that was read last is not in force; the log and /status at the socket say why"
 	})
 	return mux
 }

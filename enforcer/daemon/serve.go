@@ -12,12 +12,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// handleHealth answers /healthz and /metrics.
-func (s *state) handleHealth(mux *http.ServeMux) {
+// handleHealth answers /healthz, /readyz and /metrics. unready says why the policy that was read last is not in force.
+func (s *state) handleHealth(mux *http.ServeMux, unready func(Status) string) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if since := time.Since(*s.beat.Load()); since > stuck {
 			http.Error(w, fmt.Sprintf("the loop that acts on changes has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if st := s.now(); !st.Ready || st.Refused != "" {
+			http.Error(w, unready(st), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
@@ -27,14 +34,7 @@ func (s *state) handleHealth(mux *http.ServeMux) {
 // handler answers /status, /healthz, /readyz and /metrics.
 func (s *state) handler() *http.ServeMux {
 	mux := http.NewServeMux()
-	s.handleHealth(mux)
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if st := s.now(); !st.Ready || st.Refused != "" {
-			http.Error(w, st.Refused, http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	s.handleHealth(mux, func(st Status) string { return st.Refused })
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, s.now())
 	})

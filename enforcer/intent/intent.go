@@ -315,31 +315,23 @@ func (i *Point) cluster(j *Judgement, at port, iface string, to netip.AddrPort) 
 	if !isCluster || at.tls == policy.TLSNone || i.blind || !arrive {
 		return
 	}
-	j.Grants = append(j.Grants, Grant{set: i.peers(at.database, *at.node, to.Addr().Is4()), words: "a node of its own cluster (C-04)"})
+	j.Grants = append(j.Grants, Grant{set: peers(at.database, *at.node, to.Addr().Is4()), words: "a node of its own cluster (C-04)"})
 }
 
 // peers are the addresses of a node's fellow nodes, less those that it shares with them.
-func (i *Point) peers(db policy.Database, n policy.Node, is4 bool) addrset.Set {
-	var all []netip.Addr
-	for _, other := range db.Nodes() {
-		if other.Name == n.Name {
-			continue
-		}
-		for _, a := range other.Addresses {
-			if a.Is4() == is4 && !slices.Contains(n.Addresses, a) {
-				all = append(all, a)
-			}
-		}
-	}
-	return addrset.Addrs(all...)
+func peers(db policy.Database, n policy.Node, is4 bool) addrset.Set {
+	return members(db, is4).Minus(addrset.Addrs(n.Addresses...))
 }
 
 // members are the addresses of a cluster's nodes; none of a database that has one node.
 func members(db policy.Database, is4 bool) addrset.Set {
+	if len(db.Nodes()) < 2 {
+		return addrset.Set{}
+	}
 	var all []netip.Addr
 	for _, n := range db.Nodes() {
 		for _, a := range n.Addresses {
-			if a.Is4() == is4 && len(db.Nodes()) > 1 {
+			if a.Is4() == is4 {
 				all = append(all, a)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"drawbridge/enforcer/nlsocket"
 	"drawbridge/enforcer/ruleset"
 )
 
@@ -53,13 +54,9 @@ func (c *Conn) Missing(ctx context.Context) ([]Feature, error) {
 	if err != nil {
 		return nil, err
 	}
-	sent, err := c.socket.Send(messages...)
+	sent, refused, err := c.probe(ctx, messages)
 	if err != nil {
-		return nil, fmt.Errorf("probe the kernel: %w", err)
-	}
-	refused, err := c.refusals(ctx, sent)
-	if err != nil {
-		return nil, fmt.Errorf("probe the kernel: %w", err)
+		return nil, err
 	}
 	var missing []Feature
 	for i := range sent {
@@ -74,6 +71,17 @@ func (c *Conn) Missing(ctx context.Context) ([]Feature, error) {
 		missing = append(missing, feature)
 	}
 	return missing, nil
+}
+
+// probe sends a transaction without an end, and returns what of it the kernel refuses, by its place among what was sent.
+func (c *Conn) probe(ctx context.Context, messages []netlink.Message) (sent []netlink.Message, refused map[int]*nlsocket.Error, err error) {
+	if sent, err = c.socket.Send(messages...); err == nil {
+		refused, err = c.refusals(ctx, sent)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("probe the kernel: %w", err)
+	}
+	return sent, refused, nil
 }
 
 // encodeProbes writes the transaction, and which of its messages stands for which feature.

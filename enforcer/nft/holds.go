@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"fmt"
 
 	"drawbridge/enforcer/ruleset"
 )
@@ -15,13 +14,6 @@ func (c *Conn) CanHold(ctx context.Context, want ruleset.Table) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	sent, err := c.socket.Send(messages[:len(messages)-1]...)
-	if err != nil {
-		return false, fmt.Errorf("probe the kernel: %w", err)
-	}
-	refused, err := c.refusals(ctx, sent)
-	if err != nil {
-		return false, fmt.Errorf("probe the kernel: %w", err)
-	}
-	return len(refused) == 0, nil
+	_, refused, err := c.probe(ctx, messages[:len(messages)-1])
+	return err == nil && len(refused) == 0, err
 }

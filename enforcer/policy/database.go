@@ -177,16 +177,16 @@ func (d *decoder) label(it value) string {
 	if len(it.text) > maxLabel {
 		d.fail(it.offset, fmt.Sprintf("%d bytes of label", len(it.text)), fmt.Sprintf("at most %d", maxLabel))
 	}
-	if i := strings.IndexFunc(it.text, isControl); i >= 0 {
+	if i := strings.IndexFunc(it.text, IsControl); i >= 0 {
 		c, _ := utf8.DecodeRuneInString(it.text[i:])
 		d.fail(it.offset, fmt.Sprintf("the control character %U in a label", c), "leave it out: a label is one line of text, without escapes for a terminal")
 	}
 	return it.text
 }
 
-// isControl tells what moves a terminal's cursor or reorders its text: control characters (Unicode's Cc), what ends lines or
+// IsControl tells what moves a terminal's cursor or reorders its text: control characters (Unicode's Cc), what ends lines or
 // paragraphs, and embeddings, overrides and isolates of writing directions (UAX 9, 2.1 to 2.4).
-func isControl(c rune) bool {
+func IsControl(c rune) bool {
 	return unicode.IsControl(c) || c >= 0x2028 && c <= 0x202e || c >= 0x2066 && c <= 0x2069
 }
 

@@ -17,7 +17,7 @@ type Difference struct {
 // Compare names every object in which have differs from want. There is none exactly if Diff of the two is empty.
 func Compare(have, want Table) []Difference {
 	if have.Name == "" {
-		return []Difference{{fmt.Sprintf("table %s %s", want.Family, want.Name), "missing"}}
+		return []Difference{{want.Title(), "missing"}}
 	}
 	var c comparison
 	h, w := index(have), index(want)
@@ -61,7 +61,7 @@ func (c *comparison) set(have, want Set) {
 	if have.Dynamic || want.Dynamic {
 		return
 	}
-	h, w := elementsByKey(have), elementsByKey(want)
+	h, w := have.ByKey(), want.ByKey()
 	for _, e := range sortedElements(have) {
 		wanted, ok := w[e.Key]
 		switch {

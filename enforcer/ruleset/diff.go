@@ -92,7 +92,7 @@ func (d *differ) elements() {
 		// A set that goes needs no deletions, except that a verdict map holds on to the chains it names.
 		var keep map[Key]Element
 		if !d.replacedSets[h.Name] {
-			keep = elementsByKey(d.want.sets[h.Name])
+			keep = d.want.sets[h.Name].ByKey()
 		} else if !h.Verdicts {
 			continue
 		}
@@ -113,7 +113,7 @@ func (d *differ) elements() {
 			if d.same(h) {
 				continue
 			}
-			there = elementsByKey(h)
+			there = h.ByKey()
 		}
 		fresh := elementsWhere(w, func(e Element) bool {
 			t, ok := there[e.Key]
@@ -176,7 +176,8 @@ func (d *differ) namesReplaced(rules []Rule) bool {
 	})
 }
 
-func elementsByKey(s Set) map[Key]Element {
+// ByKey are the set's elements by their keys.
+func (s Set) ByKey() map[Key]Element {
 	m := make(map[Key]Element, len(s.Elements))
 	for _, e := range s.Elements {
 		m[e.Key] = e
@@ -223,7 +224,7 @@ func relabelled(have, want Set) bool {
 	if want.Dynamic || !slices.ContainsFunc(want.Elements, func(e Element) bool { return e.Comment != "" }) {
 		return false
 	}
-	there := elementsByKey(have)
+	there := have.ByKey()
 	return slices.ContainsFunc(want.Elements, func(w Element) bool {
 		h, ok := there[w.Key]
 		return ok && w.Comment != "" && h.Comment != w.Comment

@@ -45,7 +45,7 @@ func parts(changes []SetElements, s Set) (n int) {
 }
 
 func patched(s Set, c Change) ([]Element, bool) {
-	elements := elementsByKey(s)
+	elements := s.ByKey()
 	for _, gone := range c.DeleteElements {
 		if gone.Set.Name != s.Name {
 			continue

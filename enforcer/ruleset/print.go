@@ -17,7 +17,7 @@ import (
 // the text; the kernel's own copy of the table has no such test where the chain is reached by that protocol only.
 func Print(t Table) string {
 	p := &printer{table: t}
-	p.line("table %s %s {", t.Family, t.Name)
+	p.line("%s {", t.Title())
 	for _, name := range counterNames(t) {
 		p.line("\tcounter %s {", name)
 		p.line("\t}")

@@ -48,6 +48,9 @@ type Table struct {
 	Chains []Chain
 }
 
+// Title is what nft(8) calls the table, as in "table inet drawbridge".
+func (t Table) Title() string { return "table " + string(t.Family) + " " + t.Name }
+
 // Set is a named set or, with Verdicts, a named verdict map.
 type Set struct {
 	Name string
