@@ -46,7 +46,7 @@ func schemaAccepts(t *testing.T, s *jsonschema.Schema, document []byte) error {
 func documents(t *testing.T) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
-	for _, pattern := range []string{"testdata/*.yaml", "examples/*.yaml"} {
+	for _, pattern := range []string{"testdata/*.yaml", "testdata/examples/*.yaml"} {
 		paths, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		for _, path := range paths {

@@ -101,7 +101,7 @@ func TestWorldsThatDoNotFit(t *testing.T) {
 	netnstest.Require(t)
 	t.Setenv(asProgram, "1")
 	overlapping := filepath.Join(t.TempDir(), "overlapping.yaml")
-	text, err := os.ReadFile("../../topology/examples/one-office.yaml")
+	text, err := os.ReadFile("../../topology/testdata/examples/one-office.yaml")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(overlapping, []byte(strings.Replace(string(text), "203.0.113.0/25", "203.0.113.0/24", 1)), 0o600))
 	lab := fmt.Sprintf("unfit-%d", os.Getpid())
@@ -113,7 +113,7 @@ func TestWorldsThatDoNotFit(t *testing.T) {
 	}{
 		{"overlapping", overlapping, "ulimit -n", exitUsage, "the address 203.0.113.129 is inside 203.0.113.0/24 of internet[1].networks[0]", 2},
 		{"missing", "nowhere.yaml", "ulimit -n", exitUsage, "nowhere.yaml: no such file or directory", 1},
-		{"more than the kernel allows", "../../topology/examples/thousand-tenants.yaml", "ulimit -n 500", exitUnjudged,
+		{"more than the kernel allows", "../../topology/testdata/examples/thousand-tenants.yaml", "ulimit -n 500", exitUnjudged,
 			"more than the kernel allows: open files: 500, the world needs ", 1},
 	} {
 		for _, how := range []string{"", " --detach"} {

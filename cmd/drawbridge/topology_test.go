@@ -15,7 +15,7 @@ import (
 func TestTopologyVerbs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "world.yaml")
 	require.Equal(t, result{}, invoke(t, nil, "topology", "new", "--shared", "2", "--dedicated", "2", "--nodes", "3", "--peering", "-o", file))
-	got := invoke(t, nil, "topology", "lint", file, "../../topology/examples/thousand-tenants.yaml")
+	got := invoke(t, nil, "topology", "lint", file, "../../topology/testdata/examples/thousand-tenants.yaml")
 	require.Equal(t, exitOK, got.code, got.err)
 	require.Contains(t, got.out, "world my-world is valid: ")
 	require.Contains(t, got.out, "world thousand-tenants is valid: 5 nodes, 1 enforcement points, 1001 databases\n")

@@ -16,7 +16,7 @@ import (
 // TestExamplesComeUp builds every worked example of docs/TOPOLOGY.md and has everything reach everything in it.
 func TestExamplesComeUp(t *testing.T) {
 	netnstest.Require(t)
-	paths, err := filepath.Glob("../../topology/examples/*.yaml")
+	paths, err := filepath.Glob("../../topology/testdata/examples/*.yaml")
 	require.NoError(t, err)
 	require.Len(t, paths, 5)
 	for _, path := range paths {
