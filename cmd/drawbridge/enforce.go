@@ -21,7 +21,7 @@ func (p *program) enforceCommand() *cobra.Command {
 		Short: "The reference enforcer, behind the driver protocol",
 		Long: `Brings a policy into force in the network namespace it is called in, as one nftables table, inet drawbridge, and two small ones
 of families ip and ip6 that end connections which it refused. describe, apply and reset are the driver protocol of
-docs/DRIVERS.md. All verbs need CAP_NET_ADMIN.`,
+docs/DRIVERS.md. What reads or writes the kernel's rules needs CAP_NET_ADMIN.`,
 		Example: `  drawbridge enforce plan < policy.json
   drawbridge enforce apply < policy.json
   drawbridge enforce status
