@@ -71,7 +71,9 @@ change ours is what a daemon (enforce run) does.`,
 func (p *program) benchPacketsCommand() *cobra.Command {
 	return p.compareCommand("packets", "Connections and packets through the rules", `Connects and closes, and sends requests and answers over connections that stand, from one namespace to another: without a
 firewall, behind the enforcer, and behind the same policy as a linear chain whose last rules let the client in. Address translation
-of a gateway is everywhere.`,
+of a gateway is everywhere.
+
+One policy is enough: that of the largest number of databases up to 1,000. Rounds are short, and there are five for each of --rounds.`,
 		withPackets)
 }
 

@@ -108,7 +108,7 @@ Exit codes: 0 conformant, 1 not conformant, 2 wrong use, 3 could not be judged.`
 	f.StringVar(&o.tags, "tags", "", "run only scenarios that an `expression` selects: @S-06, ~@S-12, \",\" is or, \"&&\" is and")
 	f.StringVar(&o.format, "format", "", "what to print while running: `pretty`, progress, junit or cucumber (default progress)")
 	f.StringVar(&o.report, "report", "report", "`directory` for report.html, report.json, junit.xml and cucumber.json; empty for none")
-	f.StringVar(&o.world, "world", "", "topology `file` (default: the embedded world)")
+	f.StringVar(&o.world, "world", "", "topology `file`, of a world that has what the scenarios name (docs/TOPOLOGY.md; default: the embedded world)")
 	f.BoolVar(&o.lattice, "lattice", false, "after the scenarios, bring every combination of settings into force and try every connection there is")
 	f.Uint64Var(&o.seed, "seed", 0, "with --lattice or --loss: repeat the run that this `number` was printed for (default: a new one)")
 	o.impaired.add(c, "every link to an enforcement point")
@@ -186,6 +186,9 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := fitForScenarios(o, world); err != nil {
+		return err
+	}
 	if o.mutants && !cell.Inside() {
 		return p.judgeMutants(ctx, o)
 	}
@@ -218,6 +221,21 @@ func (p *program) conform(ctx context.Context, o conformOptions) error {
 		return p.inCell(ctx)
 	}
 	return p.judge(ctx, world, o)
+}
+
+// fitForScenarios refuses a world that lacks what the selected scenarios name.
+func fitForScenarios(o conformOptions, world *topology.World) error {
+	if o.world == "" {
+		return nil
+	}
+	missing, err := suite.Missing(features.Files, selection(o), topology.Default(), world)
+	if err != nil {
+		return selectionError(err)
+	}
+	if missing != "" {
+		return misusef("conform: --world", "%s lacks what the scenarios name: %s (topology/testdata/default.yaml has it: change and add to a copy)", o.world, missing)
+	}
+	return nil
 }
 
 // What --schema prints.

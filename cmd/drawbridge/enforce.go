@@ -21,7 +21,7 @@ func (p *program) enforceCommand() *cobra.Command {
 		Short: "The reference enforcer, behind the driver protocol",
 		Long: `Brings a policy into force in the network namespace it is called in, as one nftables table, inet drawbridge, and two small ones
 of families ip and ip6 that end connections which it refused. describe, apply and reset are the driver protocol of
-docs/DRIVERS.md. All verbs need CAP_NET_ADMIN.`,
+docs/DRIVERS.md. What reads or writes the kernel's rules needs CAP_NET_ADMIN.`,
 		Example: `  drawbridge enforce plan < policy.json
   drawbridge enforce apply < policy.json
   drawbridge enforce status
@@ -34,7 +34,7 @@ func (p *program) enforceApplyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "apply",
 		Short: "Bring a policy into force, in the place of the one before",
-		Long: `Reads a policy (drawbridge conform --schema) and brings it into force. Once it is, a receipt is printed as one JSON object and
+		Long: `Reads a policy (drawbridge enforce schema) and brings it into force. Once it is, a receipt is printed as one JSON object and
 the exit code is 0. A refused policy has exit code 2, and what was in force still is. Warnings to the user go to standard
 error, each on a line that begins with "warning: ".`,
 		Example: `  drawbridge enforce apply < policy.json

@@ -27,7 +27,7 @@ func (p *program) enforceBreakGlassCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "break-glass DATABASE",
 		Short: "Open one database to everybody for a stated time, loudly",
-		Long: fmt.Sprintf(`Asks the running drawbridge enforce run to open one database to every source, whatever the policy says, for %v to %v. A dedicated
+		Long: fmt.Sprintf(`Asks the running drawbridge enforce run to open one database to every source, whatever the policy says, for %g minute to %g hours. A dedicated
 database gets rules for 0.0.0.0/0 and ::/0 that expire; a shared one is opened as Internet accessibility does, and needs Force TLS
 for that. It opens the network and not the encryption: Force TLS stays as it is.
 
@@ -36,7 +36,7 @@ the daemon, if that has a state directory. Connections that came in by it are en
 process, as the kernel says) and why; the log is reminded every minute; status, verify, explain and the metrics show it. Root
 may ask, and the user that runs the daemon.
 
-It asks the daemon that --socket names, or else the one at %s.`, daemon.MinBreakGlass, daemon.MaxBreakGlass, defaultSocket),
+It asks the daemon that --socket names, or else the one at %s.`, daemon.MinBreakGlass.Minutes(), daemon.MaxBreakGlass.Hours(), defaultSocket),
 		Example: `  drawbridge enforce break-glass orders --for 15m --reason "ticket 4711: replica cannot reach it"
   drawbridge enforce break-glass orders --end`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -50,8 +50,8 @@ It asks the daemon that --socket names, or else the one at %s.`, daemon.MinBreak
 			return p.enforceBreakGlass(c.Context(), o)
 		},
 	}
-	c.Flags().DurationVar(&o.span, "for", 0, "how `long` (required)")
-	c.Flags().StringVar(&o.reason, "reason", "", "why, in one `line` (required)")
+	c.Flags().DurationVar(&o.span, "for", 0, "for this `time`, as in 15m (required)")
+	c.Flags().StringVar(&o.reason, "reason", "", "`why`, in one line (required)")
 	c.Flags().BoolVar(&o.end, "end", false, "end it now")
 	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	addSocket(c, &o.socket)

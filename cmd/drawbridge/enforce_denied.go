@@ -50,6 +50,9 @@ what it has heard since it started, at once, whatever --over says.`,
 
 func (p *program) enforceDenied(ctx context.Context, o deniedFlags) error {
 	const verb = "enforce denied"
+	if !o.follow && o.over <= 0 {
+		return misusef(verb+": --over", "%s: must be positive", o.over)
+	}
 	if r, err := p.resident(ctx, o.socket, false); err != nil || r != nil && r.status.Denied.Error == "" {
 		if err == nil {
 			err = p.deniedOf(ctx, r, o)

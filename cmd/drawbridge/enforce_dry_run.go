@@ -46,7 +46,11 @@ func (p *program) dryRun(ctx context.Context, o runFlags, options enforcer.Optio
 	for {
 		select {
 		case <-ctx.Done():
-			return p.wouldDeny(context.WithoutCancel(ctx), d, told, o.jsonLog)
+			err := p.wouldDeny(context.WithoutCancel(ctx), d, told, o.jsonLog)
+			if err == nil && len(told) == 0 && !o.jsonLog {
+				err = p.print("enforce run --dry-run", "nobody would have been denied\n")
+			}
+			return err
 		case <-look.C:
 			if o.file == standardInput {
 				continue // it has been read, and does not change

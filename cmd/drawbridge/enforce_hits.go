@@ -27,7 +27,9 @@ used in between is said to be seen last then.
 
 Where drawbridge enforce run is at work it is asked over its socket: it looks once a minute, less often where there are many rules, and knows when it saw a rule used last.
 Its answer is about the policy that it has in force: without --policy that is shown, and with --policy if it is the same document. Of another policy than the one in force a warning says so, and its rules that are not in
-force are marked: nothing counts for them.`,
+force are marked: nothing counts for them.
+
+Exit code 1 if nothing is in force.`,
 		Example: `  drawbridge enforce hits --policy policy.json
   drawbridge enforce hits --policy policy.json --over 1m
   drawbridge enforce hits --json < policy.json | jq '.[] | select(.packets == 0)'`,
@@ -42,6 +44,9 @@ force are marked: nothing counts for them.`,
 
 func (p *program) enforceHits(ctx context.Context, o enforceFlags, over time.Duration, socket string) error {
 	const verb = "enforce hits"
+	if over < 0 {
+		return misusef(verb+": --over", "%s: must be positive", over)
+	}
 	r, err := p.resident(ctx, socket, false)
 	if err != nil {
 		return unable(verb, err)

@@ -35,7 +35,7 @@ func (p *program) enforceResidentCommand() *cobra.Command {
 		Short: "The reference enforcer as a long-running program, behind the driver protocol",
 		Long: `The driver of drawbridge enforce run (docs/DRIVERS.md, features.run). Its policy, socket and state are files in the working
 directory; apply puts the policy there and answers once the program has brought it into force.`,
-		Example: "  drawbridge conform --resident",
+		Example: "  drawbridge enforce resident describe",
 	},
 		leaf("describe", "Say what this enforcer is and can do", func(context.Context) error {
 			about := enforcer.Describe(currentVersion())

@@ -14,7 +14,7 @@ func (p *program) enforceRulesCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rules",
 		Short: "Print the enforcer's tables out of the kernel, with the policy behind each element",
-		Long: `Reads this enforcer's tables and prints them in the syntax of nft(8), which can read them back. With --policy, a comment at each
+		Long: `Reads this enforcer's tables and prints them in the syntax of nft(8), which can read them where they are not. With --policy, a comment at each
 element of a set says which endpoint, setting or firewall rule it is there for, and of an element that this policy has no reason
 for, that there is nothing.`,
 		Example: `  drawbridge enforce rules

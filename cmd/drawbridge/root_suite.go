@@ -16,7 +16,8 @@ func (p *program) root() *cobra.Command {
 		Long: `drawbridge judges what a firewall in front of managed databases really lets through. It builds an emulated Internet
 out of Linux network namespaces, hands an enforcer one policy after the other, and connects with real database clients.
 
-Exit codes: 0 conformant or done, 1 not conformant, 2 wrong use or refused input, 3 could not be judged.`,
+Exit codes: 0 conformant or done, 1 not conformant or what was asked does not hold, 2 wrong use or refused input, 3 could not be
+judged or done.`,
 		Example: `  drawbridge conform                                  judge the reference enforcer
   drawbridge conform --driver ./mine --profile core   judge your own (docs/DRIVERS.md)
   drawbridge sim up                                   keep the lab up, to try things by hand`,

@@ -73,6 +73,9 @@ func TestWrongUse(t *testing.T) {
 		{"conform --driver /nowhere", `conform: --driver: exec: "/nowhere": stat /nowhere: no such file or directory`},
 		{"conform --driver " + broken, `conform: --driver: exec: "` + broken + `": permission denied`},
 		{"conform --driver " + dir, `conform: --driver: exec: "` + dir + `": is a directory`},
+		{"conform --world ../../topology/testdata/minimal.yaml --tags @G-02", "conform: --world: ../../topology/testdata/minimal.yaml lacks what the scenarios name: shared databases my-shared ("},
+		{"conform --list --world ../../topology/testdata/minimal.yaml", "conform: --world: ../../topology/testdata/minimal.yaml lacks what the scenarios name: shared databases "},
+
 		{"conform --report /a,b", `conform: --report: "/a,b": `},
 
 		{"sim", "sim: which verb? one of break, capture, check, doctor, down, enforce, exec, graph, ls, matrix, policy, probe, rules, up, watch (see drawbridge sim --help)"},
@@ -97,6 +100,8 @@ func TestWrongUse(t *testing.T) {
 		{"enforce apply --policy /nowhere", "enforce apply: stat /nowhere: no such file or directory"},
 		{"enforce apply --policy " + dir, "enforce apply: the parts of the policy do not fit together: " + dir + " holds no *.json file"},
 		{"enforce apply --policy " + broken, "enforce apply: policy refused: " + broken + ":1:2: "},
+		{"enforce hits --over -1s", "enforce hits: --over: -1s: must be positive"},
+		{"enforce denied --over 0s", "enforce denied: --over: 0s: must be positive"},
 		{"enforce apply --mark-mask many", `enforce apply: --mark-mask: strconv.ParseUint: parsing "many": invalid syntax`},
 		{"enforce apply --mark-mask 5", "enforce apply: --mark-mask: mark mask 0x00000005: want four adjacent bits"},
 	} {

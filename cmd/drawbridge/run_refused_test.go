@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,6 +40,33 @@ func TestRunTakesNoFileAway(t *testing.T) {
 	text, err := os.ReadFile(precious)
 	require.NoError(t, err)
 	require.Equal(t, "precious", string(text))
+}
+
+// TestDryRunOfNothing says at its end that it saw nobody to deny.
+func TestDryRunOfNothing(t *testing.T) {
+	k := newKeeper(t)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for _, format := range []string{"", "--log-json"} {
+		cmd := exec.CommandContext(t.Context(), self, append([]string{"enforce", "run", "--policy", k.policy, "--dry-run"}, strings.Fields(format)...)...)
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, k.ns.Start(cmd))
+		lines := bufio.NewReader(out)
+		line, err := lines.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "ready\n", line)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		rest, err := io.ReadAll(lines)
+		require.NoError(t, err)
+		require.NoError(t, cmd.Wait())
+		want := "nobody would have been denied\n"
+		if format != "" {
+			want = "" // a program reads objects
+		}
+		require.Equal(t, want, string(rest))
+	}
 }
 
 // TestRunListensWhereItIsToldTo, and nowhere that nobody has written out.

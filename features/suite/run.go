@@ -372,19 +372,29 @@ func Select(features fs.FS, tags string) ([]Selected, error) {
 }
 
 func retrieve(features fs.FS, tags string) ([]Selected, error) {
-	found, err := godog.TestSuite{Options: &godog.Options{FS: features, Paths: []string{"."}, Tags: tags}}.RetrieveFeatures()
-	if err != nil {
-		return nil, wrongFeature("%v", err)
-	}
 	var out []Selected
-	for _, f := range found {
-		for _, p := range f.Pickles {
-			profile, ids, err := classify(p)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, Selected{p.Name, f.Uri, profile, ids})
-		}
+	err := eachScenario(features, tags, func(file string, p *godog.Scenario) error {
+		profile, ids, err := classify(p)
+		out = append(out, Selected{p.Name, file, profile, ids})
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return out, nil
+}
+
+func eachScenario(features fs.FS, tags string, visit func(file string, p *godog.Scenario) error) error {
+	found, err := godog.TestSuite{Options: &godog.Options{FS: features, Paths: []string{"."}, Tags: tags}}.RetrieveFeatures()
+	if err != nil {
+		return wrongFeature("%v", err)
+	}
+	for _, f := range found {
+		for _, p := range f.Pickles {
+			if err := visit(f.Uri, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
