@@ -226,6 +226,20 @@ func (w *Sentry) Take(generation uint32) (put Restored, ok bool) {
 	return put, true
 }
 
+// TakeUntil returns, once, what was put back and not taken after deletions up to this generation, in its order.
+func (w *Sentry) TakeUntil(generation uint32) (some []Restored) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	w.untold = slices.DeleteFunc(w.untold, func(r Restored) bool {
+		over := int32(r.Generation-generation) <= 0
+		if over {
+			some = append(some, r)
+		}
+		return over
+	})
+	return some
+}
+
 // HasUntold tells whether something was put back that nobody has taken.
 func (w *Sentry) HasUntold() bool {
 	w.told.Lock()

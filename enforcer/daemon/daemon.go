@@ -99,6 +99,8 @@ type daemon struct {
 	watched     watched
 	rest        untold // of what was mended
 	told        uint32 // the generation of the last deletion that was told of
+	heard       uint32 // the latest generation of somebody else of which word came and was seen to
+	heardBefore uint32 // the same, when the tables were looked at last
 
 	glass    []BreakGlass // what is open
 	reminded time.Time    // when the log was told of it last
