@@ -268,7 +268,7 @@ func (d *daemon) begin(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %w", ErrNoPolicy, d.state.refusal(), err)
 	}
 	refusal := d.state.refusal()
-	if d.enforce(ctx, document, time.Now(), "snapshot", final) != inForce {
+	if d.enforce(ctx, document, time.Now(), fromSnapshot, final) != inForce {
 		return fmt.Errorf("%w: %s", ErrNoPolicy, d.state.refusal())
 	}
 	d.state.change(func(s *Status) { s.Refused = refusal }) // still true of what the file holds
@@ -411,9 +411,16 @@ func (d *daemon) follow(ctx context.Context, why string, at stage) outcome {
 	return d.enforce(ctx, document, start, why, at)
 }
 
+// fromSnapshot is why a document is brought into force that was in force before.
+const fromSnapshot = "snapshot"
+
 func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, why string, at stage) outcome {
 	limitMemory(len(document))
-	receipt, err := d.session.Apply(ctx, document)
+	apply := d.session.Apply
+	if why == fromSnapshot {
+		apply = d.session.ApplyKept
+	}
+	receipt, err := apply(ctx, document)
 	if err != nil && receipt.Generation == "" {
 		if at == tentative && policy.IsCutOff(err) {
 			return unfinished
