@@ -22,6 +22,8 @@ SCALE_FLAGS ?=
 # Go's benchmarks of what is pure, and of the enforcer's whole way in a namespace; those of the lab are in `drawbridge bench lab`.
 BENCHED := ./enforcer/... ./sim/client
 BENCH_TIME ?= 200ms
+# What may be another in the operators' build; the rest of its tests are of what both builds are made of.
+OPERATOR_TESTS := ^Test(TheOperators|WrongUse$$|HelpAndCompletion|AnOperatorAsks|RunFollowsItsFile)
 
 .PHONY: help build operator deb conform conform-real test mutants patience race lint changes scale bench bench-tls readme clean
 
@@ -60,6 +62,7 @@ test: build ## run every test of the project, preparing the programs that tests 
 	./bin/drawbridge sim check # else the tests that need a network of their own would all be left out
 	$(GOTEST) -run '^$$' ./... >/dev/null # builds all tests, side by side
 	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -p 1 ./... # one package after the other: what they judge takes all processors
+	DRAWBRIDGE_REQUIRE_TOOLS=1 $(WITH_TOOLS) $(GOTEST) -tags operator -run '$(OPERATOR_TESTS)' ./cmd/drawbridge
 
 mutants: build ## judge every deliberately wrong enforcer by all scenarios; `make test` takes those that must catch it
 	$(WITH_TOOLS) ./bin/drawbridge conform --mutants --all-scenarios --report '$(REPORT)'
@@ -74,6 +77,8 @@ lint: ## formatting, vet, the rules of the architecture; golangci-lint too where
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
 	if [ -n "$$unformatted" ]; then printf 'not formatted by gofmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
 	$(GO) vet -buildvcs=false ./...
+	$(GO) vet -buildvcs=false -tags operator ./cmd/drawbridge # the other build of it has files and tests of its own,
+	$(GO) vet -buildvcs=false -tags operator,manual ./cmd/drawbridge # and so has the one that prints the manual
 	$(GOTEST) -count=1 -run '^TestArchitecture' .
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
 	else echo 'lint: golangci-lint is not installed, its further checks were left out'; fi

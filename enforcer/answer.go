@@ -144,7 +144,7 @@ func (w *Sentry) deny(ctx context.Context, p *sentryPost, a *answer, first bool)
 		defer w.told.Unlock()
 		if !a.put.Whole { // else another post has put the table in its place before this one came back
 			a.put.DeniedAt = w.clock()
-			a.put.At = a.put.DeniedAt
+			a.put.At, a.put.missing = a.put.DeniedAt, missed
 		}
 		return false, nil
 	case errors.Is(err, nft.ErrExists):
@@ -172,7 +172,7 @@ func (w *Sentry) restore(ctx context.Context, p *sentryPost, a *answer) (over bo
 	w.wrote.add(missed + 2)
 	w.told.Lock()
 	defer w.told.Unlock()
-	a.put.Whole, a.put.Changed, a.put.At = true, w.makes, w.clock()
+	a.put.Whole, a.put.Changed, a.put.At, a.put.missing = true, w.makes, w.clock(), missed
 	if a.put.DeniedAt.IsZero() { // who denied has not come back yet
 		a.put.DeniedAt = a.put.At
 	}

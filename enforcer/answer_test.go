@@ -34,6 +34,23 @@ func TestADenialIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestTwoHalvesOfAnAnswer are of one deletion, although one of the posts took the commit behind it for that.
+func TestTwoHalvesOfAnAnswer(t *testing.T) {
+	for _, firstLeaves := range []bool{true, false} {
+		h := host{host: netnstest.New(t)}
+		s := guarded(t, h, policytest.Gateway(t, 2, "198.18.0.0/24"), 2)
+		before := h.generation(t)
+		told := h.deletion(t, "flush", "ruleset")
+		h.nft(t, "add", "table", "inet", "other")
+		require.NoError(t, s.Sentry().Halves(t.Context(), told, firstLeaves))
+		put := s.Sentry().TakeAll()
+		require.Len(t, put, 1, "the one that denied leaves first: %v", firstLeaves)
+		require.True(t, put[0].Whole)
+		require.Equal(t, before+1, put[0].Generation)
+		require.True(t, put[0].DeniedAt.Before(put[0].At))
+	}
+}
+
 // TestAPostThatLagsBehind still hears words of a deletion that was answered when the next one has been answered too.
 func TestAPostThatLagsBehind(t *testing.T) {
 	h := host{host: netnstest.New(t)}

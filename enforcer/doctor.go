@@ -40,9 +40,8 @@ type Finding struct {
 }
 
 // Examine looks for what undermines the enforcer in the network namespace of the calling thread: other programs' tables, sysctls,
-// and a kernel that lacks something. It changes nothing.
+// and a kernel that lacks something. It changes nothing. Where the options name no mark mask, it is the one that the rules in force have.
 func Examine(ctx context.Context, options Options) (_ []Finding, err error) {
-	options = options.withDefaults()
 	kernel, err := nft.Open(compile.TableName)
 	if err != nil {
 		return nil, err
@@ -55,6 +54,13 @@ func Examine(ctx context.Context, options Options) (_ []Finding, err error) {
 	survey, err := nft.ReadSurvey(ctx, compile.TableName)
 	if err != nil {
 		return nil, err
+	}
+	if options.Compile.MarkMask == 0 {
+		state, err := kernel.Read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		options = options.maskOf(state.Table).withDefaults()
 	}
 	findings := slices.Concat(lackings(missing), besides(survey, options.Compile.MarkMask), unsafeSettings(func(name string) (string, bool) {
 		text, err := os.ReadFile(filepath.Join("/proc/sys/net", name))

@@ -103,7 +103,16 @@ func Apply(ctx context.Context, document []byte, options Options) (receipt Recei
 
 // Boot is Apply for a machine that starts: the tables outlive their owner as those of a daemon do, so that a daemon that comes
 // later takes them over as they are. Where the kernel has no owned tables it is Apply.
-func Boot(ctx context.Context, document []byte, options Options) (receipt Receipt, err error) {
+func Boot(ctx context.Context, document []byte, options Options) (Receipt, error) {
+	return boot(ctx, options, func(s *Session) (Receipt, error) { return s.Apply(ctx, document) })
+}
+
+// BootKept is Boot for a document that was in force before, as Session.ApplyKept is Apply.
+func BootKept(ctx context.Context, document []byte, options Options) (Receipt, error) {
+	return boot(ctx, options, func(s *Session) (Receipt, error) { return s.ApplyKept(ctx, document) })
+}
+
+func boot(ctx context.Context, options Options, apply func(*Session) (Receipt, error)) (receipt Receipt, err error) {
 	s, err := Open(options)
 	if err != nil {
 		return Receipt{}, err
@@ -112,7 +121,7 @@ func Boot(ctx context.Context, document []byte, options Options) (receipt Receip
 	if err := s.Own(ctx); err != nil && !errors.Is(err, ErrUnsupported) {
 		return Receipt{}, err
 	}
-	return s.Apply(ctx, document)
+	return apply(s)
 }
 
 // enforceOrDeny brings the table into force, or where the kernel lacks what tells TLS from plaintext, one that needs no such

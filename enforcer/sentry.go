@@ -78,6 +78,14 @@ type Restored struct {
 	// Whole: it is the table, of these parts. Otherwise it is the denial.
 	Whole   bool
 	Changed Changed
+
+	missing uint32 // the last generation in which nothing stood there, right before the denial
+}
+
+// sameAs tells whether two answers were to one deletion. One may not have been told of which, and takes a later commit for it; but if the other
+// has put the table in the place of its denial, both know when nothing stood there last.
+func (r Restored) sameAs(other Restored) bool {
+	return r.Generation == other.Generation || r.missing == other.missing
 }
 
 // with is what was put back in both of two answers to one deletion.
@@ -140,7 +148,7 @@ func (w *Sentry) note(put Restored) {
 	if g, ok := w.culprit(put.Missed, w.settled); ok {
 		put.Generation = g
 	}
-	if n := len(w.untold); n > 0 && w.untold[n-1].Generation == put.Generation { // one post has denied without having been told why, and another was
+	if n := len(w.untold); n > 0 && w.untold[n-1].sameAs(put) { // one post has denied without having been told why, and another was
 		put = put.with(w.untold[n-1])
 		w.untold = w.untold[:n-1]
 	} else {
@@ -224,6 +232,20 @@ func (w *Sentry) Take(generation uint32) (put Restored, ok bool) {
 	put = w.untold[i]
 	w.untold = slices.Delete(w.untold, i, i+1)
 	return put, true
+}
+
+// TakeUntil returns, once, what was put back and not taken after deletions up to this generation, in its order.
+func (w *Sentry) TakeUntil(generation uint32) (some []Restored) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	w.untold = slices.DeleteFunc(w.untold, func(r Restored) bool {
+		over := int32(r.Generation-generation) <= 0
+		if over {
+			some = append(some, r)
+		}
+		return over
+	})
+	return some
 }
 
 // HasUntold tells whether something was put back that nobody has taken.

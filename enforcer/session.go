@@ -121,6 +121,13 @@ func (s *Session) Apply(ctx context.Context, document []byte) (receipt Receipt, 
 	return s.enforce(ctx, p, false)
 }
 
+// ApplyKept is Apply for a document that was in force before, and kept since then (policy.Reader.Kept).
+func (s *Session) ApplyKept(ctx context.Context, document []byte) (Receipt, error) {
+	s.reader = policy.Reader{Name: s.options.Name, Kept: true}
+	defer func() { s.reader = policy.Reader{Name: s.options.Name} }() // of what comes next, no part counts as read
+	return s.Apply(ctx, document)
+}
+
 // SetOpenings opens these databases, and no others, for as long as they say: now, and with each policy to come. It changes nothing if it
 // fails before that. Errors: those of Apply, ErrNothingApplied.
 func (s *Session) SetOpenings(ctx context.Context, openings []policy.Opening) (receipt Receipt, err error) {

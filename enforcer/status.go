@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -27,6 +28,8 @@ type Status struct {
 	// Objects are those that no policy compiles to, or that are missing. Whether those that let somebody in are the policy's is
 	// for Verify to say.
 	Objects []ruleset.Difference `json:"objects,omitempty"`
+	// MarkMask are the bits of the conntrack mark that hold a connection's class, as the rules have it; 0 if none of them says.
+	MarkMask uint32 `json:"mark_mask,omitempty"`
 	// Denying: there is no policy, and everybody is kept away from what the last one protected (BootDenying).
 	Denying bool `json:"denying,omitempty"`
 	// Databases, by name.
@@ -82,13 +85,9 @@ func (l *Live) add(c compile.Class) {
 	}
 }
 
-// ReadStatus asks the kernel what is in force and what the tally says, in the network namespace of the calling thread.
+// ReadStatus asks the kernel what is in force and what the tally says, in the network namespace of the calling thread. Where the options name no
+// mark mask, it is the one that the rules have.
 func ReadStatus(ctx context.Context, options Options) (status Status, err error) {
-	options = options.withDefaults()
-	mark, err := compile.NewMark(options.Compile.MarkMask)
-	if err != nil {
-		return Status{}, err
-	}
 	kernel, err := nft.Open(compile.TableName)
 	if err != nil {
 		return Status{}, err
@@ -97,6 +96,11 @@ func ReadStatus(ctx context.Context, options Options) (status Status, err error)
 	status, state, err := options.standing(ctx, kernel)
 	if err != nil || state.Table.Name == "" || status.Denying {
 		return status, err
+	}
+	options = options.maskOf(state.Table).withDefaults()
+	mark, err := compile.NewMark(options.Compile.MarkMask)
+	if err != nil {
+		return Status{}, err
 	}
 	read := statusReader{now: options.Clock(), mark: mark, inventory: compile.InventoryOf(state.Table), byName: map[string]*DatabaseStatus{}}
 	if err := read.tally(ctx, kernel, state.Table); err != nil {
@@ -115,7 +119,7 @@ func (o Options) standing(ctx context.Context, kernel *nft.Conn) (status Status,
 		if state, err = kernel.Read(ctx); err != nil {
 			return Status{}, state, err
 		}
-		status = Status{InForce: state.Exists && state.Foreign == nil, Generation: state.Generation}
+		status = Status{InForce: state.Exists && state.Foreign == nil, Generation: state.Generation, MarkMask: markMask(state.Table)}
 		if state.Foreign != nil {
 			status.Tampered = state.Foreign.Error()
 		}
@@ -124,7 +128,7 @@ func (o Options) standing(ctx context.Context, kernel *nft.Conn) (status Status,
 		}
 		if status.Denying = isDenial(state.Table); status.Denying {
 			status.Objects = intactDenial(state.Table)
-		} else if status.Objects, err = o.intact(ctx, kernel, state); err != nil {
+		} else if status.Objects, err = o.maskOf(state.Table).withDefaults().intact(ctx, kernel, state); err != nil {
 			return Status{}, state, err
 		}
 		if len(status.Objects) == 0 {
@@ -136,6 +140,36 @@ func (o Options) standing(ctx context.Context, kernel *nft.Conn) (status Status,
 		}
 	}
 	return status, state, nil
+}
+
+// maskOf are the options with the mark mask of a table's rules where they name none.
+func (o Options) maskOf(t ruleset.Table) Options {
+	if o.Compile.MarkMask == 0 {
+		o.Compile.MarkMask = markMask(t)
+	}
+	return o
+}
+
+// markMask is the mask under which a table's rules hold the class: that of most of them, since somebody may have changed some; 0 if none says.
+func markMask(t ruleset.Table) (mask uint32) {
+	votes := map[uint32]int{}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			for _, s := range r.Statements {
+				if set, ok := s.(ruleset.SetMark); ok {
+					if _, err := compile.NewMark(set.Mask); err == nil { // else it sets a part of the class, or is not ours
+						votes[set.Mask]++
+					}
+				}
+			}
+		}
+	}
+	for _, m := range slices.Sorted(maps.Keys(votes)) {
+		if votes[m] > votes[mask] {
+			mask = m
+		}
+	}
+	return mask
 }
 
 // statusReader collects a Status.

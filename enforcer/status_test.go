@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drawbridge/enforcer"
+	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/policy"
 	"drawbridge/sim/netns"
 	"drawbridge/sim/netns/netnstest"
@@ -198,4 +199,50 @@ func TestAStatusLooksForNoMoreThanIsThere(t *testing.T) {
 	}))
 	s := statusIn(t, ns)
 	require.True(t, s.InForce, "%+v", s.Objects)
+}
+
+// TestAStatusReadsTheMarkMask from the rules: who asks need not know what the policy was applied with.
+func TestAStatusReadsTheMarkMask(t *testing.T) {
+	const mask = 0xf0
+	h := newHost(t)
+	require.NoError(t, h.host.Do(func() error {
+		_, err := enforcer.Apply(t.Context(), document(wholeRegion, ""), enforcer.Options{Compile: compile.Options{MarkMask: mask}})
+		return err
+	}))
+	plain, _ := h.dial(t, false)
+	require.NoError(t, say(plain))
+	s := h.status(t)
+	require.Empty(t, s.Objects)
+	require.True(t, s.InForce)
+	require.EqualValues(t, mask, s.MarkMask)
+	require.Equal(t, enforcer.Live{Plaintext: 1}, s.Databases[0].Live)
+
+	undermining := func() (n int) {
+		require.NoError(t, h.host.Do(func() error {
+			found, err := enforcer.Examine(t.Context(), enforcer.Options{})
+			for _, f := range found {
+				if f.Severity == enforcer.Undermines {
+					n++
+				}
+			}
+			return err
+		}))
+		return n
+	}
+	before := undermining()
+	h.nft(t, "add table ip a; add chain ip a others; add rule ip a others ct mark set ct mark or 0x00f00000")
+	require.Equal(t, before, undermining(), "these bits are not the enforcer's here")
+	h.nft(t, "add rule ip a others ct mark set ct mark or 0x10")
+	require.Equal(t, before+1, undermining())
+
+	require.NoError(t, h.host.Do(func() (err error) { // who says another one is told
+		s, err = enforcer.ReadStatus(t.Context(), enforcer.Options{Compile: compile.Options{MarkMask: compile.DefaultMarkMask}})
+		return err
+	}))
+	require.False(t, s.InForce)
+	h.nft(t, "insert rule inet drawbridge gate ct mark set ct mark and 0xff0fffff or 0x00100000")
+	s = h.status(t)
+	require.EqualValues(t, mask, s.MarkMask, "a rule of somebody else's says nothing")
+	require.False(t, s.InForce)
+	require.Len(t, s.Objects, 1)
 }

@@ -51,6 +51,7 @@ error, each on a line that begins with "warning: ".`,
 // enforceFlags are the flags that several verbs of enforce share.
 type enforceFlags struct {
 	file, mask string
+	ofRules    bool // the mask, unless it is given, is that of the rules in force
 	json       bool
 }
 
@@ -58,8 +59,11 @@ type enforceFlags struct {
 func (o *enforceFlags) add(c *cobra.Command, withPolicy bool) {
 	if withPolicy {
 		o.addPolicy(c)
+		o.addMask(c)
+	} else {
+		o.ofRules = true
+		c.Flags().StringVar(&o.mask, "mark-mask", "", "the four adjacent `bits` of the conntrack mark that hold a connection's class (default those of the rules in force)")
 	}
-	o.addMask(c)
 	c.Flags().BoolVar(&o.json, "json", false, "print JSON")
 }
 
@@ -73,6 +77,9 @@ var defaultMask = fmt.Sprintf("%#x", compile.DefaultMarkMask)
 
 // options are the flags as the enforcer takes them.
 func (o *enforceFlags) options(verb string) (enforcer.Options, error) {
+	if o.ofRules && o.mask == "" {
+		return enforcer.Options{}, nil
+	}
 	bits, err := strconv.ParseUint(o.mask, 0, 32)
 	if err == nil {
 		_, err = compile.NewMark(uint32(bits))

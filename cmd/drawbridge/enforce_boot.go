@@ -68,17 +68,18 @@ func (p *program) enforceBoot(ctx context.Context, o bootFlags) error {
 	for _, source := range []struct {
 		name string
 		read func() ([]byte, error)
-	}{{o.state, snapshots.Load}, {o.file, func() ([]byte, error) {
+		boot func(context.Context, []byte, enforcer.Options) (enforcer.Receipt, error)
+	}{{o.state, snapshots.Load, enforcer.BootKept}, {o.file, func() ([]byte, error) {
 		_, document, err := p.readPolicy(o.file)
 		return document, err
-	}}} {
+	}, enforcer.Boot}} {
 		if source.name == "" {
 			continue
 		}
 		document, err := source.read()
 		if err == nil {
 			options.Name = source.name
-			_, err = enforcer.Boot(ctx, document, options)
+			_, err = source.boot(ctx, document, options)
 		}
 		if err == nil || errors.Is(err, enforcer.ErrNotCut) || errors.Is(err, enforcer.ErrBlind) {
 			p.passedOver(failed, err)

@@ -32,7 +32,7 @@ It has no policy to compare with, but chains and rules follow from which databas
 in several sets: whatever of the three tables is missing, more or other than this enforcer writes it is named. Exit code 1 if
 nothing is in force, or if the tables were tampered with. What only the policy can tell is not looked at: sources of rules and managed
 ranges, regions' networks, cluster nodes, toggles, whole databases that are gone with all that belongs to them, and what rules remember of
-connections. drawbridge enforce verify proves these. A --mark-mask must be the one with which the policy was applied.`,
+connections. drawbridge enforce verify proves these. A --mark-mask has to be given only to be told if the rules have another one.`,
 		Example: `  drawbridge enforce status
   drawbridge enforce status --json | jq '.databases[] | select(.live.plaintext > 0)'`,
 		Args: exactly(),
@@ -52,6 +52,9 @@ func (p *program) enforceStatus(ctx context.Context, o enforceFlags, socket stri
 	status, err := enforcer.ReadStatus(ctx, options)
 	if err != nil {
 		return unable(verb, err)
+	}
+	if options.Compile.MarkMask == 0 {
+		options.Compile.MarkMask = status.MarkMask
 	}
 	findings, err := enforcer.Examine(ctx, options)
 	if err != nil {

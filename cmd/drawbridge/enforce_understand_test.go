@@ -67,6 +67,10 @@ func TestAnOperatorAsks(t *testing.T) {
 		{"hits", "hits --policy " + file, exitOK, []string{"DATABASE", "rule 1, custom range 198.51.100.0/28 (office)"}},
 		{"hits of another policy", "hits --policy " + other, exitOK, []string{"198.51.100.0/27 (office) (not in force)", "!warning: " + other + " is not the policy in force here"}},
 		{"nobody denied", "denied --over 50ms", exitOK, []string{"nobody was denied", "!listening for 50ms"}},
+		{"other bits", "apply --mark-mask 0xf0", exitOK, []string{"in_force_at"}},
+		{"a status of them", "status", exitOK, []string{"in force, kernel generation"}},
+		{"for programs", "status --json", exitOK, []string{`"mark_mask": 240`}},
+		{"a status of the bits that were meant", "status --mark-mask 0xf00000", exitNotConformant, []string{"tampered with"}},
 		{"reset", "reset", exitOK, nil},
 		{"gone", "verify", exitNotConformant, []string{"missing"}},
 	} {

@@ -229,6 +229,40 @@ func TestOthersCannotChangeTheRules(t *testing.T) {
 	})
 }
 
+// TestAnUpgradeTakesNothingAway: a policy that an earlier version took, with a label that is refused now, is brought back from its snapshot.
+func TestAnUpgradeTakesNothingAway(t *testing.T) {
+	k := newKeeper(t)
+	text := strings.Replace(understood, `"office"`, `"off\u001b[31mice\u202e"`, 1)
+	k.replace(text)
+	state := daemon.Snapshots{Dir: filepath.Join(k.dir, "state")}
+	require.NoError(t, state.Save([]byte(text)))
+	allows := func() {
+		t.Helper()
+		said := k.verb("enforce", "explain", "--from", "198.51.100.3", "--to", "orders")
+		require.Contains(t, said, "PASS")
+	}
+	code, said := k.boot("--policy", k.policy)
+	require.Zero(t, code, said)
+	require.Empty(t, said, "nothing is passed over")
+	allows()
+	k.start()
+	require.Contains(t, k.status().Refused, "U+001B in a label", "the file is another matter: who wrote it can mend it")
+	require.Zero(t, k.status().Receipt.Changed, "what boot brought into force is taken over as it is")
+	allows()
+	require.NotContains(t, k.verb("enforce", "rules"), "\x1b")
+	kept, err := state.Load()
+	require.NoError(t, err)
+	require.Equal(t, text, string(kept), "for the next start")
+
+	before := k.status().Read
+	k.replace(strings.Replace(text, "198.51.100.0/28", "198.51.100.0/27", 1))
+	require.Contains(t, k.until(func(s daemon.Status) bool { return s.Read > before }).Refused, "U+001B in a label")
+	k.replace(strings.Replace(understood, "198.51.100.0/28", "198.51.100.0/27", 1))
+	k.until(func(s daemon.Status) bool { return s.Refused == "" })
+	require.Contains(t, k.verb("enforce", "rules"), "198.51.100.0/27")
+	allows()
+}
+
 // boot starts enforce boot in a fresh namespace and returns its exit code and what it said.
 func (k *keeper) boot(args ...string) (code int, said string) {
 	k.t.Helper()

@@ -99,6 +99,8 @@ type daemon struct {
 	watched     watched
 	rest        untold // of what was mended
 	told        uint32 // the generation of the last deletion that was told of
+	heard       uint32 // the latest generation of somebody else of which word came and was seen to
+	heardBefore uint32 // the same, when the tables were looked at last
 
 	glass    []BreakGlass // what is open
 	reminded time.Time    // when the log was told of it last
@@ -266,7 +268,7 @@ func (d *daemon) begin(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %w", ErrNoPolicy, d.state.refusal(), err)
 	}
 	refusal := d.state.refusal()
-	if d.enforce(ctx, document, time.Now(), "snapshot", final) != inForce {
+	if d.enforce(ctx, document, time.Now(), fromSnapshot, final) != inForce {
 		return fmt.Errorf("%w: %s", ErrNoPolicy, d.state.refusal())
 	}
 	d.state.change(func(s *Status) { s.Refused = refusal }) // still true of what the file holds
@@ -409,9 +411,16 @@ func (d *daemon) follow(ctx context.Context, why string, at stage) outcome {
 	return d.enforce(ctx, document, start, why, at)
 }
 
+// fromSnapshot is why a document is brought into force that was in force before.
+const fromSnapshot = "snapshot"
+
 func (d *daemon) enforce(ctx context.Context, document []byte, start time.Time, why string, at stage) outcome {
 	limitMemory(len(document))
-	receipt, err := d.session.Apply(ctx, document)
+	apply := d.session.Apply
+	if why == fromSnapshot {
+		apply = d.session.ApplyKept
+	}
+	receipt, err := apply(ctx, document)
 	if err != nil && receipt.Generation == "" {
 		if at == tentative && policy.IsCutOff(err) {
 			return unfinished

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drawbridge/enforcer"
+	"drawbridge/enforcer/nft"
 )
 
 // Deaf makes a daemon miss what the kernel says of other programs' changes.
@@ -38,4 +41,19 @@ func Reminded(log *slog.Logger, open BreakGlass, last time.Time) time.Time {
 	d := &daemon{Options: Options{Log: log}, clock: newWallClock(time.Now), glass: []BreakGlass{open}, reminded: last}
 	d.lookAtGlass(context.Background())
 	return d.reminded
+}
+
+// Mends is a daemon without a loop. What it returns has it hear commits, that come together, and says how often it has told of tampering by then,
+// and of whom last.
+func Mends(session *enforcer.Session) (hear func(...nft.Event) (told uint64, by *Tampering)) {
+	d := &daemon{Options: Options{Log: slog.New(slog.DiscardHandler)}, session: session, state: newState(), foreign: make(chan written, backlog)}
+	d.keeper = newKeeper(Snapshots{}, nil, nil, nil)
+	return func(events ...nft.Event) (uint64, *Tampering) {
+		var all []written
+		for _, e := range events {
+			all = append(all, written{Event: e, at: time.Now()})
+		}
+		d.mend(context.Background(), all...)
+		return d.state.now().Tampered, d.state.now().LastTampering
+	}
 }

@@ -105,7 +105,7 @@ func (d *daemon) lookBack(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
 	defer cancel()
-	d.mend(ctx, written{at: time.Now()})
+	d.mend(ctx, written{at: time.Now(), unheard: true})
 }
 
 // take binds the calling thread to the post's processor, and gives it the least of the real-time priorities (sched(7)): who has something to

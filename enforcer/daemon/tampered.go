@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -15,6 +16,8 @@ import (
 type written struct {
 	nft.Event
 	at time.Time // when the kernel told of it
+	// unheard: no word of it is waited for any more. Otherwise, without a generation, some words were lost, and others may be to come.
+	unheard bool
 }
 
 // watchKernel begins to hear of others' commits, and mends what they have done before that. As soon as anybody on the machine hears of
@@ -52,17 +55,20 @@ func (d *daemon) prepare() {
 }
 
 // lookAtTables mends what was done to the tables without word of it. Where words come, only what is found twice in a row is without: of the
-// rest the word, which says who it was, is on its way.
+// rest the word, which says who it was, is on its way. So it may be even then, behind so many others that they have not all been seen to, as long as
+// these keep coming.
 func (d *daemon) lookAtTables(ctx context.Context, wordsCome bool) error {
 	untouched, err := d.session.Untouched(ctx)
 	if err != nil {
 		return err
 	}
+	silent := !wordsCome || d.heard == d.heardBefore
 	again := d.suspect
+	d.heardBefore = d.heard
 	d.suspect = !untouched || len(d.waiting) > 0 || d.rest.what != nil ||
 		d.session.Sentry().HasUntold() || d.session.Sentry().IsPending()
 	if d.suspect && (again || !wordsCome) {
-		d.mend(ctx, written{at: time.Now()})
+		d.mend(ctx, written{at: time.Now(), unheard: silent})
 	}
 	return nil
 }
@@ -80,7 +86,7 @@ func (d *daemon) listen(ctx context.Context) error {
 		at := time.Now()
 		for _, e := range events {
 			select {
-			case d.foreign <- written{e, at}:
+			case d.foreign <- written{Event: e, at: at}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -162,7 +168,12 @@ func (d *daemon) others(all []written) []written {
 // had been read, and before the others were, if at all.
 func (d *daemon) tell(all, later []written, receipt enforcer.Receipt) (told bool) {
 	for _, e := range all {
-		rest := d.rest.of(e)
+		if e.Generation != 0 && int32(e.Generation-d.heard) > 0 {
+			d.heard = e.Generation
+		}
+	}
+	for _, e := range knownFirst(all) {
+		rest := d.rest.of(e, d.heard)
 		for _, put := range d.restoredAfter(e) {
 			r := receipt.After(put) // a Repair tells of the last one, if of any
 			r.Endings, rest = append(slices.Clone(r.Endings), rest...), nil
@@ -174,6 +185,7 @@ func (d *daemon) tell(all, later []written, receipt enforcer.Receipt) (told bool
 			told = true
 		}
 	}
+	d.waitOn(all)
 	// What a Repair has found by itself. Of what the sentry restored, the word of who it was may be on its way.
 	switch {
 	case told || receipt.Restored:
@@ -187,6 +199,30 @@ func (d *daemon) tell(all, later []written, receipt enforcer.Receipt) (told bool
 		told = d.tellEndings(slices.Concat(all, later), receipt)
 	}
 	return told
+}
+
+// knownFirst are the commits whose writers are known before the words that were lost: only what none of those did was one of these.
+func knownFirst(all []written) []written {
+	return slices.SortedStableFunc(slices.Values(all), func(a, b written) int {
+		return cmp.Compare(lostWords(a), lostWords(b))
+	})
+}
+
+// lostWords is 1 of what stands for words that were lost, and 0 of a word.
+func lostWords(e written) int {
+	if e.Generation == 0 {
+		return 1
+	}
+	return 0
+}
+
+// waitOn keeps that words were lost as long as it does not show whether one of them was of what is still to be told: words come in order, so that this
+// is known from the next one on.
+func (d *daemon) waitOn(all []written) {
+	lost := slices.IndexFunc(all, func(e written) bool { return e.Generation == 0 && !e.unheard })
+	if lost >= 0 && (d.session.Sentry().HasUntold() || d.rest.what != nil) {
+		d.wait(all[lost : lost+1])
+	}
 }
 
 // tellEndings tells of tables that end refused connections, where all else was as it must be: for a deletion of everything, as the sentry has put
@@ -216,9 +252,12 @@ type untold struct {
 	what       []string
 }
 
-// of returns it, once, if it is a commit's, or if words were lost and nobody knows.
-func (u *untold) of(e written) (what []string) {
-	if e.Generation != 0 && e.Generation != u.generation {
+// of returns it, once, if it is a commit's, or if words were lost up to the one that was heard last, and nobody knows.
+func (u *untold) of(e written, heard uint32) (what []string) {
+	switch {
+	case e.Generation != 0 && e.Generation != u.generation:
+		return nil
+	case e.Generation == 0 && !e.unheard && int32(u.generation-heard) > 0:
 		return nil
 	}
 	what, u.what = u.what, nil
@@ -240,10 +279,14 @@ func culprit(all []written, mended, deletion uint32, known bool) (last written) 
 	return last
 }
 
-// restoredAfter is what the sentry put back where this commit had deleted it; where nobody knows whose commit it was, all that it did.
+// restoredAfter is what the sentry put back where this commit had deleted it; where nobody knows whose commit it was, all that it did of which no word
+// can be to come.
 func (d *daemon) restoredAfter(e written) []enforcer.Restored {
-	if e.Generation == 0 {
+	switch {
+	case e.unheard:
 		return d.session.Sentry().TakeAll()
+	case e.Generation == 0:
+		return d.session.Sentry().TakeUntil(d.heard)
 	}
 	if put, ok := d.session.Sentry().Take(e.Generation); ok {
 		return []enforcer.Restored{put}

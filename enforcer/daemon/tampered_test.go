@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -75,11 +76,19 @@ func TestADeletionBringsNoOlderPolicyBack(t *testing.T) {
 	require.Empty(t, st.Refused)
 }
 
-// writes adds a table of others to the ruleset and takes it out again, hundreds of times in a second, until it is stopped.
+// writes adds a table of others to the ruleset and takes it out again, hundreds of times in a second, until it is stopped. Each time it leaves
+// the ruleset alone for as long as it takes to read the tables, however slow the machine is: who writes faster than that keeps everybody from
+// reading, the daemon too, which then cannot prove what is in force, and so tells nothing.
 func (s *scene) writes(ctx context.Context, t *testing.T) (stop func()) {
 	t.Helper()
-	var conn *nft.Conn
-	require.NoError(t, s.ns.Do(func() (err error) { conn, err = nft.Open("another"); return err }))
+	var conn, reader *nft.Conn
+	require.NoError(t, s.ns.Do(func() (err error) {
+		if conn, err = nft.Open("another"); err != nil {
+			return err
+		}
+		reader, err = nft.Open("drawbridge")
+		return err
+	}))
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error)
 	go func() {
@@ -87,6 +96,7 @@ func (s *scene) writes(ctx context.Context, t *testing.T) (stop func()) {
 		defer pace.Stop()
 		for ctx.Err() == nil {
 			<-pace.C
+			_, _ = reader.Read(context.Background()) // it may be gone
 			for _, write := range []func(uint32) error{
 				func(g uint32) error {
 					return conn.Commit(context.Background(), ruleset.Change{Family: ruleset.FamilyINET, Table: "another", CreateTable: true}, g)
@@ -99,7 +109,7 @@ func (s *scene) writes(ctx context.Context, t *testing.T) (stop func()) {
 				}
 			}
 		}
-		ended <- conn.Close()
+		ended <- errors.Join(conn.Close(), reader.Close())
 	}()
 	return func() {
 		cancel()
@@ -129,7 +139,7 @@ type tamperingEntry struct {
 	Receipt *enforcer.Receipt `json:"receipt"`
 }
 
-// TestEachDeletionIsToldOfOnce, and of whom, however much others write.
+// TestEachDeletionIsToldOfOnce, and of whom, however often others write, who leave it the time to look.
 func TestEachDeletionIsToldOfOnce(t *testing.T) {
 	audit := filepath.Join(t.TempDir(), "audit")
 	s := newScene(t, func(_ *scene, o *daemon.Options) { o.NoOwner, o.Audit = true, audit })
@@ -149,6 +159,76 @@ func TestEachDeletionIsToldOfOnce(t *testing.T) {
 		require.Equal(t, "nft", e.Program)
 		require.NotZero(t, e.Receipt.Changed.Chains, s.log.String())
 	}
+}
+
+// TestWhoItWasIsWaitedFor where words were lost, as long as the word of the deletion can be to come.
+func TestWhoItWasIsWaitedFor(t *testing.T) {
+	const nobody, another, culprit = "", "another", "nft"
+	lost := nft.Event{}
+	for name, tt := range map[string]struct {
+		heard [][]string // of whom, together; nobody: words were lost
+		told  []int      // how often by then
+		by    string
+	}{
+		"nothing is lost":                    {[][]string{{culprit}}, []int{1}, culprit},
+		"lost before, and heard of with it":  {[][]string{{nobody, culprit, another}}, []int{1}, culprit},
+		"lost before, and heard of later":    {[][]string{{nobody}, {culprit}, {another}}, []int{0, 1, 1}, culprit},
+		"lost later":                         {[][]string{{culprit}, {nobody}, {another}}, []int{1, 1, 1}, culprit},
+		"lost itself, with others after it":  {[][]string{{nobody, another}}, []int{1}, nobody},
+		"lost itself, and others come later": {[][]string{{nobody}, {another}, {another}}, []int{0, 1, 1}, nobody},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, netnstest.New(t).Do(func() error {
+				s, err := enforcer.Open(enforcer.Options{})
+				require.NoError(t, err)
+				defer s.Close()
+				_, err = s.Apply(t.Context(), []byte(host("10.10.0.0/16")))
+				require.NoError(t, err)
+				require.NoError(t, s.Prepare())
+				words := map[string]nft.Event{nobody: lost, culprit: deletes(t, s), another: writes(t)}
+				hear := daemon.Mends(s)
+				for i, together := range tt.heard {
+					var events []nft.Event
+					for _, who := range together {
+						events = append(events, words[who])
+					}
+					told, last := hear(events...)
+					require.EqualValues(t, tt.told[i], told, "after %d", i)
+					if told > 0 {
+						require.Equal(t, tt.by, last.Program)
+					}
+				}
+				return nil
+			}))
+		})
+	}
+}
+
+// deletes deletes a session's table as another program does, has its sentry put it back, and returns the word of the deletion.
+func deletes(t *testing.T, s *enforcer.Session) nft.Event {
+	t.Helper()
+	conn, err := nft.Open("drawbridge")
+	require.NoError(t, err)
+	defer conn.Close()
+	before, err := conn.Generation(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, conn.Delete(t.Context(), before))
+	done, err := s.Sentry().Restore(t.Context(), 0, nft.Deletion{Ours: true, Generation: uint16(before + 1), Writer: conn.Port()})
+	require.NoError(t, err)
+	require.True(t, done)
+	return nft.Event{Generation: before + 1, ProcessID: 1, ProcessName: "nft"}
+}
+
+// writes makes a table that is nobody's business, and returns the word of it.
+func writes(t *testing.T) nft.Event {
+	t.Helper()
+	conn, err := nft.Open("another")
+	require.NoError(t, err)
+	defer conn.Close()
+	before, err := conn.Generation(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, conn.Commit(t.Context(), ruleset.Change{Family: ruleset.FamilyINET, Table: "another", CreateTable: true}, before))
+	return nft.Event{Generation: before + 1, ProcessID: 2, ProcessName: "another"}
 }
 
 // TestTwoDeletionsInARow are told of, and whose they were, although the second one may come while the first is being answered. Both may be

@@ -177,11 +177,22 @@ func (d *decoder) label(it value) string {
 	if len(it.text) > maxLabel {
 		d.fail(it.offset, fmt.Sprintf("%d bytes of label", len(it.text)), fmt.Sprintf("at most %d", maxLabel))
 	}
+	if d.kept {
+		return strings.Map(harmless, it.text)
+	}
 	if i := strings.IndexFunc(it.text, IsControl); i >= 0 {
 		c, _ := utf8.DecodeRuneInString(it.text[i:])
 		d.fail(it.offset, fmt.Sprintf("the control character %U in a label", c), "leave it out: a label is one line of text, without escapes for a terminal")
 	}
 	return it.text
+}
+
+// harmless is a character, or in the place of one that is none in a label the one that stands for it.
+func harmless(c rune) rune {
+	if IsControl(c) {
+		return utf8.RuneError
+	}
+	return c
 }
 
 // IsControl tells what moves a terminal's cursor or reorders its text: control characters (Unicode's Cc), what ends lines or

@@ -54,6 +54,7 @@ type member struct {
 type document struct {
 	name string
 	data []byte
+	kept bool // see Reader.Kept
 }
 
 // fail makes an error at an offset of the document; a negative offset means the whole.

@@ -14,6 +14,9 @@ import (
 type Reader struct {
 	// Name stands for the document in errors.
 	Name string
+	// Kept: the document was in force before, accepted by an earlier version of this package perhaps, which took any text for a label. In the place
+	// of what a label may not hold any more there is U+FFFD then: it decides about nobody, and to refuse it would take what was in force away.
+	Kept bool
 
 	last *parsed
 }
@@ -42,7 +45,7 @@ func (r *Reader) Read(data []byte) (*Policy, Difference, error) {
 		r.last = next
 		return next.policy, difference, nil
 	}
-	p, root, err := parse(document{name: r.Name, data: data})
+	p, root, err := parse(document{name: r.Name, data: data, kept: r.Kept})
 	if err != nil {
 		return nil, Difference{}, err
 	}

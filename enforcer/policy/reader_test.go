@@ -27,6 +27,33 @@ func databaseOf(name string, third int, rules string) string {
 
 func custom(cidr string) string { return fmt.Sprintf(`{"type": "custom_range", "cidr": %q}`, cidr) }
 
+// TestWhatWasKeptIsTaken, whatever its labels hold: but nothing else that is refused.
+func TestWhatWasKeptIsTaken(t *testing.T) {
+	labelled := func(label string) string {
+		return pointOf(databaseOf("one", 1, `{"type": "custom_range", "cidr": "198.51.100.0/28", "label": "`+label+`"}`))
+	}
+	for name, tt := range map[string]struct{ text, label, refused string }{
+		"as ever":              {labelled("Büro 😀"), "Büro 😀", ""},
+		"for a terminal":       {labelled(`off\u001b[31mice\n`), "off\ufffd[31mice\ufffd", ""},
+		"in another direction": {labelled("\u202eecin\u2028"), "\ufffdecin\ufffd", ""},
+		"too long":             {labelled(strings.Repeat("l", 257)), "", "257 bytes of label"},
+		"in a name":            {strings.Replace(labelled(""), `"one"`, `"o\u001bne"`, 1), "", "databases[0].name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept := policy.Reader{Kept: true}
+			p, _, err := kept.Read([]byte(tt.text))
+			if tt.refused != "" {
+				require.ErrorContains(t, err, tt.refused)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.label, p.Databases()[0].Rules()[0].Label)
+			_, err = policy.Parse("p", []byte(tt.text))
+			require.Equal(t, strings.Contains(tt.label, "\ufffd"), err != nil, "whoever writes one now is told")
+		})
+	}
+}
+
 // TestReaderSaysWhatDiffers: a database whose rules or toggles changed comes alone; anything else is everything.
 func TestReaderSaysWhatDiffers(t *testing.T) {
 	a, b, c := databaseOf("a", 1, ""), databaseOf("b", 2, ""), databaseOf("c", 3, "")

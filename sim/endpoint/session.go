@@ -148,7 +148,14 @@ func (s *session) authenticated() error { return s.wire.SetReadDeadline(time.Tim
 
 func (s *session) query(q string) { s.record(Event{Kind: Query, Query: q[:min(len(q), QueryBytes)]}) }
 
-func (s *session) refuse(why string) { s.record(Event{Kind: Refused, Reason: why}) }
+// refuse records that the server turned its client down. Of a connection that had ended before that is not so: the client went, or somebody on the way
+// ended it, a firewall for instance, whose refusal would be taken for the database's.
+func (s *session) refuse(why string) {
+	if err := s.wire.end(); err != nil && !errors.Is(err, errTooMuch) {
+		return
+	}
+	s.record(Event{Kind: Refused, Reason: why})
+}
 
 // linger lets a refused client read its refusal: closing with unread bytes in the receive buffer would make the kernel
 // send a reset, which can overtake the answer. What the client still sends is discarded.

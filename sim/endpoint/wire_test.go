@@ -290,6 +290,37 @@ func TestMySQLErrorForInsecureTransport(t *testing.T) {
 	require.Len(t, p.saw(Refused), 1)
 }
 
+// TestWhoIsCutOffIsNotRefused: a connection that somebody ends, at once or half-way through its first words, was not turned down by the server.
+func TestWhoIsCutOffIsNotRefused(t *testing.T) {
+	login := mysqlLogin()
+	for name, c := range map[string]struct {
+		engine    topology.Engine
+		transport Transport
+		said      []byte
+	}{
+		"MySQL, nothing said":      {topology.MySQL, InBand, nil},
+		"MySQL, half a login":      {topology.MySQL, InBand, login[:len(login)/2]},
+		"PostgreSQL, half a login": {topology.PostgreSQL, InBand, startup(0x00030000)[:5]},
+		"TLS only, nothing said":   {topology.Redis, TLSOnly, nil},
+		"TLS only, half a record":  {topology.Redis, TLSOnly, []byte{0x16, 3, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, abort := range []bool{false, true} {
+				p := connect(t, Config{Engine: c.engine, Transport: c.transport, TLS: testTLS()})
+				if c.engine == topology.MySQL {
+					p.mysqlPacket() // the greeting
+				}
+				p.send(c.said...)
+				if abort {
+					require.NoError(t, p.SetLinger(0)) // a reset, as a firewall sends it
+				}
+				require.NoError(t, p.Close())
+				require.Empty(t, p.saw(Refused), "abort %v", abort)
+			}
+		})
+	}
+}
+
 // mysqlPacket reads one packet and returns its payload.
 func (p peer) mysqlPacket() []byte {
 	p.t.Helper()

@@ -25,9 +25,10 @@ type track struct {
 	evidence Evidence
 	isn      uint32 // the client's initial sequence number, from its SYN at the entrance
 	haveISN  bool
-	greeted  bool // the database's host answered the SYN with its own
-	begun    bool // the segment with the client's first byte was seen at the entrance
-	progress int  // counts what was seen, on the wire and at the client; a fence counts only if nothing came meanwhile
+	said     uint32 // how far beyond isn the client's sequence numbers have come at the entrance
+	greeted  bool   // the database's host answered the SYN with its own
+	begun    bool   // the segment with the client's first byte was seen at the entrance
+	progress int    // counts what was seen, on the wire and at the client; a fence counts only if nothing came meanwhile
 
 	// changed has room for one token: something was seen since the last look.
 	changed chan struct{}
@@ -110,12 +111,25 @@ func (t *track) see(p capture.Packet) {
 	}
 }
 
+// slack is how far beyond what the client was seen to say a number may be that is this connection's: more than a client has under way.
+const slack = 1 << 16
+
+// owns tells a sequence number of the connection's client from one of whoever had its port before. An end of such a connection may still repeat
+// what it has to say, a minute and more after it was cut: a database, the end of its half. So the port alone says too little where thousands
+// of connections are made in a minute, and a denial would pass for a leak. Initial sequence numbers are random (RFC 6528): one such packet in
+// some 65,000 is taken for the connection's own.
+func (t *track) owns(seq uint32) bool { return t.haveISN && seq-t.isn <= t.said+slack }
+
 func (t *track) entered(p capture.Packet) {
 	if p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.ACK) {
 		t.evidence.SYNEntered = true
 		t.evidence.SYNs++
 		t.isn, t.haveISN = p.Seq, true
 	}
+	if !t.owns(p.Seq) {
+		return
+	}
+	t.said = max(t.said, p.Seq-t.isn+uint32(len(p.Payload)))
 	if p.Flags.Has(capture.ACK) && !p.Flags.Has(capture.SYN) && !p.Flags.Has(capture.RST) {
 		t.evidence.Connected = true // only a client that got the SYN-ACK goes on like this
 	}
@@ -134,6 +148,9 @@ func (t *track) left(p capture.Packet) {
 	if p.Flags.Has(capture.RST) {
 		return // ends the database's half of the connection, and says nothing
 	}
+	if !p.Flags.Has(capture.SYN) && !t.owns(p.Seq) {
+		return // a SYN is a leak whatever number somebody has given it on the way
+	}
 	t.evidence.SYNLeft = true
 	t.evidence.PayloadLeft += len(p.Payload)
 }
@@ -148,14 +165,13 @@ func (t *track) answered(p capture.Packet) {
 		t.refused(p)
 		return
 	}
+	acked := p.Ack - t.isn - 1 // modulo 2^32; the SYN takes one
+	if !t.owns(p.Ack) || p.Ack == t.isn {
+		return
+	}
 	t.greeted = t.greeted || p.Flags.Has(capture.SYN)
 	t.evidence.SYNLeft = true
-	if t.haveISN {
-		// Sequence numbers are modulo 2^32; the SYN takes one.
-		if acked := int32(p.Ack - t.isn - 1); acked > 0 {
-			t.evidence.PayloadLeft = max(t.evidence.PayloadLeft, int(acked))
-		}
-	}
+	t.evidence.PayloadLeft = max(t.evidence.PayloadLeft, int(acked))
 }
 
 // refused: a reset from where the database's host answers. It is the answer to the SYN if it acknowledges that alone, and no other came before.
