@@ -53,7 +53,8 @@ type order struct {
 	Policy  string        `json:"policy,omitempty"` // the point
 	Info    bool          `json:"info,omitempty"`
 	Down    bool          `json:"down,omitempty"`
-	// Signal is handed to the program of an exec, in a message of its own behind the first.
+	// Signal is handed to the program of an exec, in a message of its own behind the first. To a capture, a matrix and a watch any such message
+	// says that it was enough.
 	Signal int `json:"signal,omitempty"`
 }
 
@@ -63,6 +64,10 @@ type answer struct {
 	Code  int    `json:"code,omitempty"` // the exit code that belongs to Error
 	Exit  *exit  `json:"exit,omitempty"`
 	Seen  []seen `json:"seen,omitempty"`
+	// More says that Seen is not the last of it.
+	More bool `json:"more,omitempty"`
+	// Tried comes any number of times before the answer to an order that takes long.
+	Tried *tried `json:"tried,omitempty"`
 	// Look is sent again and again in answer to a watchOrder.
 	Look     *look      `json:"look,omitempty"`
 	Enforced []enforced `json:"enforced,omitempty"`
@@ -75,6 +80,11 @@ type answer struct {
 
 // ask sends an order to a lab and returns its answer, or its error under the verb's name.
 func ask(ctx context.Context, verb, lab string, o order) (answer, error) {
+	return askTelling(ctx, verb, lab, o, func(tried) {})
+}
+
+// askTelling is ask for an order of which the lab says how far it is.
+func askTelling(ctx context.Context, verb, lab string, o order, tell func(tried)) (answer, error) {
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
 		return answer{}, err
@@ -84,7 +94,13 @@ func ask(ctx context.Context, verb, lab string, o order) (answer, error) {
 	if err := c.Send(o); err != nil {
 		return answer{}, unable(verb, err)
 	}
-	return receive(verb, c)
+	for {
+		a, err := receive(verb, c)
+		if err != nil || a.Tried == nil {
+			return a, err
+		}
+		tell(*a.Tried)
+	}
 }
 
 // reach connects to a lab of this user.

@@ -98,6 +98,7 @@ func TestLabInTheBackground(t *testing.T) {
 	t.Run("enforce", func(t *testing.T) { policiesInForce(t, lab) })
 	t.Run("capture", func(t *testing.T) { packetsAndKeys(t, lab) })
 	t.Run("break", func(t *testing.T) { brokenAndMended(t, lab) })
+	t.Run("interrupted", func(t *testing.T) { interruptedInTheMiddle(t, lab) })
 	t.Run("terminal", func(t *testing.T) { terminalOfItsOwn(t, lab) })
 }
 
