@@ -69,7 +69,7 @@ func (p *Prober) judge(ctx context.Context, t *track, source netip.Addr) (conclu
 	if c.verdict == Served || c.by == ByDatabase {
 		way = ByAnswer
 	}
-	return p.attributed(c, t), way
+	return p.doubtful(p.attributed(c, t)), way
 }
 
 // attributed takes a rejection back that may have been the host's own: a reset at a database's host where nothing listens. Enforcer and
