@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 
@@ -62,8 +63,10 @@ type order struct {
 type answer struct {
 	Error string `json:"error,omitempty"`
 	Code  int    `json:"code,omitempty"` // the exit code that belongs to Error
-	Exit  *exit  `json:"exit,omitempty"`
-	Seen  []seen `json:"seen,omitempty"`
+	// Running comes before the Exit of an exec: the program has started.
+	Running bool   `json:"running,omitempty"`
+	Exit    *exit  `json:"exit,omitempty"`
+	Seen    []seen `json:"seen,omitempty"`
 	// More says that Seen is not the last of it.
 	More bool `json:"more,omitempty"`
 	// Tried comes any number of times before the answer to an order that takes long.
@@ -118,7 +121,18 @@ func reach(ctx context.Context, verb, lab string) (*control.Conn, error) {
 	return c, nil
 }
 
+// receive returns the next answer. A lab whose process was stopped is not waited for for ever.
 func receive(verb string, c *control.Conn) (answer, error) {
+	stopped := unlessStopped(c)
+	a, err := receiveUnwatched(verb, c)
+	if silent := stopped(); silent != nil {
+		return answer{}, unable(verb, silent)
+	}
+	return a, err
+}
+
+// receiveUnwatched is receive where what is waited for goes on while the lab's process is stopped, or is not waited for without end.
+func receiveUnwatched(verb string, c *control.Conn) (answer, error) {
 	var a answer
 	files, err := c.Receive(&a)
 	for _, f := range files {
@@ -134,4 +148,40 @@ func receive(verb string, c *control.Conn) (answer, error) {
 		return a, &failure{code: max(a.Code, exitUsage), place: verb, err: errors.New(a.Error)}
 	}
 	return a, nil
+}
+
+// unlessStopped closes a connection once the process at its other end has been stopped for as long as it has to answer. The returned function
+// ends that, and says if it came to it.
+func unlessStopped(c *control.Conn) func() error {
+	holder, err := c.Holder()
+	if err != nil {
+		return func() error { return nil } // it has ended, and so will the connection
+	}
+	done, found := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer holder.Close()
+		tick := time.NewTicker(refresh)
+		defer tick.Stop()
+		last := time.Now() // that it was seen to run
+		for {
+			select {
+			case <-done:
+				found <- nil
+				return
+			case now := <-tick.C:
+				switch {
+				case !holder.Stopped():
+					last = now
+				case now.Sub(last) > answerLimit:
+					_ = c.Close() // wakes whoever receives
+					found <- silence(c.Lab(), holder)
+					return
+				}
+			}
+		}
+	}()
+	return func() error {
+		close(done)
+		return <-found
+	}
 }

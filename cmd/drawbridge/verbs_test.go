@@ -145,6 +145,8 @@ func unseenDirectory(t *testing.T, lab detached) {
 	got := lab.sim("exec", "office", "--", "true")
 	require.Equal(t, exitUnjudged, got.code)
 	require.Contains(t, got.err, "drawbridge: sim exec: working directory: stat "+within+": no such file or directory")
+	require.NoError(t, os.Remove(within))
+	require.Equal(t, result{code: exitUnjudged, err: "drawbridge: sim exec: working directory: it has been deleted; change to another one\n"}, lab.sim("exec", "office", "--", "true"))
 }
 
 // terminalOfItsOwn runs a shell with job control, and types.
