@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 
 	"drawbridge/sim/fabric"
 	"drawbridge/sim/link"
@@ -68,14 +69,29 @@ func (l *Lab) redescribe(e fabric.End) error {
 	return l.run(e.Node, &b)
 }
 
-// linkAt finds a link by either end.
+// ErrDeleted says that somebody has deleted one of the lab's links (ip link del). It is not made again: what was bound to it, taps for instance,
+// is gone with it.
+var ErrDeleted = errors.New("the link was deleted by hand, and cannot be mended; build the lab anew")
+
+// linkAt finds a link by either end, and makes sure that it is there: it goes with either of them.
 func (l *Lab) linkAt(node, iface string) (fabric.Link, error) {
 	for _, p := range l.plan.Links {
 		if p.A.Node == node && p.A.Name == iface || p.Z.Node == node && p.Z.Name == iface {
-			return p, nil
+			return p, l.there(p.Z)
 		}
 	}
 	return fabric.Link{}, fmt.Errorf("link %s of %s: %w", iface, node, ErrUnknown)
+}
+
+// there returns ErrDeleted unless an interface is the one that the lab made.
+func (l *Lab) there(e fabric.End) error {
+	return l.nodes[e.Node].Do(func() error {
+		found, err := net.InterfaceByName(e.Name)
+		if err != nil || found.Index != e.Index {
+			return fmt.Errorf("%s of %s: %w", e.Name, e.Node, ErrDeleted)
+		}
+		return nil
+	})
 }
 
 func (l *Lab) planned(node string) fabric.Node {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
 
 	"drawbridge/sim"
+	"drawbridge/sim/impair"
+	"drawbridge/sim/netns/netnstest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -99,4 +102,24 @@ func TestAServerIsStoppedAndStartedAgain(t *testing.T) {
 	}
 	require.NoError(t, connects(t, l, "office", "198.51.100.129:5432"))
 	require.ErrorIs(t, l.StopServer("office"), sim.ErrUnknown)
+}
+
+// TestALinkThatSomebodyDeletedIsNamed: one error for it, whatever is to be done with it, and also when another one has its name.
+func TestALinkThatSomebodyDeletedIsNamed(t *testing.T) {
+	l := up(t, sim.Options{})
+	office, ok := l.Node("office")
+	require.True(t, ok)
+	require.NoError(t, l.Impair("office", "eth0", impair.Impairment{Delay: time.Millisecond}))
+	ip := netnstest.Tool(t, "ip")
+	for _, again := range [][]string{{"link", "del", "eth0"}, {"link", "add", "eth0", "type", "veth", "peer", "name", "other"}} {
+		cmd := exec.Command(ip, again...)
+		require.NoError(t, office.Start(cmd))
+		require.NoError(t, cmd.Wait())
+	}
+	for what, err := range map[string]error{
+		"cut": l.CutLink("office", "eth0"), "mend": l.MendLink(t.Context(), "office", "eth0"), "impair": l.Impair("office", "eth0", impair.Impairment{}),
+	} {
+		require.ErrorIs(t, err, sim.ErrDeleted)
+		require.EqualError(t, err, what+": eth0 of office: "+sim.ErrDeleted.Error())
+	}
 }

@@ -9,13 +9,16 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"drawbridge/sim"
+	"drawbridge/sim/fabric"
 	"drawbridge/sim/netns/netnstest"
+	"drawbridge/sim/ports"
 	"drawbridge/topology"
 
 	"github.com/stretchr/testify/require"
@@ -197,4 +200,29 @@ func defaultDocument(t *testing.T) string {
 	text, err := os.ReadFile("../topology/testdata/default.yaml")
 	require.NoError(t, err)
 	return string(text)
+}
+
+// TestTranslationsForgetBeforePortsComeRound: a probe is found again by its port, and a translation that remembers another client's connection
+// with that port gives it a different one.
+func TestTranslationsForgetBeforePortsComeRound(t *testing.T) {
+	netnstest.Require(t)
+	netnstest.NoLeaks(t)
+	l, err := sim.Up(t.Context(), topology.Default(), sim.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	node, ok := l.Node(fabric.Edge("osc-fr1"))
+	require.True(t, ok)
+	const most = 1000 // probes a second
+	for _, state := range []string{"syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack", "time_wait", "close"} {
+		require.NoError(t, node.Do(func() error {
+			text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_" + state)
+			if err != nil {
+				return err
+			}
+			seconds, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			require.NoError(t, err)
+			require.Less(t, seconds*most, ports.Probes.Size(), state)
+			return nil
+		}))
+	}
 }

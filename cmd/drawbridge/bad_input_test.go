@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -10,11 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 	"drawbridge/sim/netns/netnstest"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +62,34 @@ func TestAHolderThatWasStopped(t *testing.T) {
 	lab := fmt.Sprintf("stopped-%d", os.Getpid())
 	other := detach(t)
 	up := start(t, "is ready", "sim", "up", "--lab", lab)
+	program := exec.Command("/proc/self/exe", "sim", "exec", "--lab", lab, "office", "--", "cat")
+	typed, err := program.StdinPipe()
+	require.NoError(t, err)
+	echoed, err := program.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, program.Start())
+	_, err = io.WriteString(typed, "it runs\n")
+	require.NoError(t, err)
+	lines := bufio.NewScanner(echoed)
+	require.True(t, lines.Scan())
 	require.NoError(t, unix.Kill(up.Process.Pid, unix.SIGSTOP))
+	var waiting sync.WaitGroup
+	for _, args := range [][]string{{"probe", "office", "pg-shared"}, {"exec", "office", "--", "true"}, {"matrix"}, {"watch"}, {"break", "server", "pg-shared"}} {
+		said, err := os.Create(filepath.Join(t.TempDir(), args[0])) // of a pipe the end would not come: the one that exec hands on waits with the holder
+		require.NoError(t, err)
+		defer said.Close()
+		waiting.Go(func() {
+			code := run(t.Context(), append([]string{"sim", args[0], "--lab", lab}, args[1:]...), streams{in: said, out: said, err: said}, os.LookupEnv)
+			assert.Equal(t, exitUnjudged, code)
+			text, err := os.ReadFile(said.Name())
+			assert.NoError(t, err)
+			assert.Contains(t, string(text), fmt.Sprintf(": lab %s: does not answer within 5s: its process %d was stopped, and goes on with kill -CONT %[2]d", lab, up.Process.Pid))
+		})
+	}
+	waiting.Wait()
+	require.NoError(t, typed.Close())
+	require.False(t, lines.Scan())
+	require.NoError(t, program.Wait(), "what runs needs no holder to end")
 	got := invoke(t, nil, "sim", "ls")
 	require.Equal(t, exitUnjudged, got.code, got.err)
 	require.Contains(t, got.out, other.name, "the others are listed")

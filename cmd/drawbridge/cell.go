@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errInterrupted: a signal ended a lab before its time.
+var errInterrupted = errors.New("interrupted; nothing of the lab is left")
+
 // inCell runs this command line again inside a cell, with the given files at hand there, and ends as it does there. The
 // verb has checked its input before, and does its work where cell.Inside() is true.
 func (p *program) inCell(ctx context.Context, files ...*os.File) error {
@@ -22,6 +25,8 @@ func (p *program) inCell(ctx context.Context, files ...*os.File) error {
 	if err != nil {
 		return unable("streams", err)
 	}
+	interrupted, stop := untilSignal(ctx) // beside cell.Run, which hands them inside
+	defer stop()
 	code, err := cell.Run(ctx, cell.Options{
 		Args: p.args, Stdin: std.in, Stdout: std.out, Stderr: std.err, ExtraFiles: files,
 	})
@@ -29,6 +34,8 @@ func (p *program) inCell(ctx context.Context, files ...*os.File) error {
 	switch {
 	case err != nil:
 		return unable("", err) // that it is about the cell, it says itself
+	case (code < exitOK || code > exitUnjudged) && interrupted.Err() != nil: // before it could say so, or a second time
+		return unable("", errInterrupted)
 	case code < exitOK || code > exitUnjudged:
 		return unable("cell", fmt.Errorf("ended with status %d", code))
 	case code != exitOK:

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,9 +95,9 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 	case o.Capture != nil:
 		return h.capture(ctx, c, *o.Capture, files)
 	case o.Probe != nil:
-		return h.probe(ctx, *o.Probe)
+		return h.probe(ctx, c, *o.Probe)
 	case o.Matrix != nil:
-		return h.matrix(ctx, *o.Matrix)
+		return h.matrix(ctx, c, *o.Matrix)
 	case o.Watch != nil:
 		return h.watch(ctx, c, *o.Watch)
 	case o.Graph != "":
@@ -115,17 +116,71 @@ func (h *holder) obey(ctx context.Context, c *control.Conn, o order, files passe
 	return answer{}, control.ErrMessage
 }
 
-// observe makes probes. What was denied is watched no longer than that: by hand, the next step may be to allow it.
-func (h *holder) observe(ctx context.Context, step string, specs []probe.Spec) ([]seen, error) {
-	h.lab.prober.Step(step)
-	observations, err := h.lab.prober.ProbeAll(ctx, specs)
-	late := h.lab.prober.Settle()
-	if err = errors.Join(err, h.lab.prober.Err()); err != nil {
-		return nil, err
+// wanted returns a context that ends when the client says anything more, which means that it has enough, or is gone. The returned function
+// ends it too.
+func wanted(ctx context.Context, c *control.Conn) (context.Context, context.CancelCauseFunc) {
+	ctx, stop := context.WithCancelCause(ctx)
+	go func() {
+		var o order
+		_, _ = c.Receive(&o)
+		stop(nil)
+	}()
+	return ctx, stop
+}
+
+// atOnce is how many connections are made before what was denied is let go. Each of those keeps one of a prober's ports (sim/ports), and
+// what became of so many fits into a message.
+const atOnce = 4096
+
+// observe makes probes. Once ctx has ended, the rest is left untried.
+func (h *holder) observe(ctx context.Context, step string, specs []probe.Spec, tell func(done int)) ([]seen, error) {
+	all := make([]seen, 0, len(specs))
+	err := h.observeParts(ctx, step, specs, tell, func(part []seen) error {
+		all = append(all, part...)
+		return nil
+	})
+	return all, err
+}
+
+// observeParts is observe for more than fits into a message. What was denied is watched no longer than to the end of its part: by hand, the
+// next step may be to allow it.
+func (h *holder) observeParts(ctx context.Context, step string, specs []probe.Spec, tell func(done int), take func([]seen) error) error {
+	done := 0
+	for some := range slices.Chunk(specs, atOnce) {
+		h.lab.prober.Step(step)
+		observations, err := h.lab.prober.ProbeAllTelling(ctx, some, func(n int) { tell(done + n) })
+		late := h.lab.prober.Settle()
+		if err = errors.Join(err, h.lab.prober.Err()); err != nil {
+			return err
+		}
+		part := make([]seen, len(observations))
+		for i, o := range observations {
+			part[i] = seenOf(o, late)
+		}
+		if err := take(part); err != nil {
+			return err
+		}
+		done += len(some)
 	}
-	all := make([]seen, len(observations))
-	for i, o := range observations {
-		all[i] = seenOf(o, late)
+	return nil
+}
+
+// tried says how far a lab is with an order.
+type tried struct {
+	Done int `json:"done"`
+	All  int `json:"all"`
+}
+
+// tellEvery is how often a client hears how far its order is: more often than people look (refresh).
+const tellEvery = refresh / 4
+
+// telling tells a client how far its order is.
+func telling(c *control.Conn, all int) func(done int) {
+	var last time.Time
+	return func(done int) {
+		if now := time.Now(); now.Sub(last) >= tellEvery {
+			last = now
+			_ = c.Send(answer{Tried: &tried{done, all}}) // one who is gone needs no news
+		}
 	}
-	return all, nil
 }

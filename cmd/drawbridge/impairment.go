@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -71,6 +72,9 @@ func (*impairmentFlags) given(c *cobra.Command) bool {
 // impairment returns what was asked for.
 func (f *impairmentFlags) impairment(seed uint64) (impair.Impairment, error) {
 	i := impair.Impairment{Delay: f.delay, Loss: float64(f.loss), Reorder: float64(f.reorder), Seed: seed}
+	if i.Loss == 1 {
+		return i, errors.New("--loss 100%: nothing would come through, and nothing could be concluded; cut a link in the running lab instead: drawbridge sim break link LINK")
+	}
 	return i, i.Check()
 }
 

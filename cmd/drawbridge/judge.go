@@ -253,5 +253,10 @@ func upAs(ctx context.Context, world *topology.World, opts sim.Options, servers 
 	return &lab{l, prober, opts.Impairment}, nil
 }
 
-// Close takes the lab down. Its error may say that it lost sight of packets.
-func (l *lab) Close() error { return errors.Join(l.prober.Close(), l.Lab.Close()) }
+// Close takes the lab down. Its error may say that it lost sight of packets. There is nothing to be done for nil.
+func (l *lab) Close() error {
+	if l == nil {
+		return nil
+	}
+	return errors.Join(l.prober.Close(), l.Lab.Close())
+}

@@ -18,7 +18,7 @@ const matrixSource = `<!doctype html>
 body { font: 14px system-ui, sans-serif; margin: 1.5em; } table { border-collapse: collapse; } th, td { padding: .25em .6em; text-align: left; }
 thead th { vertical-align: bottom; } thead th span { writing-mode: vertical-rl; transform: rotate(180deg); } td { text-align: center; border: 1px solid #ccc; font-family: ui-monospace, monospace; }
 .served { background: #cfe8d5; color: #10431f; } .dropped, .rejected { background: #f3d3d0; color: #5b120c; } .tls-refused { background: #f7e6bf; color: #4d3800; }
-.leaked, .inconclusive { background: #5b120c; color: #fff; } caption { text-align: left; padding-bottom: 1em; }
+.not-tried { background: #eee; color: #333; } .leaked, .inconclusive { background: #5b120c; color: #fff; } caption { text-align: left; padding-bottom: 1em; }
 </style>
 <table><caption>{{.Legend}}</caption>
 <thead><tr><th>Database</th><th>Address</th><th>Kind</th>{{range .Vantages}}<th scope="col"><span>{{.}}</span></th>{{end}}</tr></thead>
@@ -44,9 +44,9 @@ func writeMatrixPage(out io.Writer, all []seen) error {
 	}{Legend: legend}
 	column, rows := map[string]int{}, map[string]*pageRow{}
 	for _, s := range all {
-		if _, ok := column[s.From]; !ok {
-			column[s.From] = len(view.Vantages)
-			view.Vantages = append(view.Vantages, s.From)
+		if _, ok := column[columnOf(s)]; !ok {
+			column[columnOf(s)] = len(view.Vantages)
+			view.Vantages = append(view.Vantages, columnOf(s))
 		}
 	}
 	for _, s := range all {
@@ -57,7 +57,7 @@ func writeMatrixPage(out io.Writer, all []seen) error {
 			rows[key] = row
 			view.Rows = append(view.Rows, row)
 		}
-		c := &row.Cells[column[s.From]]
+		c := &row.Cells[column[columnOf(s)]]
 		c.Text += symbols[s.Verdict]
 		c.Class = s.Verdict // the last mode's, TLS, where there are two
 		c.Title = strings.TrimPrefix(c.Title+"; "+s.Mode+": "+s.Verdict+", "+s.Reason, "; ")

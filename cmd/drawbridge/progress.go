@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,9 +29,12 @@ type progress struct {
 	stop  chan struct{}
 	ended sync.WaitGroup
 
-	mu   sync.Mutex
-	last suite.Progress
-	said string // instead of it
+	plain bool // no terminal: a line each time
+
+	mu      sync.Mutex
+	last    suite.Progress
+	said    string // instead of it
+	counted tried  // with said
 }
 
 // showProgress starts to show it.
@@ -51,10 +55,34 @@ func (p *program) waiting(what string) *progress {
 	return s
 }
 
+// plainRefresh is how often a file or another program is told.
+const plainRefresh = 5 * time.Second
+
+// counting is waiting for what tells how far it is. Where there is no terminal that says so in lines of their own, every few seconds.
+func (p *program) counting(what string) *progress {
+	if s := p.waiting(what); s != nil {
+		return s
+	}
+	s := &progress{out: p.std.err, now: time.Now, began: time.Now(), stop: make(chan struct{}), said: what, plain: true}
+	s.tick()
+	return s
+}
+
+// count notes how far it is, for the next time that it is shown.
+func (s *progress) count(t tried) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counted = t
+}
+
 // tick shows every second what there is to show.
 func (s *progress) tick() {
+	every := refresh
+	if s.plain {
+		every = plainRefresh
+	}
 	s.ended.Go(func() {
-		tick := time.NewTicker(refresh)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
@@ -98,6 +126,8 @@ func (s *progress) draw() {
 	elapsed := s.now().Sub(s.began).Truncate(time.Second)
 	text := fmt.Sprintf("%d of %d scenarios, %d failed, %s", s.last.Done, s.last.Selected, s.last.Failed, elapsed)
 	switch {
+	case s.said != "" && s.counted.All > 0:
+		text = fmt.Sprintf("%s, %d of %d, %s", s.said, s.counted.Done, s.counted.All, elapsed)
 	case s.said != "":
 		text = fmt.Sprintf("%s, %s", s.said, elapsed)
 	case s.last.Selected == 0:
@@ -105,7 +135,10 @@ func (s *progress) draw() {
 	case s.last.Done == s.last.Selected:
 		text += ", taking everything out of force"
 	}
-	_, _ = io.WriteString(s.out, clearLine+text) // a terminal that is gone needs no news
+	if text = clearLine + text; s.plain {
+		text = strings.TrimPrefix(text, clearLine) + "\n"
+	}
+	_, _ = io.WriteString(s.out, text) // a terminal that is gone needs no news
 }
 
 // close takes the line away.
@@ -115,7 +148,9 @@ func (s *progress) close() {
 	}
 	close(s.stop)
 	s.ended.Wait()
-	_, _ = io.WriteString(s.out, clearLine)
+	if !s.plain {
+		_, _ = io.WriteString(s.out, clearLine)
+	}
 }
 
 // live starts the progress line of a run, if people are watching: on standard error, unless a format that was asked for writes to the

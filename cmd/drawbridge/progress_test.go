@@ -44,6 +44,17 @@ func TestWaitingIsShown(t *testing.T) {
 		s.close()
 		require.Equal(t, "\r\x1b[Kconnecting, 1s\r\x1b[Kconnecting, 2s\r\x1b[K", out.String())
 	})
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := &program{std: streams{err: &out}, env: os.LookupEnv}
+		s := p.counting("connecting")
+		s.count(tried{3, 12})
+		<-time.After(plainRefresh + plainRefresh/2)
+		s.count(tried{7, 12})
+		<-time.After(plainRefresh)
+		s.close()
+		require.Equal(t, "connecting, 3 of 12, 5s\nconnecting, 7 of 12, 10s\n", out.String(), "lines, where there is no terminal")
+	})
 }
 
 // TestProgressIsForTerminals: people see the line in the place of the dots; a program that reads the output does not.

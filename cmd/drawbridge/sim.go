@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 
@@ -53,7 +54,8 @@ type order struct {
 	Policy  string        `json:"policy,omitempty"` // the point
 	Info    bool          `json:"info,omitempty"`
 	Down    bool          `json:"down,omitempty"`
-	// Signal is handed to the program of an exec, in a message of its own behind the first.
+	// Signal is handed to the program of an exec, in a message of its own behind the first. To a capture, a matrix and a watch any such message
+	// says that it was enough.
 	Signal int `json:"signal,omitempty"`
 }
 
@@ -61,8 +63,14 @@ type order struct {
 type answer struct {
 	Error string `json:"error,omitempty"`
 	Code  int    `json:"code,omitempty"` // the exit code that belongs to Error
-	Exit  *exit  `json:"exit,omitempty"`
-	Seen  []seen `json:"seen,omitempty"`
+	// Running comes before the Exit of an exec: the program has started.
+	Running bool   `json:"running,omitempty"`
+	Exit    *exit  `json:"exit,omitempty"`
+	Seen    []seen `json:"seen,omitempty"`
+	// More says that Seen is not the last of it.
+	More bool `json:"more,omitempty"`
+	// Tried comes any number of times before the answer to an order that takes long.
+	Tried *tried `json:"tried,omitempty"`
 	// Look is sent again and again in answer to a watchOrder.
 	Look     *look      `json:"look,omitempty"`
 	Enforced []enforced `json:"enforced,omitempty"`
@@ -75,6 +83,11 @@ type answer struct {
 
 // ask sends an order to a lab and returns its answer, or its error under the verb's name.
 func ask(ctx context.Context, verb, lab string, o order) (answer, error) {
+	return askTelling(ctx, verb, lab, o, func(tried) {})
+}
+
+// askTelling is ask for an order of which the lab says how far it is.
+func askTelling(ctx context.Context, verb, lab string, o order, tell func(tried)) (answer, error) {
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
 		return answer{}, err
@@ -84,7 +97,13 @@ func ask(ctx context.Context, verb, lab string, o order) (answer, error) {
 	if err := c.Send(o); err != nil {
 		return answer{}, unable(verb, err)
 	}
-	return receive(verb, c)
+	for {
+		a, err := receive(verb, c)
+		if err != nil || a.Tried == nil {
+			return a, err
+		}
+		tell(*a.Tried)
+	}
 }
 
 // reach connects to a lab of this user.
@@ -102,7 +121,18 @@ func reach(ctx context.Context, verb, lab string) (*control.Conn, error) {
 	return c, nil
 }
 
+// receive returns the next answer. A lab whose process was stopped is not waited for for ever.
 func receive(verb string, c *control.Conn) (answer, error) {
+	stopped := unlessStopped(c)
+	a, err := receiveUnwatched(verb, c)
+	if silent := stopped(); silent != nil {
+		return answer{}, unable(verb, silent)
+	}
+	return a, err
+}
+
+// receiveUnwatched is receive where what is waited for goes on while the lab's process is stopped, or is not waited for without end.
+func receiveUnwatched(verb string, c *control.Conn) (answer, error) {
 	var a answer
 	files, err := c.Receive(&a)
 	for _, f := range files {
@@ -118,4 +148,40 @@ func receive(verb string, c *control.Conn) (answer, error) {
 		return a, &failure{code: max(a.Code, exitUsage), place: verb, err: errors.New(a.Error)}
 	}
 	return a, nil
+}
+
+// unlessStopped closes a connection once the process at its other end has been stopped for as long as it has to answer. The returned function
+// ends that, and says if it came to it.
+func unlessStopped(c *control.Conn) func() error {
+	holder, err := c.Holder()
+	if err != nil {
+		return func() error { return nil } // it has ended, and so will the connection
+	}
+	done, found := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer holder.Close()
+		tick := time.NewTicker(refresh)
+		defer tick.Stop()
+		last := time.Now() // that it was seen to run
+		for {
+			select {
+			case <-done:
+				found <- nil
+				return
+			case now := <-tick.C:
+				switch {
+				case !holder.Stopped():
+					last = now
+				case now.Sub(last) > answerLimit:
+					_ = c.Close() // wakes whoever receives
+					found <- silence(c.Lab(), holder)
+					return
+				}
+			}
+		}
+	}()
+	return func() error {
+		close(done)
+		return <-found
+	}
 }

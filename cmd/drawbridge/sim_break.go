@@ -151,7 +151,10 @@ func (h *holder) disturbLink(ctx context.Context, link sim.Link, o breakOrder) e
 	case o.Impair != nil:
 		return h.lab.Impair(link.Node, link.Interface, *o.Impair)
 	case o.Mend:
-		return errors.Join(h.lab.MendLink(ctx, link.Node, link.Interface), h.lab.Impair(link.Node, link.Interface, impair.Impairment{}))
+		if err := h.lab.MendLink(ctx, link.Node, link.Interface); err != nil {
+			return err
+		}
+		return h.lab.Impair(link.Node, link.Interface, impair.Impairment{})
 	}
 	return h.lab.CutLink(link.Node, link.Interface)
 }

@@ -221,13 +221,8 @@ func (h *holder) capture(ctx context.Context, c *control.Conn, o captureOrder, f
 	if err := errors.Join(s.flush(), c.Send(answer{Capturing: true})); err != nil {
 		return answer{}, errors.Join(err, tap.Close())
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		var o order
-		_, _ = c.Receive(&o) // whatever it is, or the end, means stop
-		stop()
-	}()
+	ctx, stop := wanted(ctx, c)
+	defer stop(nil)
 	err = s.run(ctx, tap, packets)
 	if errors.Is(err, unix.EPIPE) {
 		err = nil // whoever read has seen enough

@@ -80,9 +80,16 @@ func (p *program) detach(ctx context.Context, what string) error {
 	}
 	_ = tell.Close() // so that the end of the process is the end of the file
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	wanted, stop := untilSignal(ctx) // the process in the background is in a session of its own, and hears of none by itself
+	defer stop()
+	defer context.AfterFunc(wanted, func() { _ = cmd.Process.Signal(unix.SIGTERM) })()
 	line := p.waiting(what)
 	n, err := ready.Read(make([]byte, 1))
 	line.close()
+	if wanted.Err() != nil {
+		_ = cmd.Wait() // the cell has ended with it, and how is of no interest
+		return unable(verb, errInterrupted)
+	}
 	said := errors.Join(spill(p.std.out, out), spill(p.std.err, complaints))
 	if n == 1 && said == nil {
 		if _, said = ready.Write([]byte{1}); said == nil {

@@ -82,7 +82,7 @@ func askDown(ctx context.Context, c *control.Conn) (answered bool, err error) {
 	if err := c.Send(order{Down: true}); err != nil {
 		return false, unable(downVerb, err)
 	}
-	a, err := receive(downVerb, c)
+	a, err := receiveUnwatched(downVerb, c) // within a limit of its own
 	return err == nil || a.Error != "", err
 }
 

@@ -100,7 +100,11 @@ func (p *program) simExec(ctx context.Context, lab string, o execOrder) error {
 	if err != nil {
 		return notRun(verb, err)
 	}
-	if o.Dir, err = os.Getwd(); err != nil {
+	o.Dir, err = os.Getwd()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("working directory: it has been deleted; change to another one")
+	}
+	if err != nil {
 		return unable(verb, err)
 	}
 	o.Env = append(slices.DeleteFunc(os.Environ(), named("PATH")), "PATH="+cell.Path(os.Getenv("PATH")))
@@ -186,6 +190,9 @@ func runThere(ctx context.Context, lab string, o order, streams ...*os.File) (in
 		}
 	}()
 	a, err := receive(verb, c)
+	if err == nil && a.Running { // it takes its time, and needs nobody for that
+		a, err = receiveUnwatched(verb, c)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -228,6 +235,7 @@ func (h *holder) exec(ctx context.Context, c *control.Conn, o execOrder, files p
 	for _, f := range files {
 		_ = f.Close() // closing again later is no harm
 	}
+	_ = c.Send(answer{Running: true}) // a client that is gone is noticed below
 	g := &processGroup{pid: cmd.Process.Pid}
 	defer context.AfterFunc(ctx, func() { g.signal(unix.SIGKILL) })()
 	go func() {

@@ -93,7 +93,7 @@ func infoOf(ctx context.Context, verb, lab string) (labInfo, error) {
 	err = c.Send(order{Info: true})
 	var a answer
 	if err == nil {
-		a, err = receive(verb, c)
+		a, err = receiveUnwatched(verb, c) // within a limit of its own
 	}
 	late := limited.Err() != nil
 	switch {

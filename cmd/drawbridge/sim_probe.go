@@ -11,10 +11,10 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
+	"drawbridge/cmd/drawbridge/internal/control"
 	"drawbridge/sim/probe"
 	"drawbridge/topology"
 
@@ -47,6 +47,9 @@ type seen struct {
 	Millis   float64               `json:"ms"`
 }
 
+// notTried is in the place of a verdict where a connection was not made, because nobody wanted it any more.
+const notTried = "not-tried"
+
 func seenOf(o probe.Observation, late []probe.Late) seen {
 	s := seen{
 		From: o.Spec.From, Database: o.Spec.To.Database, Node: o.Spec.To.Node, Kind: o.Spec.To.Kind, To: o.Spec.To.Addr,
@@ -55,6 +58,9 @@ func seenOf(o probe.Observation, late []probe.Late) seen {
 	}
 	if o.Spec.Source.IsValid() {
 		s.Source = o.Spec.Source.String()
+	}
+	if !o.Tried() {
+		s.Verdict = notTried
 	}
 	if slices.ContainsFunc(late, func(l probe.Late) bool { return l.Observation.Local == o.Local }) {
 		s.Verdict, s.Reason = probe.Leaked.String(), "it was denied at first, but got through later"
@@ -71,7 +77,7 @@ func (p *program) simProbeCommand(name *string) *cobra.Command {
 		Short: "Connect from a vantage to a database and say what both ends saw",
 		Long: `Connects with the real database client and asks one query. TO is a database, then all its endpoints are tried, or an address and
 port, which may be a way round an endpoint. FROM is an Internet host, an app (region/app), a host of a peered network
-(network/host) or a database's node.
+(network/host), a database's node, or an address of one of them.
 
 An observation is no judgement: the exit code is 0 whatever was seen, 3 if nothing can be concluded. "Denied" is concluded
 with the help of the enforcement point's canary database; where that is not served, by five seconds' waiting (way "patience"). Of a database
@@ -111,24 +117,29 @@ whose server is down nothing can be concluded.`,
 
 // observe asks a lab for observations and prints them.
 func (p *program) observe(ctx context.Context, verb, lab string, o order, asJSON bool, write func(io.Writer, []seen) error) error {
-	line := p.waiting("connecting")
-	a, err := ask(ctx, verb, lab, o)
+	line := p.counting("connecting")
+	a, err := askTelling(ctx, verb, lab, o, line.count)
 	line.close()
 	if err != nil {
 		return err
 	}
+	return p.show(verb, a.Seen, asJSON, write)
+}
+
+// show prints observations.
+func (p *program) show(verb string, all []seen, asJSON bool, write func(io.Writer, []seen) error) (err error) {
 	if asJSON {
 		e := json.NewEncoder(p.std.out)
 		e.SetIndent("", "  ")
-		err = e.Encode(append([]seen{}, a.Seen...)) // a list, if nothing was there to try as well
+		err = e.Encode(append([]seen{}, all...)) // a list, if nothing was there to try as well
 	} else {
-		err = write(p.std.out, a.Seen)
+		err = write(p.std.out, all)
 	}
 	if err != nil {
 		return unable(verb, err)
 	}
 	inconclusive := func(s seen) bool { return s.Verdict == probe.Inconclusive.String() }
-	if slices.ContainsFunc(a.Seen, inconclusive) {
+	if slices.ContainsFunc(all, inconclusive) {
 		return unable(verb, errors.New("not every observation was conclusive"))
 	}
 	return nil
@@ -143,14 +154,21 @@ func writeSeen(out io.Writer, all []seen) error {
 }
 
 // probe tries what an order names.
-func (h *holder) probe(ctx context.Context, o probeOrder) (answer, error) {
-	v, ok := h.lab.World().Vantage(o.From)
-	if !ok {
-		return answer{}, misusef("", "FROM: %q is no vantage of this world; there are %s", o.From, h.vantages())
-	}
-	targets, err := h.targets(v, o)
+func (h *holder) probe(ctx context.Context, c *control.Conn, o probeOrder) (answer, error) {
+	from, err := originsNamed(h.lab.World(), o.From)
 	if err != nil {
-		return answer{}, misuse("", err)
+		return answer{}, misuse("FROM", err)
+	}
+	v, source := from[0].vantage, from[0].source // several are on one host, which the network cannot tell apart
+	if o.Source.IsValid() {
+		source = o.Source
+	}
+	targets, err := endpointsNamed(h.lab.World(), o.To)
+	if err != nil {
+		return answer{}, misuse("TO", err)
+	}
+	if _, addressed := netip.ParseAddrPort(o.To); addressed != nil { // of a database, those of a family that FROM lacks are left out
+		targets = slices.DeleteFunc(targets, func(e topology.Endpoint) bool { return !speaksFamily(v, source, e) })
 	}
 	var specs []probe.Spec
 	for _, to := range targets {
@@ -159,45 +177,20 @@ func (h *holder) probe(ctx context.Context, o probeOrder) (answer, error) {
 		}
 		for _, mode := range probe.Modes(to) {
 			if o.TLS == nil || *o.TLS == (mode == probe.TLS) {
-				specs = append(specs, probe.Spec{From: o.From, Source: o.Source, To: to, Mode: mode})
+				specs = append(specs, probe.Spec{From: v.Name, Source: source, To: to, Mode: mode})
 			}
 		}
 	}
 	if len(specs) == 0 {
 		return answer{}, misusef("", "TO: nothing of %s can be tried that way", o.To)
 	}
-	all, err := h.observe(ctx, "sim probe", specs)
+	ctx, stop := wanted(ctx, c)
+	defer stop(nil)
+	all, err := h.observe(ctx, "sim probe", specs, telling(c, len(specs)))
 	if errors.Is(err, probe.ErrSpec) {
 		return answer{}, misuse("", err)
 	}
 	return answer{Seen: all}, err
-}
-
-func (h *holder) vantages() string {
-	var names []string
-	for _, v := range h.lab.World().Vantages() {
-		names = append(names, v.Name)
-	}
-	return strings.Join(names, ", ")
-}
-
-// targets resolves TO. Of a database's endpoints, those of a family that the vantage, or the asked-for source, lacks are left
-// out; one that is named by its address never is.
-func (h *holder) targets(v topology.Vantage, o probeOrder) ([]topology.Endpoint, error) {
-	w := h.lab.World()
-	if d, ok := w.Database(o.To); ok {
-		return slices.DeleteFunc(d.Endpoints(), func(e topology.Endpoint) bool { return !speaksFamily(v, o.Source, e) }), nil
-	}
-	addr, err := netip.ParseAddrPort(o.To)
-	if err != nil {
-		return nil, fmt.Errorf("TO: %q is neither a database of this world nor address:port", o.To)
-	}
-	for _, e := range slices.Concat(w.Endpoints(), w.Bypasses()) {
-		if e.Addr == addr {
-			return []topology.Endpoint{e}, nil
-		}
-	}
-	return nil, fmt.Errorf("TO: no database of this world listens at %s", addr)
 }
 
 func speaksFamily(v topology.Vantage, source netip.Addr, e topology.Endpoint) bool {

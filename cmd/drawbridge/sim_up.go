@@ -133,8 +133,11 @@ func (p *program) keepUp(ctx context.Context, name string, world *topology.World
 	line := p.waiting(buildingOf(world))
 	l, err := verified(ctx, world, servers, scratch, bad)
 	line.close()
+	if ctx.Err() != nil { // what it was about when it was interrupted is of no interest
+		err = errInterrupted
+	}
 	if err != nil {
-		return errors.Join(unable(verb, err), door.Close())
+		return errors.Join(unable(verb, err), l.Close(), door.Close())
 	}
 	h, err := newHolder(l, name, scratch)
 	if err != nil {

@@ -8,14 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os/signal"
 	"slices"
 	"time"
 
 	"drawbridge/cmd/drawbridge/internal/control"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // change is one connection that fares otherwise than before.
@@ -27,11 +25,11 @@ type change struct {
 
 func (p *program) simWatchCommand(name *string) *cobra.Command {
 	var o watchOrder
-	var asJSON bool
+	var asJSON, each bool
 	c := &cobra.Command{
 		Use:   "watch",
 		Short: "Show who reaches what, and redraw it when that changes",
-		Long: `Connects from every vantage to every endpoint, and then again wherever something has changed, until Ctrl-C. On a terminal the matrix is
+		Long: `Connects from every vantage to every endpoint, or between those that --from and --to name, and then again wherever something has changed, until Ctrl-C. On a terminal the matrix is
 redrawn with every look, and says when each line was last looked at; elsewhere it is printed once, and then a line for each change.
 
 Looked at at once is what passes an enforcement point whose nftables ruleset somebody has changed, or what sim break breaks or mends, or
@@ -48,13 +46,16 @@ nothing tells of, a server that died for instance, shows within the time of a ro
 			if o.Round <= 0 {
 				return misusef("sim watch: --round", "must be above 0")
 			}
-			w := watching{out: p.std.out, screen: isTerminal(p.std.out) && !p.isDumb(), json: asJSON, now: time.Now, round: o.Round}
+			w := watching{out: p.std.out, screen: isTerminal(p.std.out) && !p.isDumb(), json: asJSON, each: each, now: time.Now, round: o.Round}
+			w.line = p.counting("first look")
+			defer w.looked()
 			return w.run(c.Context(), *name, o)
 		},
 	}
-	c.Flags().BoolVar(&o.Bypasses, "bypasses", false, "also try the ways round the endpoints")
+	o.add(c)
 	c.Flags().DurationVar(&o.Every, "every", time.Second, "how long from one look at what has changed to the next, at least")
 	c.Flags().DurationVar(&o.Round, "round", time.Minute, "how long it takes to look at everything in turn, whatever has changed")
+	c.Flags().BoolVar(&each, "all", false, "give each vantage a column and each endpoint a line, however many there are")
 	c.Flags().BoolVar(&asJSON, "json", false, "print each change as a line of JSON, and no matrix")
 	return c
 }
@@ -64,6 +65,7 @@ type watching struct {
 	out    io.Writer
 	screen bool
 	json   bool
+	each   bool // see writeMatrix
 	now    func() time.Time
 	round  time.Duration
 
@@ -71,11 +73,19 @@ type watching struct {
 	at     []time.Time // when each of all was
 	recent []change    // the last ones
 	shown  bool
+	line   *progress // of the first look
+	far    tried     // the first look is
+}
+
+// looked takes the progress of the first look away.
+func (w *watching) looked() {
+	w.line.close()
+	w.line = nil
 }
 
 func (w *watching) run(ctx context.Context, lab string, o watchOrder) error {
 	const verb = "sim watch"
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	c, err := reach(ctx, verb, lab)
 	if err != nil {
@@ -89,10 +99,17 @@ func (w *watching) run(ctx context.Context, lab string, o watchOrder) error {
 	for {
 		a, err := receive(verb, c)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil && w.all != nil:
 			return nil
+		case ctx.Err() != nil:
+			return endedEarly(verb, ctx, fmt.Sprintf("nothing is known before the first look is complete, and %d of %d connections of it were tried", w.far.Done, w.far.All))
 		case err != nil:
 			return err
+		case a.Tried != nil:
+			if w.far = *a.Tried; w.line != nil {
+				w.line.count(w.far)
+			}
+			continue
 		case a.Look == nil:
 			return unable(verb, control.ErrMessage)
 		}
@@ -104,6 +121,9 @@ func (w *watching) run(ctx context.Context, lab string, o watchOrder) error {
 
 // take merges a look into the whole, and tells what is new.
 func (w *watching) take(k look) error {
+	if w.line != nil {
+		w.looked()
+	}
 	before := w.all
 	now := slices.Clone(before)
 	if before == nil {
@@ -139,7 +159,7 @@ func (w *watching) show(changes []change, k look) error {
 	case w.screen:
 		return w.draw(k)
 	case first:
-		return writeMatrix(w.out, w.all)
+		return writeMatrix(w.out, w.all, w.each)
 	}
 	return writeChanges(w.out, changes)
 }
@@ -150,7 +170,7 @@ const clearScreen = "\x1b[2J\x1b[H"
 // draw writes the whole picture at once, so that nobody sees half of it. What is news comes last, where a small terminal shows it.
 func (w *watching) draw(k look) error {
 	text := bytes.NewBufferString(clearScreen)
-	if err := writeTable(text, w.all, w.ages(k)); err != nil {
+	if err := writeTable(text, w.all, w.each, w.ages(k)); err != nil {
 		return err
 	}
 	text.WriteString("\n")
@@ -199,7 +219,7 @@ func changed(before, now []seen, at time.Time) []change {
 	}
 	var all []change
 	for i, s := range now {
-		same := func(b seen) bool { return b.From == s.From && b.To == s.To && b.Mode == s.Mode }
+		same := func(b seen) bool { return b.From == s.From && b.Source == s.Source && b.To == s.To && b.Mode == s.Mode }
 		k := i // the order is the world's, and that does not change
 		if k >= len(before) || !same(before[k]) {
 			if k = slices.IndexFunc(before, same); k < 0 {

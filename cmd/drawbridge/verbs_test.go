@@ -98,6 +98,7 @@ func TestLabInTheBackground(t *testing.T) {
 	t.Run("enforce", func(t *testing.T) { policiesInForce(t, lab) })
 	t.Run("capture", func(t *testing.T) { packetsAndKeys(t, lab) })
 	t.Run("break", func(t *testing.T) { brokenAndMended(t, lab) })
+	t.Run("interrupted", func(t *testing.T) { interruptedInTheMiddle(t, lab) })
 	t.Run("terminal", func(t *testing.T) { terminalOfItsOwn(t, lab) })
 }
 
@@ -144,6 +145,8 @@ func unseenDirectory(t *testing.T, lab detached) {
 	got := lab.sim("exec", "office", "--", "true")
 	require.Equal(t, exitUnjudged, got.code)
 	require.Contains(t, got.err, "drawbridge: sim exec: working directory: stat "+within+": no such file or directory")
+	require.NoError(t, os.Remove(within))
+	require.Equal(t, result{code: exitUnjudged, err: "drawbridge: sim exec: working directory: it has been deleted; change to another one\n"}, lab.sim("exec", "office", "--", "true"))
 }
 
 // terminalOfItsOwn runs a shell with job control, and types.
@@ -328,7 +331,7 @@ func brokenAndMended(t *testing.T, lab detached) {
 	for args, want := range map[string]string{
 		"link office": `office: a LINK is NODE:INTERFACE or NODE:NODE`, "link office:shared-a": `office has no link "shared-a"; there are eth0 (to internet)`,
 		"server office": `"office" is neither a database of world default nor one of its nodes`, "forge nobody": `"nobody": no such node`,
-		"link office:eth0 --loss 101%": `must be a share between 0% and 100%`, "link office:eth0 --reorder 1%": `reordering without a delay`,
+		"link office:eth0 --loss 101%": `must be a share between 0% and 100%`, "link office:eth0 --loss 100%": `cut a link in the running lab instead`, "link office:eth0 --reorder 1%": `reordering without a delay`,
 		"link office:eth0 --delay 20ms --mend": `exclude each other`,
 	} {
 		got := lab.sim("break", strings.Fields(args)...)
@@ -341,7 +344,7 @@ func brokenAndMended(t *testing.T, lab detached) {
 	require.NoError(t, cmd.Wait(), "Ctrl-C is how a watch ends, and no failure")
 }
 
-// impairedAndMended has a link take its time and lose everything while connections are made.
+// impairedAndMended has a link take its time, and more than that, while connections are made.
 func impairedAndMended(t *testing.T, lab detached) {
 	probed := func() (took time.Duration, verdict string) {
 		var all []seen
@@ -357,9 +360,9 @@ func impairedAndMended(t *testing.T, lab detached) {
 	took, verdict := probed()
 	require.GreaterOrEqual(t, took, 4*delay, "a handshake and a query at least")
 	require.Equal(t, "served", verdict)
-	require.Equal(t, result{}, lab.sim("break", "link", "internet:office", "--loss", "100%"), "instead of the delay")
+	require.Equal(t, result{}, lab.sim("break", "link", "internet:office", "--delay", "2s"), "instead of the shorter one")
 	_, verdict = probed()
-	require.Equal(t, "inconclusive", verdict)
+	require.Equal(t, "inconclusive", verdict, "no leak, only because nothing is heard for seconds")
 	require.Equal(t, result{}, lab.sim("break", "link", "office:internet", "--mend"))
 	took, verdict = probed()
 	require.Equal(t, "served", verdict)

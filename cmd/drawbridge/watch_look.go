@@ -52,24 +52,25 @@ type looking struct {
 
 // watch sends what it sees until the client is gone or ctx ends.
 func (h *holder) watch(ctx context.Context, c *control.Conn, o watchOrder) (answer, error) {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	go func() {
-		var o order
-		_, _ = c.Receive(&o) // whatever it is, or the end, means stop
-		stop(nil)
-	}()
 	w := h.lab.World()
-	l := newLooking(w, o.specs(w))
+	specs, err := o.specs(w)
+	if err != nil {
+		return answer{}, misuse("", err)
+	}
+	ctx, stop := wanted(ctx, c)
+	defer stop(nil)
+	l := newLooking(w, specs)
+	tell := telling(c, len(specs)) // of the first look, for which people wait
 	l.observe = func(ctx context.Context, specs []probe.Spec) ([]seen, error) {
-		return h.observe(ctx, "sim watch", specs)
+		defer func() { tell = func(int) {} }()
+		return h.observe(ctx, "sim watch", specs, tell)
 	}
 	defer l.close()
 	if err := h.listen(l, stop); err != nil {
 		return answer{}, err
 	}
 	defer h.watched.add(l)()
-	err := l.run(ctx, o, func(k look) error { return c.Send(answer{Look: &k}) })
+	err = l.run(ctx, o, func(k look) error { return c.Send(answer{Look: &k}) })
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}

@@ -379,7 +379,7 @@ func TestDiagnosis(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := diagnosis{"create its namespaces", &os.PathError{Op: "fork/exec", Path: "x", Err: c.err}, c.user,
-				func(path string) string { return c.settings[path] }}.error()
+				func(path string) string { return c.settings[path] }, ""}.error()
 			require.ErrorIs(t, err, c.err)
 			require.Equal(t, c.setting != "", errors.Is(err, ErrForbidden))
 			var forbidden *ForbiddenError
@@ -422,4 +422,13 @@ func TestPassedFilesArriveInOrder(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, code)
 	require.Equal(t, "hello from inside", <-greeting)
+}
+
+func TestAProgramThatCannotBeReadIsNamed(t *testing.T) {
+	nothing := func(string) string { return "" }
+	err := diagnosis{"create its namespaces", unix.EACCES, true, nothing, "/opt/program"}.error()
+	require.ErrorIs(t, err, ErrForbidden)
+	require.EqualError(t, err, "cell: cannot create its namespaces: permission denied: this user may run /opt/program but not read it, and gets no user namespace for that; allow it with: chmod a+r /opt/program")
+	require.NotContains(t, diagnosis{"create its namespaces", unix.EACCES, false, nothing, "/opt/program"}.error().Error(), "/opt/program", "root can")
+	require.Empty(t, unreadable(), "this one can")
 }

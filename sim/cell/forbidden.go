@@ -3,6 +3,7 @@ package cell
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -32,7 +33,7 @@ func (e *ForbiddenError) Unwrap() []error { return []error{ErrForbidden, e.Err} 
 
 // explain turns a failed step of a cell's making into an error. userNamespace says whether the cell was to have one.
 func explain(op string, err error, userNamespace bool) error {
-	return diagnosis{op, err, userNamespace, readSetting}.error()
+	return diagnosis{op, err, userNamespace, readSetting, unreadable()}.error()
 }
 
 // diagnosis finds what forbids a cell. It decides by the kernel's answer and its settings alone.
@@ -42,6 +43,26 @@ type diagnosis struct {
 	userNamespace bool
 	// setting returns the value of a file below /proc, trimmed; empty if there is none.
 	setting func(path string) string
+	// unreadable is the program's file, if this user may run it and not read it.
+	unreadable string
+}
+
+// unreadable returns the program's file if it cannot be read. What the kernel has in /proc of a process that runs such a file is root's
+// (proc_pid(5)), the map of its user namespace's identities included.
+func unreadable() string {
+	f, err := os.Open("/proc/self/exe")
+	if err == nil {
+		_ = f.Close() // only read
+		return ""
+	}
+	if !errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return "/proc/self/exe"
+	}
+	return path
 }
 
 func readSetting(path string) string {
@@ -90,6 +111,9 @@ func (d diagnosis) limit(errno syscall.Errno) error {
 }
 
 func (d diagnosis) permission(errno syscall.Errno) error {
+	if d.userNamespace && d.unreadable != "" {
+		return d.forbidden(errno, "this user may run "+d.unreadable+" but not read it, and gets no user namespace for that", "chmod a+r "+d.unreadable)
+	}
 	switches := []struct{ path, name, bad, good string }{
 		{"sys/kernel/unprivileged_userns_clone", "kernel.unprivileged_userns_clone", "0", "1"},
 		{"sys/kernel/apparmor_restrict_unprivileged_userns", "kernel.apparmor_restrict_unprivileged_userns", "1", "0"},

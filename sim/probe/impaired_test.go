@@ -92,3 +92,26 @@ func TestVerdictsAreTheSameOverBadLinks(t *testing.T) {
 		})
 	}
 }
+
+// TestALinkThatIsTooBadMakesNoLeaks: without any enforcer, a conversation that takes longer than somebody waits has not leaked.
+func TestALinkThatIsTooBadMakesNoLeaks(t *testing.T) {
+	netnstest.Require(t)
+	for delay, want := range map[time.Duration]probe.Verdict{
+		400 * time.Millisecond: probe.Served, 600 * time.Millisecond: probe.Inconclusive, 3 * time.Second: probe.Inconclusive,
+	} {
+		t.Run(delay.String(), func(t *testing.T) {
+			t.Parallel()
+			l, p := labOf(t, topology.Default(), sim.Options{})
+			require.NoError(t, l.Impair("office", "eth0", impair.Impairment{Delay: delay}))
+			all, err := p.ProbeAll(t.Context(), specs(l, "pg-dedicated", 1))
+			require.NoError(t, err)
+			for _, o := range all {
+				require.Equal(t, want, o.Verdict, "%s: %s", o.Spec, o.Reason)
+				if want == probe.Inconclusive {
+					require.Contains(t, o.Reason, "no more can be concluded while the link internet:")
+					require.Contains(t, o.Reason, "has delay "+delay.String())
+				}
+			}
+		})
+	}
+}

@@ -54,7 +54,7 @@ func (p *Prober) awaitPatiently(ctx context.Context, t *track) conclusion {
 		case <-over.C:
 			return concludePatiently(p.look(t), t.spec.Mode, p.waits, true)
 		case <-ctx.Done():
-			return conclusion{Inconclusive, ByNobody, "it was interrupted", true}
+			return interrupted
 		}
 	}
 }

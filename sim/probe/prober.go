@@ -178,6 +178,9 @@ func (p *Prober) patience() time.Duration {
 	if p.lab.Lossy() {
 		return max(p.least, lossyPatience)
 	}
+	if d := p.lab.Delay(); 2*d < repetition { // beyond, a client's TCP gives up on answers that are under way: there is nothing to wait for
+		return p.least + trips*d
+	}
 	return p.least
 }
 

@@ -69,7 +69,7 @@ func (p *Prober) judge(ctx context.Context, t *track, source netip.Addr) (conclu
 	if c.verdict == Served || c.by == ByDatabase {
 		way = ByAnswer
 	}
-	return p.attributed(c, t), way
+	return p.doubtful(p.attributed(c, t)), way
 }
 
 // attributed takes a rejection back that may have been the host's own: a reset at a database's host where nothing listens. Enforcer and
@@ -91,8 +91,19 @@ func (p *Prober) attributed(c conclusion, t *track) conclusion {
 
 // ProbeAll makes all the probes, many at a time, and then the controls of those that were denied. It returns the observations in
 // the same order. The error is that of the first probe that cannot be made.
+//
+// When ctx ends, no more probes are begun, and those under way are given up. They were not Tried then; what was concluded before stands, and
+// has its controls.
 func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, error) {
+	return p.ProbeAllTelling(ctx, specs, func(int) {})
+}
+
+// ProbeAllTelling is ProbeAll for somebody who wants to know how far it is: tell is called after each probe, one call at a time, with how many
+// are done.
+func (p *Prober) ProbeAllTelling(ctx context.Context, specs []Spec, tell func(done int)) ([]Observation, error) {
 	out := make([]Observation, len(specs))
+	var telling sync.Mutex
+	done := 0
 	var group errgroup.Group
 	group.SetLimit(parallel)
 	if p.waits > 0 {
@@ -105,8 +116,19 @@ func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, err
 			var once sync.Once
 			free := func() { once.Do(func() { <-slots }) }
 			defer free()
+			if ctx.Err() != nil {
+				out[i] = untried(spec)
+				return nil
+			}
 			defer time.AfterFunc(idle, free).Stop() // it waits for something: another one can have the processors
-			out[i], err = p.probe(ctx, spec)
+			if out[i], err = p.probe(ctx, spec); err == nil && ctx.Err() != nil && out[i].Verdict == Inconclusive {
+				out[i] = untried(spec)
+				return nil
+			}
+			telling.Lock()
+			defer telling.Unlock()
+			done++
+			tell(done)
 			return err
 		})
 	}
@@ -115,6 +137,11 @@ func (p *Prober) ProbeAll(ctx context.Context, specs []Spec) ([]Observation, err
 	}
 	p.control(ctx, out)
 	return out, nil
+}
+
+// untried is all there is to say of a probe that was not made, or not to its end, because nobody wanted it any more.
+func untried(spec Spec) Observation {
+	return Observation{Spec: spec, Reason: "it was interrupted before it was tried to the end"}
 }
 
 // control makes canary connections, with a query, through every point at which something was denied: one for each kind of vantage
@@ -172,6 +199,7 @@ func (p *Prober) gateOf(o Observation) (gate, bool) {
 
 // await follows a track until its verdict is final, or patience or the context ends.
 func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclusion {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	journal, stop := p.lab.Journal().Subscribe(t.port)
@@ -207,10 +235,16 @@ func (p *Prober) await(ctx context.Context, t *track, source netip.Addr) conclus
 		case <-failed:
 			failed = nil
 		case <-ctx.Done():
+			if whole.Err() != nil {
+				return interrupted
+			}
 			return conclude(p.look(t), t.spec.Mode, true)
 		}
 	}
 }
+
+// interrupted is the conclusion on what nobody wants to know any more. It has not had its time, so that what is missing says nothing.
+var interrupted = conclusion{Inconclusive, ByNobody, "it was interrupted", true}
 
 // look returns the evidence as it stands now, the database's journal included.
 func (p *Prober) look(t *track) Evidence {

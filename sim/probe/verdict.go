@@ -120,3 +120,6 @@ type Observation struct {
 	Started  time.Time      `json:"started"`
 	Took     time.Duration  `json:"took"` // from the client's first action to the conclusion
 }
+
+// Tried reports whether the probe was made, and had the time that it takes. See ProbeAll.
+func (o Observation) Tried() bool { return !o.Started.IsZero() }

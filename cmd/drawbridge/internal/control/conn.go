@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,12 @@ type Conn struct{ unix *net.UnixConn }
 
 // Close closes the connection; a Receive of the other side then ends with io.EOF.
 func (c *Conn) Close() error { return c.unix.Close() }
+
+// Lab is the name of the lab at the other end, as Dial was given it.
+func (c *Conn) Lab() string {
+	name := c.unix.RemoteAddr().String()
+	return name[strings.LastIndexByte(name, '/')+1:]
+}
 
 // Send sends a value as JSON, and descriptors along with it. The files stay open here.
 func (c *Conn) Send(v any, files ...*os.File) error {

@@ -45,6 +45,7 @@ func TestMessagesAndFiles(t *testing.T) {
 	client, err := Dial(t.Context(), os.Getuid(), lab(t))
 	require.NoError(t, err)
 	defer client.Close()
+	require.Equal(t, lab(t), client.Lab())
 	server, err := inside.Accept()
 	require.NoError(t, err)
 	defer server.Close()
