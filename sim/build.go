@@ -198,7 +198,7 @@ func (l *Lab) filter(ctx context.Context) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if tables[i], err = nat.Install(l.nodes[n.Name], n.Filter); err == nil && len(n.Filter.Source) > 0 {
+			if tables[i], err = nat.Install(l.nodes[n.Name], n.Filter); err == nil && len(n.Filter.Source)+len(n.Filter.Destination) > 0 {
 				err = l.nodes[n.Name].Do(func() error { return apply(soonForgetting) }) // the kernel has them once something is translated
 			}
 			if err != nil {

@@ -64,10 +64,11 @@ var wholeNetworks = []setting{{"net.ipv6.ip_nonlocal_bind", "1"}}
 // have it from the beginning.
 var soonRepeated = setting{"net.ipv4.tcp_rto_max_ms", "1000"}
 
-// soonForgetting is for nodes that translate the sources of clients, many to one address. A probe's port says everything (package ports), and
-// a translation gives a client another port while it remembers a connection with that one to the same server: for two minutes after
-// its end, or after a SYN that nobody answered, in which a big world uses up all of a probe's ports. Ten seconds are what it remembers a
-// connection for that was reset, and are enough for the last packets of the others.
+// soonForgetting is for nodes that translate addresses. A probe's port says everything (package ports), and a translation gives a client another
+// port while it remembers a connection that would be the same behind it: of another client to the same server, or of the same one to
+// another of the server's addresses. It remembers one for two minutes after its end, or after a SYN that nobody answered, in which
+// thousands of probes use up all of their ports. Ten seconds are what it remembers a connection for that was reset, and are enough for
+// the last packets of the others.
 var soonForgetting = []setting{
 	{"net.netfilter.nf_conntrack_tcp_timeout_syn_sent", "10"},
 	{"net.netfilter.nf_conntrack_tcp_timeout_syn_recv", "10"},
