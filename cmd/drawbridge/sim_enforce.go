@@ -104,7 +104,7 @@ The exit code is 2 if every policy was refused, so that nothing was changed, and
 	f.StringArrayVar(&o.Rules, "rule", nil, "add a firewall rule: `DATABASE=CIDR` or DATABASE=REGION")
 	f.StringArrayVar(&o.ForceTLS, "force-tls", nil, "turn Force TLS on: `DATABASE`, or DATABASE=off")
 	f.StringArrayVar(&o.Internet, "internet", nil, "turn Internet accessibility on: `DATABASE`, or DATABASE=off")
-	f.BoolVar(&o.Reset, "reset", false, "take everything out of force instead")
+	f.BoolVar(&o.Reset, "reset", false, "take out of force instead what the driver, or if none is named the last one, brought into force")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -189,25 +189,31 @@ func writeEnforced(out io.Writer, all []enforced) error {
 
 // enforcements are what sim enforce brought into force, by point.
 type enforcements struct {
-	turn     sync.Mutex // one order at a time
-	mu       sync.Mutex
-	policies map[string][]byte
+	turn sync.Mutex // one order at a time
+	mu   sync.Mutex
+	by   map[string]enforcement
 }
 
-// policy returns the document that is in force at a point, as far as this lab knows.
-func (e *enforcements) policy(point string) []byte {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.policies[point]
+// enforcement is what is in force at a point, as far as a lab knows.
+type enforcement struct {
+	document []byte // nil: nothing
+	driver   string // who brought it into force, as in enforceOrder
 }
 
-func (e *enforcements) set(point string, document []byte) {
+// at returns what is in force at a point.
+func (e *enforcements) at(point string) enforcement {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.policies == nil {
-		e.policies = map[string][]byte{}
+	return e.by[point]
+}
+
+func (e *enforcements) set(point string, now enforcement) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.by == nil {
+		e.by = map[string]enforcement{}
 	}
-	e.policies[point] = document
+	e.by[point] = now
 }
 
 // Directories below the cell's scratch directory.
@@ -241,15 +247,22 @@ func (h *holder) enforce(ctx context.Context, o enforceOrder) (answer, error) {
 	if err != nil {
 		return answer{}, misuse("", err)
 	}
-	d, err := enforcerOf(h.lab.Lab, conformOptions{driver: o.Driver}, filepath.Join(h.scratch, driversDirectory))
-	if err != nil {
-		return answer{}, misuse("", err)
-	}
+	drivers := map[string]*driver.Exec{}
 	all := make([]enforced, len(points))
 	var g errgroup.Group
 	g.SetLimit(enforceAtOnce)
 	for i, point := range points {
-		g.Go(func() error { all[i] = h.enforceAt(ctx, d, state, o, point); return nil })
+		at := o
+		if o.Reset && o.Driver == "" { // who brought it into force knows how to take it out
+			at.Driver = h.enforced.at(point).driver
+		}
+		if drivers[at.Driver] == nil {
+			if drivers[at.Driver], err = enforcerOf(h.lab.Lab, conformOptions{driver: at.Driver}, filepath.Join(h.scratch, driversDirectory)); err != nil {
+				return answer{}, errors.Join(misuse("", err), g.Wait())
+			}
+		}
+		d := drivers[at.Driver]
+		g.Go(func() error { all[i] = h.enforceAt(ctx, d, state, at, point); return nil })
 	}
 	_ = g.Wait() // errors are outcomes
 	return answer{Enforced: all}, ctx.Err()
@@ -306,9 +319,9 @@ func (h *holder) enforceAt(ctx context.Context, d *driver.Exec, state *platform.
 		e.Outcome, e.Error = broken, err.Error()
 	case o.Reset:
 		e.Outcome = wasReset
-		h.enforced.set(point, nil)
+		h.enforced.set(point, enforcement{})
 	default:
-		h.enforced.set(point, document)
+		h.enforced.set(point, enforcement{document, o.Driver})
 	}
 	return e
 }

@@ -82,7 +82,7 @@ func (h *holder) ownRules(ctx context.Context, name string, node *netns.Handle) 
 		return "", err
 	}
 	args := []string{"enforce", "rules"}
-	if document := h.enforced.policy(name); document != nil {
+	if document := h.enforced.at(name).document; document != nil {
 		file := filepath.Join(h.scratch, policyDirectory, name+".json")
 		if err := os.WriteFile(file, document, 0o600); err != nil {
 			return "", err
