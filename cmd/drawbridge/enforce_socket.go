@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"drawbridge/enforcer/daemon"
@@ -109,6 +111,9 @@ func callDaemon(ctx context.Context, socket, method, where string, content any) 
 		return nil, err
 	}
 	response, err := client.Do(request)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return nil, failed.Err // without the address of a request that nobody made
+	}
 	if err != nil {
 		return nil, err
 	}

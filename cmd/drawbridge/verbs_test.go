@@ -315,7 +315,9 @@ func brokenAndMended(t *testing.T, lab detached) {
 	await("office to my-shared at 198.51.100.129:3306, plain: dropped, was served$")
 	require.Equal(t, exitOK, lab.sim("enforce", "shared-a", "--reset").code)
 	await("office to my-shared at 198.51.100.129:3306, plain: served, was dropped$")
-	tables := func() string { return lab.sim("exec", "shared-a", "--", netnstest.Tool(t, "nft"), "list", "tables").out }
+	tables := func() string {
+		return lab.sim("exec", "shared-a", "--", netnstest.Tool(t, "nft"), "list", "tables").out
+	}
 	require.Equal(t, exitOK, lab.sim("enforce", "shared-a", "--driver", exampleDriver(t, "first-bytes.sh")).code)
 	require.Contains(t, tables(), "first_bytes")
 	require.Equal(t, exitOK, lab.sim("enforce", "--all", "--reset").code)
