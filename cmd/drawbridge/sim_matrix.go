@@ -44,12 +44,14 @@ func (p *program) simMatrixCommand(name *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "matrix",
 		Short: "Connect from every vantage to every endpoint, with and without TLS",
-		Long: fmt.Sprintf(`Connects from every vantage to every endpoint, or between those that --from and --to name as sim probe does, with and without TLS.
+		Long: fmt.Sprintf(`Connects from every vantage to every endpoint, or between those that --from and --to name as sim probe does, with and without
+TLS.
 
-Of more than %d vantages, those that fare alike share a column, and of more than %d endpoints, those that are treated alike share a line. --all gives
-each its own; --json and --html always do.
+Of more than %d vantages, those that fare alike share a column, and of more than %d endpoints, those that are treated alike share a line.
+--all gives each its own; --json and --html always do.
 
-Ctrl-C ends it early: what was tried until then is shown, and the rest as not tried. The exit code is 128 and the signal's number then (130).`, mostColumns, mostLines),
+Ctrl-C ends it early: what was tried until then is shown, and the rest as not tried. The exit code is then 128 and the signal's number,
+as 130.`, mostColumns, mostLines),
 		Example: `  drawbridge sim matrix
   drawbridge sim matrix --from office --from osc-fr1/web --to pg-dedicated
   drawbridge sim matrix --bypasses --json

@@ -29,8 +29,9 @@ func (p *program) simWatchCommand(name *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "watch",
 		Short: "Show who reaches what, and redraw it when that changes",
-		Long: `Connects from every vantage to every endpoint, or between those that --from and --to name, and then again wherever something has changed, until Ctrl-C. On a terminal the matrix is
-redrawn with every look, and says when each line was last looked at; elsewhere it is printed once, and then a line for each change.
+		Long: `Connects from every vantage to every endpoint, or between those that --from and --to name, and then again wherever something has
+changed, until Ctrl-C. On a terminal the matrix is redrawn with every look, and says when each line was last looked at; elsewhere it is
+printed once, and then a line for each change.
 
 Looked at at once is what passes an enforcement point whose nftables ruleset somebody has changed, or what sim break breaks or mends, or
 a driver that is not the reference enforcer was at. Everything else is looked at in turn, one enforcement point after the other: what
