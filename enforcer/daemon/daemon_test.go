@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"drawbridge/enforcer/compile"
 	"drawbridge/enforcer/daemon"
 	"drawbridge/sim/netns/netnstest"
 )
@@ -124,6 +125,17 @@ func (s *scene) nft(t *testing.T, args ...string) string {
 	require.NoError(t, s.ns.Start(cmd))
 	require.NoError(t, cmd.Wait(), out.String())
 	return out.String()
+}
+
+// tableIsThere waits until something has the table's name: the table, or a denial in its place.
+func (s *scene) tableIsThere(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if strings.Contains(s.nft(t, "list", "tables"), "table inet "+compile.TableName+"\n") {
+			return
+		}
+	}
+	require.Fail(t, "there is no table", s.log)
 }
 
 // holds waits until a network is the region, and no other one.
