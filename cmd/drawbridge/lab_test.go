@@ -55,7 +55,7 @@ func TestLabByHand(t *testing.T) {
 			require.Equal(t, "served", s.Verdict, "no enforcer is in force: %+v", s)
 		}
 		for _, wrong := range []struct{ from, to, want string }{
-			{"nobody", "pg-dedicated", `FROM: "nobody" is no vantage of this world; there are office, `},
+			{"nobody", "pg-dedicated", `FROM: "nobody" is no vantage of this world, nor the address of one; there are office, `},
 			{"office", "nothing", `TO: "nothing" is neither a database of this world nor address:port`},
 			{"office", "203.0.113.129:1", "TO: no database of this world listens at 203.0.113.129:1"},
 			{"office", "[2001:db8:9a::1]:27017 --source 198.51.100.1", "no such probe"},
