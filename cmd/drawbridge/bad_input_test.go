@@ -73,6 +73,7 @@ func TestAHolderThatWasStopped(t *testing.T) {
 	lines := bufio.NewScanner(echoed)
 	require.True(t, lines.Scan())
 	require.NoError(t, unix.Kill(up.Process.Pid, unix.SIGSTOP))
+	require.NoError(t, unix.Waitid(unix.P_PID, up.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil), "until its last thread has stopped")
 	var waiting sync.WaitGroup
 	for _, args := range [][]string{{"probe", "office", "pg-shared"}, {"exec", "office", "--", "true"}, {"matrix"}, {"watch"}, {"break", "server", "pg-shared"}} {
 		said, err := os.Create(filepath.Join(t.TempDir(), args[0])) // of a pipe the end would not come: the one that exec hands on waits with the holder
