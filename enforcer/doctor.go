@@ -60,7 +60,7 @@ func Examine(ctx context.Context, options Options) (_ []Finding, err error) {
 		if err != nil {
 			return nil, err
 		}
-		options = options.maskOf(state.Table).withDefaults()
+		options = options.maskOr(markMask(state.Table)).withDefaults()
 	}
 	findings := slices.Concat(lackings(missing), besides(survey, options.Compile.MarkMask), unsafeSettings(func(name string) (string, bool) {
 		text, err := os.ReadFile(filepath.Join("/proc/sys/net", name))

@@ -97,7 +97,7 @@ func ReadStatus(ctx context.Context, options Options) (status Status, err error)
 	if err != nil || state.Table.Name == "" || status.Denying {
 		return status, err
 	}
-	options = options.maskOf(state.Table).withDefaults()
+	options = options.maskOr(status.MarkMask).withDefaults()
 	mark, err := compile.NewMark(options.Compile.MarkMask)
 	if err != nil {
 		return Status{}, err
@@ -128,7 +128,7 @@ func (o Options) standing(ctx context.Context, kernel *nft.Conn) (status Status,
 		}
 		if status.Denying = isDenial(state.Table); status.Denying {
 			status.Objects = intactDenial(state.Table)
-		} else if status.Objects, err = o.maskOf(state.Table).withDefaults().intact(ctx, kernel, state); err != nil {
+		} else if status.Objects, err = o.maskOr(status.MarkMask).withDefaults().intact(ctx, kernel, state); err != nil {
 			return Status{}, state, err
 		}
 		if len(status.Objects) == 0 {
@@ -142,10 +142,10 @@ func (o Options) standing(ctx context.Context, kernel *nft.Conn) (status Status,
 	return status, state, nil
 }
 
-// maskOf are the options with the mark mask of a table's rules where they name none.
-func (o Options) maskOf(t ruleset.Table) Options {
+// maskOr are the options with this mark mask where they name none.
+func (o Options) maskOr(mask uint32) Options {
 	if o.Compile.MarkMask == 0 {
-		o.Compile.MarkMask = markMask(t)
+		o.Compile.MarkMask = mask
 	}
 	return o
 }

@@ -30,6 +30,11 @@ type Vantage struct {
 	Database  string         // nodes only: the database it belongs to
 }
 
+// Owns reports whether an address is the vantage's own.
+func (v Vantage) Owns(a netip.Addr) bool {
+	return slices.Contains(v.Addresses, a) || slices.ContainsFunc(v.Networks, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
 // Vantages returns every place where a probe may start: Internet hosts, apps, peer hosts, nodes, each in document order.
 //
 // The nodes of several databases on one shared host have the same address, so the network cannot tell them apart:

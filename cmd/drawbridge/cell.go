@@ -36,7 +36,7 @@ func (p *program) inCell(ctx context.Context, files ...*os.File) error {
 		return unable("", err) // that it is about the cell, it says itself
 	case (code < exitOK || code > exitUnjudged) && interrupted.Err() != nil: // before it could say so, or a second time
 		return unable("", errInterrupted)
-	case code == 128+int(unix.SIGPIPE):
+	case code == (&cell.StopError{Signal: unix.SIGPIPE}).ExitCode():
 		return &quiet{code} // who read what it printed has enough, and wants to hear no more
 	case code < exitOK || code > exitUnjudged:
 		return unable("cell", fmt.Errorf("ended with status %d", code))

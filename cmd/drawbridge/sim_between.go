@@ -27,7 +27,7 @@ func originsNamed(w *topology.World, name string) (found []origin, err error) {
 	addr, notAddress := netip.ParseAddr(name)
 	for _, v := range w.Vantages() {
 		names = append(names, v.Name)
-		if notAddress == nil && owns(v, addr) {
+		if notAddress == nil && v.Owns(addr) {
 			found = append(found, origin{v, addr})
 		}
 	}
@@ -38,10 +38,6 @@ func originsNamed(w *topology.World, name string) (found []origin, err error) {
 		return nil, fmt.Errorf("%s is no address of a vantage of this world", addr)
 	}
 	return nil, fmt.Errorf("%q is no vantage of this world, nor the address of one%s", name, instead(name, names))
-}
-
-func owns(v topology.Vantage, addr netip.Addr) bool {
-	return slices.Contains(v.Addresses, addr) || slices.ContainsFunc(v.Networks, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
 // endpointsNamed resolves what people call a target: a database, which means its endpoints, or the address and port of one, or of a way round it.

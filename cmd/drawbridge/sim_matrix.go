@@ -131,11 +131,7 @@ func (p *program) gather(ctx, wanted context.Context, lab string, o matrixOrder)
 func untilSignal(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
-	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
-		if !signal.Ignored(s) { // nohup(1)
-			signal.Notify(signals, s)
-		}
-	}
+	cell.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	go func() {
 		select {
 		case s := <-signals:

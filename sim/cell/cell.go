@@ -112,7 +112,7 @@ func (e *StopError) ExitCode() int { return killed + int(e.Signal) }
 func untilSignal() context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
+	Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
 	go func() { cancel(&StopError{(<-signals).(syscall.Signal)}) }()
 	return ctx
 }

@@ -17,7 +17,7 @@ import (
 func runInit(r role) int {
 	// A terminal signals every process of the group. Those signals are for the worker; what is meant for it reaches it
 	// from the outer process. They must not be ignored instead: the worker would inherit that.
-	notify(make(chan os.Signal), stopSignals...)
+	Notify(make(chan os.Signal), stopSignals...)
 	own := inherit(lifelineFile, firstExtraFile-lifelineFile)
 	lifeline, status := own[0], own[1]
 	worker, f := begin(r)

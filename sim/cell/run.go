@@ -49,7 +49,7 @@ func Run(ctx context.Context, opts Options) (code int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, len(stopSignals))
-	notify(signals, stopSignals...)
+	Notify(signals, stopSignals...)
 	defer signal.Stop(signals)
 	o, err := start(opts)
 	if err != nil {
@@ -70,8 +70,8 @@ func Run(ctx context.Context, opts Options) (code int, err error) {
 	return o.code(), failure
 }
 
-// notify is signal.Notify, but leaves ignored what the process was started to ignore.
-func notify(signals chan<- os.Signal, which ...os.Signal) {
+// Notify is signal.Notify, but leaves ignored what the process was started to ignore.
+func Notify(signals chan<- os.Signal, which ...os.Signal) {
 	for _, s := range which {
 		if !signal.Ignored(s) {
 			signal.Notify(signals, s)

@@ -289,8 +289,7 @@ func sourceOf(v topology.Vantage, spec Spec) (netip.Addr, error) {
 	if spec.Source.Is4() != want4 {
 		return netip.Addr{}, fmt.Errorf("%w: source %s and target %s are of different families", ErrSpec, spec.Source, spec.To.Addr)
 	}
-	owns := func(n netip.Prefix) bool { return n.Contains(spec.Source) }
-	if slices.Contains(v.Addresses, spec.Source) || slices.ContainsFunc(v.Networks, owns) {
+	if v.Owns(spec.Source) {
 		return spec.Source, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w: %s is not an address of %s", ErrSpec, spec.Source, v.Name)
